@@ -1,0 +1,234 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * librbxj: a write-ahead cleanup journal for sandbox supervisors.
+ *
+ * Before a supervisor takes something from the system (a lock file, a cgroup, a mount, a directory, a process)
+ * it journals an intent; afterwards it journals the evidence of what it got. When it dies, a reaper undoes exactly
+ * what the journal names, newest first, and nothing else.
+ *
+ * CAVEATS, before anything else
+ *
+ *  - One handle per process. A second rbxj_open() in the same process is refused with RBXJ_E_BAD_REQUEST: LMDB and
+ *    POSIX record locks both lose their locks when a second handle closes.
+ *  - A handle does not survive fork(). In the child every call but rbxj_close() fails with RBXJ_E_FORKED; open after
+ *    the last fork, and between fork and exec in a child touch nothing of rbxj. All descriptors are close-on-exec.
+ *  - The process that calls rbxj_begin() owns the box: the box is live exactly as long as that process lives.
+ *  - If rbxj_begin(), rbxj_intend() or any rbxj_acquire_*() fails, nothing was recorded that a replay would act on and
+ *    the caller must not acquire (fail closed).
+ *  - Put nothing into a resource before rbxj_acquired() returned 0 for it.
+ *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout, and then
+ *    fail with RBXJ_E_JOURNAL_BUSY, naming it.
+ *
+ * Threads: one handle may be used by many threads at once. An error object belongs to one thread at a time.
+ * Nothing here prints, exits, or changes signal dispositions.
+ *
+ * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095), or one of
+ * the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be NULL.
+ */
+#ifndef RBXJ_H
+#define RBXJ_H
+
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define RBXJ_VERSION "0.1.0"
+
+/* Own error codes, always returned negated. The names are those of the hook's JSON error codes. */
+enum rbxj_code {
+    RBXJ_E_BAD_REQUEST = 5001,     /* the arguments are wrong: nothing was done */
+    RBXJ_E_NO_SUCH_BOX = 5002,     /* no box of that name, or no such record in it */
+    RBXJ_E_BOX_LIVE = 5003,        /* another living supervisor has the box */
+    RBXJ_E_BOX_STALE = 5004,       /* records of a dead incarnation are there: replay first */
+    RBXJ_E_PROTECTED_PATH = 5005,  /* a path that rbxj never undoes */
+    RBXJ_E_EXISTS = 5006,          /* the resource is there already, or another box has it */
+    RBXJ_E_QUARANTINED = 5007,     /* the worker takes no new boxes */
+    RBXJ_E_JOURNAL_BUSY = 5008,    /* a process holds the journal too long; it is named */
+    RBXJ_E_JOURNAL_FULL = 5009,    /* the journal's map has no room for another intent */
+    RBXJ_E_DISK_FULL = 5010,       /* the file system has no room for another intent */
+    RBXJ_E_JOURNAL_DAMAGED = 5011, /* the journal can't be trusted: nothing is undone */
+    RBXJ_E_PERMISSION = 5012,      /* a privilege or an owner is missing */
+    RBXJ_E_IO = 5013,              /* the system failed; errnum says how */
+    RBXJ_E_BUSY = 5014,            /* in use: another reaper, or the thing itself */
+    RBXJ_E_FORKED = 5015,          /* the handle belongs to the parent process */
+    RBXJ_E_FOREIGN = 5016,         /* what stands there is not ours: left alone */
+    RBXJ_E_LEFT = 5017,            /* something is left that could not be undone */
+};
+
+/* What failed, on what, and why. message is one line, bytes that are not printable are escaped. */
+struct rbxj_error {
+    int code;           /* the negated return value: an errno or an enum rbxj_code; 0: no error */
+    int errnum;         /* the errno behind it, or 0 */
+    char message[400];  /* "what: on what: why" */
+    char detail[200];   /* who holds it, what to do; may be empty */
+};
+
+/* The short name of a return value, as in the hook's JSON ("box_live", "io"); never NULL. Thread-safe. */
+const char *rbxj_strerror(int code);
+
+struct rbxj;        /* the journal handle */
+struct rbxj_result; /* what a replay did, or would do */
+
+/* Where the journal is; zero-initialise, then set what differs. All strings are copied. */
+struct rbxj_options {
+    const char *state_dir;   /* NULL: RBXJ_STATE_DIR, else the default (see rbxj(1)) */
+    const char *runtime_dir; /* NULL: RBXJ_RUNTIME_DIR, else the default */
+    const char *config;      /* NULL: /etc/rbxj/rbxj.conf, which need not exist; else it must */
+    uint64_t reserved[8];
+};
+
+/* Opens the journal for writing, creating it in an existing state directory where there is none.
+ * Errors: PERMISSION (wrong owner or mode), JOURNAL_DAMAGED, JOURNAL_BUSY, DISK_FULL, BAD_REQUEST (second handle,
+ * network file system, bad configuration), or -errno. */
+int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error);
+
+/* Closes; a box that was begun and not ended stays begun, and becomes stale when the process ends. NULL is fine. */
+void rbxj_close(struct rbxj *handle);
+
+enum rbxj_kind {
+    RBXJ_LOCK = 1,
+    RBXJ_CGROUP = 2,
+    RBXJ_MOUNT = 3,
+    RBXJ_TMPDIR = 4,
+    RBXJ_PROCESS = 5,
+};
+
+enum rbxj_resource_flags {
+    RBXJ_RMDIR_ONLY = 1, /* tmpdir: undone by rmdir alone; not empty is left and reported */
+};
+
+/* One thing that is about to be acquired. Paths are absolute bytes without "." or ".." parts. */
+struct rbxj_resource {
+    enum rbxj_kind kind;
+    uint32_t flags;      /* enum rbxj_resource_flags */
+    const char *path;    /* lock, cgroup, tmpdir; mount: the target */
+    const char *fstype;  /* mount */
+    const char *source;  /* mount */
+    const char *options; /* mount, rbxj_acquire() only: mount options, comma separated; may be NULL */
+    pid_t pid;           /* process: a child that waits to be let go */
+    uint64_t reserved[4];
+};
+
+/* A box: from begin to end. Zero-initialise. */
+struct rbxj_box {
+    const char *name;                  /* 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or - */
+    pid_t supervisor;                  /* 0: the calling process, recommended; else a living process */
+    const char *parent;                /* the box in which this one lives, or NULL */
+    const struct rbxj_resource *plan;  /* what will be acquired, oldest first */
+    size_t plan_len;
+    uint64_t reserved[4];
+};
+
+/* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the plan is
+ * as durable as its resources are: on disk if any of them could survive the boot, else in the boot journal.
+ * ret_incarnation may be NULL.
+ * Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS, QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL,
+ * JOURNAL_DAMAGED, PERMISSION, IO. */
+int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
+               struct rbxj_error *error);
+
+/* Journals one more intent; ret_seq gets its number. Same durability and errors as rbxj_begin(), and NO_SUCH_BOX. */
+int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
+                struct rbxj_error *error);
+
+/* The caller acquired what seq says: looks at the system, checks that it is new and empty, stamps it, and records its
+ * identity. Not flushed, except where the resource is persistent and can't bear a stamp.
+ * Errors: EXISTS (not empty, or of another owner), NO_SUCH_BOX, and those of rbxj_begin(). */
+int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
+
+/* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay open
+ * (lock: the locked file, close-on-exec), else -1; it may be NULL except for a lock.
+ * For a mount, options is the mount's options or NULL; it is ignored for others. Not for processes. */
+int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
+                 struct rbxj_error *error);
+
+/* The caller gave seq back itself: the record is dropped after the system shows that it is gone (else EXISTS). */
+int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
+
+/* Normal teardown: undoes everything that the box still has, newest first, by the code that a replay runs. The box
+ * stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when something is (ret is
+ * set then, too). */
+int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
+
+/* Ends a box that has nothing left; LEFT otherwise. Goes to disk with the next commit that anyone makes. */
+int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error);
+
+/* How a replay is told what to do. Zero-initialise. */
+struct rbxj_replay {
+    int dry_run;                   /* look only: change nothing at all, not even the journal */
+    int boot;                      /* at boot: with the configured deadline */
+    int lazy_umount;               /* 0: as configured; 1: never; 2: last resort */
+    int assume_dead;               /* treat the named boxes as stale although their liveness is unknown */
+    const char *reason;            /* required with assume_dead */
+    const char *plan;              /* do exactly this plan, or nothing */
+    const char *const *boxes;      /* only these; NULL: all */
+    size_t boxes_len;
+    double timeout;                /* seconds for one box; 0: as configured */
+    void (*progress)(void *data, size_t done, size_t total); /* may be NULL; called from the calling thread */
+    void *progress_data;
+    uint64_t reserved[8];
+};
+
+/* The reaper. Without a handle: it opens what it needs. Returns 0 nothing left, 1 something is left or refused (or, in
+ * a dry run, would be), or a negative error (ret is untouched then).
+ * Errors: BUSY (another reaper), JOURNAL_DAMAGED, PERMISSION, and those of rbxj_open(). */
+int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
+                struct rbxj_error *error);
+
+/* What a replay, an undo or a list found. Strings live as long as the result; NULL where there is nothing to say. */
+struct rbxj_result_info {
+    const char *plan;    /* hex; NULL but for a dry run or a replay */
+    const char *boot_id; /* hex */
+    int64_t started_ns;  /* CLOCK_REALTIME */
+    int64_t duration_ns;
+    int dry_run;
+    size_t boxes;        /* stale boxes handled */
+    size_t live;         /* boxes left alone */
+    size_t undone, already_gone, refused, failed, left;
+};
+struct rbxj_result_box {
+    const char *box;
+    uint64_t incarnation;
+    const char *state;   /* live, stale, held, unknown */
+    const char *cause;   /* system_crash, supervisor_crash, cleanup_failure, lock_corruption; NULL for a live box */
+    const char *outcome; /* success, partial, failure, planned; NULL in a list */
+    pid_t supervisor;
+    int supervisor_alive;
+    int64_t begun_ns;    /* CLOCK_REALTIME */
+    size_t entries;
+};
+struct rbxj_result_entry {
+    uint32_t seq;
+    const char *kind;    /* lock, cgroup, mount, tmpdir, process */
+    const char *name;    /* bytes: the path, or "pid N" */
+    const char *found;   /* present, gone, foreign, busy */
+    const char *action;  /* what undo does: unlink, restore, kill, rmdir, unmount, remove; NULL in a list */
+    const char *outcome; /* undone, already_gone, refused, failed, skipped, planned; NULL in a list */
+    int evidence;        /* its identity is known */
+    int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
+    const struct rbxj_error *error; /* NULL: none */
+};
+
+void rbxj_result_info(const struct rbxj_result *result, struct rbxj_result_info *ret);
+/* Box i, entry k of box i, in the order undone (in a list: oldest first). -ERANGE past the end. */
+int rbxj_result_box(const struct rbxj_result *result, size_t i, struct rbxj_result_box *ret);
+int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, struct rbxj_result_entry *ret);
+size_t rbxj_result_boxes(const struct rbxj_result *result);
+void rbxj_result_free(struct rbxj_result *result);
+
+/* The boxes and their records, with what is found of each. Changes nothing, needs no handle. box NULL: all. */
+int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
+              struct rbxj_error *error);
+
+/* Drops one record that nobody can undo; reason goes to the event log. Refused for a live box (BOX_LIVE). */
+int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
+                struct rbxj_error *error);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj.conf with its drop-ins (rbxj.conf.d/, in name order, later wins); INI, read by libinih. Every key has a
+ * default; an unknown key or a bad value is an error that names file and line: a typo in a safety setting must not pass.
+ */
+#ifndef RBXJ_BASE_CONFIG_H
+#define RBXJ_BASE_CONFIG_H
+
+#include "rbxj.h"
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+enum durability { DURABILITY_AUTO, DURABILITY_RESOURCE, DURABILITY_ALWAYS };
+
+struct config {
+    enum durability durability; /* as asked; config_load() resolves AUTO and RBXJ_DURABILITY */
+    uint64_t map_size;          /* bytes */
+    uint64_t preallocate;       /* bytes */
+    int64_t gate_timeout_ns;
+
+    bool lazy_umount; /* last-resort */
+    int64_t timeout_ns;
+    int64_t boot_deadline_ns;
+    int busy_retries;
+    int jobs; /* 0: number of cores */
+
+    char **protected_paths; /* NULL-terminated, more than the built-in ones */
+    char **allowed_paths;   /* NULL-terminated; NULL or empty: everything that is not protected */
+
+    /* not from the file */
+    char *state_dir;
+    char *runtime_dir;
+};
+
+/* Resolves the directories (options, then environment, then default) and reads the configuration. */
+int config_load(const struct rbxj_options *options, struct config *ret, struct rbxj_error *e);
+void config_clear(struct config *config);
+
+#endif

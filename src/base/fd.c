@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/fd.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+#include <sys/syscall.h>
+#include <time.h>
+#include <unistd.h>
+
+int fd_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve)
+{
+    struct open_how how = {
+        .flags = (uint64_t)(unsigned)(flags | O_CLOEXEC),
+        .mode = flags & (O_CREAT | O_TMPFILE) ? mode : 0,
+        .resolve = resolve,
+    };
+    for (;;) {
+        long fd = syscall(SYS_openat2, dirfd, path, &how, sizeof(how));
+        if (fd >= 0)
+            return (int)fd;
+        /* EAGAIN without RESOLVE_CACHED: a rename or mount raced with the walk (openat2(2)) */
+        if (errno == EINTR || (errno == EAGAIN && !(resolve & RESOLVE_CACHED)))
+            continue;
+        return -errno;
+    }
+}
+
+int fd_open_parent(const char *path, const char **ret_base)
+{
+    if (!path_is_normal(path) || !path[1])
+        return -EINVAL;
+    const char *slash = strrchr(path, '/');
+    _cleanup_free_ char *dir = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
+    if (!dir)
+        return -ENOMEM;
+    int fd = fd_openat2(AT_FDCWD, dir, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+    if (fd >= 0)
+        *ret_base = slash + 1;
+    return fd;
+}
+
+ssize_t fd_read_file(int dirfd, const char *path, char *buf, size_t size)
+{
+    _cleanup_close_ int fd = openat(dirfd, path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    if (fd < 0)
+        return -errno;
+    size_t len = 0;
+    for (;;) {
+        char probe;
+        bool full = len == size - 1;
+        ssize_t n = read(fd, full ? &probe : buf + len, full ? 1 : size - 1 - len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        if (full)
+            return -EFBIG;
+        len += (size_t)n;
+    }
+    buf[len] = 0;
+    return (ssize_t)len;
+}
+
+ssize_t fd_read_all(int dirfd, const char *path, size_t limit, char **ret)
+{
+    for (size_t size = 4096;; size *= 4) {
+        if (size > limit + 1)
+            size = limit + 1;
+        _cleanup_free_ char *buf = malloc(size);
+        if (!buf)
+            return -ENOMEM;
+        ssize_t n = fd_read_file(dirfd, path, buf, size);
+        if (n == -EFBIG && size <= limit)
+            continue;
+        if (n >= 0)
+            *ret = steal_ptr(buf);
+        return n;
+    }
+}
+
+int fd_write_all(int fd, const void *data, size_t len)
+{
+    const char *p = data;
+    while (len) {
+        ssize_t n = write(fd, p, len);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        p += n;
+        len -= (size_t)n;
+    }
+    return 0;
+}
+
+int fd_write_file(int dirfd, const char *path, const char *text)
+{
+    _cleanup_close_ int fd = openat(dirfd, path, O_WRONLY | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0)
+        return -errno;
+    return fd_write_all(fd, text, strlen(text));
+}
+
+static struct flock record_lock(short type, uint64_t offset)
+{
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
+}
+
+int fd_record_lock(int fd, short type, uint64_t offset)
+{
+    struct flock lock = record_lock(type, offset);
+    while (fcntl(fd, F_SETLK, &lock) < 0) {
+        if (errno == EACCES)
+            return -EAGAIN;
+        if (errno != EINTR)
+            return -errno;
+    }
+    return 0;
+}
+
+int fd_record_holder(int fd, uint64_t offset, pid_t *ret_pid)
+{
+    struct flock lock = record_lock(F_WRLCK, offset);
+    if (fcntl(fd, F_GETLK, &lock) < 0)
+        return -errno;
+    if (lock.l_type == F_UNLCK)
+        return 0;
+    if (ret_pid)
+        *ret_pid = lock.l_pid > 0 ? lock.l_pid : 0; /* 0: in a pid namespace that we can't see */
+    return 1;
+}
+
+bool path_is_normal(const char *path)
+{
+    size_t len = path ? strlen(path) : 0;
+    if (len == 0 || len >= PATH_MAX || path[0] != '/')
+        return false;
+    if (len == 1)
+        return true;
+    for (const char *part = path; part;) {
+        const char *end = strchrnul(part + 1, '/');
+        size_t n = (size_t)(end - part - 1);
+        if (n == 0 || n > NAME_MAX || (n == 1 && part[1] == '.') || (n == 2 && part[1] == '.' && part[2] == '.'))
+            return false;
+        part = *end ? end : NULL;
+    }
+    return true;
+}
+
+bool path_is_below(const char *path, const char *dir)
+{
+    size_t n = strlen(dir);
+    if (n == 1)
+        return true;
+    return strncmp(path, dir, n) == 0 && (path[n] == 0 || path[n] == '/');
+}
+
+static int64_t now_ns(clockid_t clock)
+{
+    struct timespec ts;
+    (void)clock_gettime(clock, &ts);
+    return (int64_t)ts.tv_sec * 1000000000 + ts.tv_nsec;
+}
+
+int64_t now_monotonic_ns(void)
+{
+    return now_ns(CLOCK_MONOTONIC);
+}
+
+int64_t now_realtime_ns(void)
+{
+    return now_ns(CLOCK_REALTIME);
+}
+
+void random_bytes(void *buf, size_t len)
+{
+    /* never short for up to 256 bytes; blocks only before the pool is seeded (getrandom(2)) */
+    while (getrandom(buf, len, 0) != (ssize_t)len)
+        ;
+}
+
+void hex_encode(char *out, const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    for (size_t i = 0; i < len; i++) {
+        out[2 * i] = "0123456789abcdef"[p[i] >> 4];
+        out[2 * i + 1] = "0123456789abcdef"[p[i] & 15];
+    }
+    out[2 * len] = 0;
+}

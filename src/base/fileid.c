@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/fileid.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <errno.h>
+#include <linux/fs.h>
+#include <linux/magic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/sysmacros.h>
+#include <sys/vfs.h>
+#include <xxhash.h>
+
+#ifndef FS_IOC_GETFSUUID /* Linux 6.9 */
+struct fsuuid2 {
+    uint8_t len;
+    uint8_t uuid[16];
+};
+#define FS_IOC_GETFSUUID _IOR(0x15, 0, struct fsuuid2)
+#endif
+#ifndef FS_IOC_GETFSMAP
+#define FS_IOC_GETFSMAP 0
+#endif
+#define EXT4_IOC_GETFSUUID_OLD _IOR('f', 44, struct ext4_fsuuid) /* ext4, since 6.0 */
+struct ext4_fsuuid {
+    uint32_t len;
+    uint32_t flags;
+    uint8_t uuid[16];
+};
+#ifndef CIFS_SUPER_MAGIC
+#define CIFS_SUPER_MAGIC 0xff534d42u
+#endif
+#ifndef SMB2_SUPER_MAGIC
+#define SMB2_SUPER_MAGIC 0xfe534d42u
+#endif
+#define CEPH_SUPER_MAGIC_ 0x00c36400u
+#define GFS2_MAGIC_ 0x01161970u
+#define OCFS2_MAGIC_ 0x7461636fu
+#define LUSTRE_MAGIC_ 0x0bd00bd0u
+#define FUSE_MAGIC_ 0x65735546u
+#define RAMFS_MAGIC_ 0x858458f6u
+
+bool fs_is_volatile(uint32_t magic)
+{
+    switch (magic) {
+    case TMPFS_MAGIC:
+    case RAMFS_MAGIC_:
+    case CGROUP_SUPER_MAGIC:
+    case CGROUP2_SUPER_MAGIC:
+    case PROC_SUPER_MAGIC:
+    case SYSFS_MAGIC:
+    case DEVPTS_SUPER_MAGIC:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool fs_is_network(uint32_t magic)
+{
+    switch (magic) {
+    case NFS_SUPER_MAGIC:
+    case SMB_SUPER_MAGIC:
+    case CIFS_SUPER_MAGIC:
+    case SMB2_SUPER_MAGIC:
+    case CEPH_SUPER_MAGIC_:
+    case AFS_SUPER_MAGIC:
+    case AFS_FS_MAGIC:
+    case CODA_SUPER_MAGIC:
+    case V9FS_MAGIC:
+    case GFS2_MAGIC_:
+    case OCFS2_MAGIC_:
+    case LUSTRE_MAGIC_:
+    case FUSE_MAGIC_:
+        return true;
+    default:
+        return false;
+    }
+}
+
+bool fs_is_cgroup(uint32_t magic)
+{
+    return magic == CGROUP_SUPER_MAGIC || magic == CGROUP2_SUPER_MAGIC;
+}
+
+/* The UUID that the file system itself tells, by whichever call its version knows. Needs a real descriptor, not O_PATH.
+ * Returns its length, 0 for none. */
+static size_t fs_uuid(int fd, uint8_t uuid[16])
+{
+    struct fsuuid2 u2 = {0};
+    if (ioctl(fd, FS_IOC_GETFSUUID, &u2) == 0 && u2.len > 0 && u2.len <= 16) {
+        memcpy(uuid, u2.uuid, u2.len);
+        return u2.len;
+    }
+    struct ext4_fsuuid e4 = {.len = 16};
+    if (ioctl(fd, EXT4_IOC_GETFSUUID_OLD, &e4) == 0 && e4.len == 16) {
+        memcpy(uuid, e4.uuid, 16);
+        return 16;
+    }
+    return 0;
+}
+
+/* What /sys knows of the block device below: its partition or disk identity outlives the boot, its number does not. */
+static size_t block_identity(uint64_t dev, char *buf, size_t size)
+{
+    static const char *const names[] = {"partition/../uevent", "uevent"};
+    char path[96], text[2048];
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        (void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(dev), minor(dev), names[i]);
+        ssize_t n = fd_read_file(AT_FDCWD, path, text, sizeof(text));
+        if (n <= 0)
+            continue;
+        char *uuid = strstr(text, "PARTUUID=");
+        char *name = strstr(text, "DEVNAME=");
+        char *pick = uuid ? uuid : name;
+        if (!pick)
+            continue;
+        pick[strcspn(pick, "\n")] = 0;
+        (void)snprintf(buf, size, "%s", pick);
+        return strlen(buf);
+    }
+    return 0;
+}
+
+/* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and the file
+ * handle of the parent directory must do. */
+static void fs_identity(int fd, struct fileid *id)
+{
+    struct {
+        uint32_t magic;
+        char text[128];
+    } key = {.magic = id->fs_magic};
+    size_t n = 0;
+    if (!fs_is_network(id->fs_magic)) {
+        /* an O_PATH descriptor answers no ioctl: reopen the directory it names; files answer through their own */
+        char proc[40];
+        (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+        bool safe = S_ISDIR(id->mode) || S_ISREG(id->mode);
+        _cleanup_close_ int real = safe ? open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK | O_NOATIME) : -1;
+        if (real < 0 && safe)
+            real = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+        if (real >= 0)
+            n = fs_uuid(real, (uint8_t *)key.text);
+    }
+    if (n == 0)
+        n = block_identity(id->dev, key.text, sizeof(key.text));
+    if (n == 0 && fs_is_volatile(id->fs_magic)) /* lives within one boot, where the device number tells it apart */
+        n = (size_t)snprintf(key.text, sizeof(key.text), "dev %llu", (unsigned long long)id->dev);
+    if (n == 0)
+        return;
+    XXH128_canonical_t c;
+    XXH128_canonicalFromHash(&c, XXH3_128bits(&key, offsetof(__typeof__(key), text) + n));
+    memcpy(id->fs, c.digest, 16);
+}
+
+static void take_handle(int dirfd, const char *name, int flags, struct fileid *id)
+{
+    union {
+        struct file_handle h;
+        char space[sizeof(struct file_handle) + MAX_HANDLE_SZ];
+    } u = {.h.handle_bytes = MAX_HANDLE_SZ};
+    int mount_id;
+    if (name_to_handle_at(dirfd, name, &u.h, &mount_id, flags) < 0)
+        return;
+    id->handle_type = u.h.handle_type;
+    if (u.h.handle_bytes <= FILEID_HANDLE_MAX) {
+        id->handle_len = (uint8_t)u.h.handle_bytes;
+        memcpy(id->handle, u.h.f_handle, u.h.handle_bytes);
+    } else {
+        XXH128_canonical_t c;
+        XXH128_canonicalFromHash(&c, XXH3_128bits(u.h.f_handle, u.h.handle_bytes));
+        id->handle_len = sizeof(c.digest);
+        memcpy(id->handle, c.digest, sizeof(c.digest));
+    }
+}
+
+int fileid_of_fd(int fd, struct fileid *ret)
+{
+    struct statx sx;
+    struct statfs sf;
+    struct fileid id = {0};
+    if (statx(fd, "", AT_EMPTY_PATH | AT_STATX_SYNC_AS_STAT, STATX_BASIC_STATS | STATX_BTIME, &sx) < 0)
+        return -errno;
+    if (fstatfs(fd, &sf) < 0)
+        return -errno;
+    id.fs_magic = (uint32_t)sf.f_type;
+    id.uid = sx.stx_uid;
+    id.dev = makedev(sx.stx_dev_major, sx.stx_dev_minor);
+    id.ino = sx.stx_ino;
+    id.mode = sx.stx_mode;
+    if (sx.stx_mask & STATX_BTIME)
+        id.btime_ns = (int64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec;
+    take_handle(fd, "", AT_EMPTY_PATH, &id);
+    fs_identity(fd, &id);
+    *ret = id;
+    return 0;
+}
+
+int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
+{
+    _cleanup_close_ int fd = openat(dirfd, name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    return fileid_of_fd(fd, ret);
+}
+
+bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot)
+{
+    static const uint8_t none[16];
+    if (a->fs_magic != b->fs_magic)
+        return false;
+    if (same_boot)
+        return a->dev == b->dev;
+    return memcmp(a->fs, none, 16) != 0 && memcmp(a->fs, b->fs, 16) == 0;
+}
+
+bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot)
+{
+    if (!fileid_same_fs(a, b, same_boot) || a->ino != b->ino || (a->mode & S_IFMT) != (b->mode & S_IFMT))
+        return false;
+    bool handles = a->handle_len && b->handle_len;
+    bool births = a->btime_ns && b->btime_ns;
+    if (handles && (a->handle_len != b->handle_len || a->handle_type != b->handle_type ||
+                    memcmp(a->handle, b->handle, a->handle_len) != 0))
+        return false;
+    if (births && a->btime_ns != b->btime_ns)
+        return false;
+    return handles || births || same_boot;
+}
+
+bool fileid_is_set(const struct fileid *a)
+{
+    return a->ino != 0;
+}

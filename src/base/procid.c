@@ -1,0 +1,151 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/procid.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <ctype.h>
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/pidfd.h>
+#include <sys/syscall.h>
+#include <systemd/sd-id128.h>
+
+int procid_boot(uint8_t ret[16])
+{
+    sd_id128_t id;
+    int r = sd_id128_get_boot(&id); /* cached per thread by libsystemd */
+    if (r < 0)
+        return r;
+    memcpy(ret, id.bytes, 16);
+    return 0;
+}
+
+/* The inode of /proc/PID/ns/NAME, 0 when it can't be seen. */
+static uint64_t ns_inode(const char *proc, const char *name)
+{
+    char path[64];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/ns/%s", proc, name);
+    return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+/* Start time and state letter from /proc/PID/stat; comm may hold anything, so parse after the last ')' (proc(5)). */
+static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
+{
+    char path[64], buf[1024];
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    ssize_t n = fd_read_file(AT_FDCWD, path, buf, sizeof(buf));
+    if (n < 0)
+        return n == -ENOENT ? -ESRCH : (int)n;
+    const char *p = strrchr(buf, ')');
+    unsigned long long start;
+    char state;
+    if (!p || sscanf(p + 1,
+                     " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state,
+                     &start) != 2)
+        return -EBADMSG;
+    *ret_start = start;
+    if (ret_state)
+        *ret_state = state;
+    return 0;
+}
+
+int procid_of(pid_t pid, struct procid *ret)
+{
+    struct procid id = {.pid = pid};
+    char proc[32];
+    if (pid <= 0)
+        return -ESRCH;
+    int r = procid_boot(id.boot_id);
+    if (r < 0)
+        return r;
+    r = read_stat(pid, &id.start_time, NULL);
+    if (r < 0)
+        return r;
+    /* pid and start time were read in *our* namespaces, whatever the process' own are */
+    (void)snprintf(proc, sizeof(proc), "/proc/self");
+    id.pid_ns = ns_inode(proc, "pid");
+    id.time_ns = ns_inode(proc, "time");
+    *ret = id;
+    return 0;
+}
+
+bool procid_equal(const struct procid *a, const struct procid *b)
+{
+    return a->pid == b->pid && a->start_time == b->start_time && procid_comparable(a, b);
+}
+
+bool procid_comparable(const struct procid *a, const struct procid *b)
+{
+    return memcmp(a->boot_id, b->boot_id, 16) == 0 && a->pid_ns == b->pid_ns && a->time_ns == b->time_ns;
+}
+
+int procid_open(const struct procid *id)
+{
+    if (id->pid <= 0)
+        return -ESRCH;
+    _cleanup_close_ int fd = pidfd_open(id->pid, 0);
+    if (fd < 0)
+        return errno == EINVAL ? -ESRCH : -errno; /* EINVAL: a thread's id, not a process' */
+    uint64_t start;
+    int r = read_stat(id->pid, &start, NULL);
+    if (r < 0)
+        return r;
+    if (start != id->start_time)
+        return -ESRCH;
+    /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8) */
+    struct pollfd p = {.fd = fd, .events = POLLIN};
+    if (poll(&p, 1, 0) > 0)
+        return -ESRCH;
+    return steal_fd(&fd);
+}
+
+int pidfd_wait(int pidfd, int64_t deadline_ns)
+{
+    for (;;) {
+        int64_t left = deadline_ns - now_monotonic_ns();
+        int ms = left <= 0 ? 0 : left > 1000000000 ? 1000 : (int)(left / 1000000) + 1;
+        struct pollfd p = {.fd = pidfd, .events = POLLIN};
+        int r = poll(&p, 1, ms);
+        if (r > 0)
+            return 0;
+        if (r < 0 && errno != EINTR)
+            return -errno;
+        if (left <= 0)
+            return -ETIMEDOUT;
+    }
+}
+
+int pidfd_kill_wait(int pidfd, int64_t deadline_ns)
+{
+    if (syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0) < 0)
+        return errno == ESRCH ? 0 : -errno;
+    return pidfd_wait(pidfd, deadline_ns);
+}
+
+void procid_describe(pid_t pid, char *buf, size_t size)
+{
+    char path[64], comm[64], wchan[64];
+    uint64_t start;
+    char state = '?';
+    if (read_stat(pid, &start, &state) < 0) {
+        (void)snprintf(buf, size, "gone");
+        return;
+    }
+    (void)snprintf(path, sizeof(path), "/proc/%d/comm", pid);
+    if (fd_read_file(AT_FDCWD, path, comm, sizeof(comm)) < 0)
+        (void)strcpy(comm, "?");
+    comm[strcspn(comm, "\n")] = 0;
+    for (char *p = comm; *p; p++)
+        if (!isprint((unsigned char)*p))
+            *p = '?';
+    (void)snprintf(path, sizeof(path), "/proc/%d/wchan", pid);
+    if (state != 'D' || fd_read_file(AT_FDCWD, path, wchan, sizeof(wchan)) < 0 || wchan[0] == '0')
+        wchan[0] = 0;
+    (void)snprintf(buf, size, "%s, state %c%s%s", comm, state, wchan[0] ? " in " : "", wchan);
+}

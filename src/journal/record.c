@@ -1,0 +1,539 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "journal/record.h"
+
+#include "base/cleanup.h"
+
+#include <endian.h>
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* One table drives encoding, decoding, copying and freeing: a field is a tag, a type and a place in the struct. */
+enum field_type { F_U8 = 1, F_U32, F_U64, F_BYTES16, F_NAME, F_STRING, F_BLOB, F_FILEID, F_PROCID };
+
+struct field {
+    uint16_t tag; /* fixed for ever */
+    uint8_t type;
+    size_t offset;
+    size_t length_offset; /* F_BLOB: where its size_t length is */
+};
+
+#define B(tag, type, member) {tag, type, offsetof(struct box, member), 0}
+static const struct field box_fields[] = {
+    B(1, F_NAME, name),          B(2, F_PROCID, supervisor), B(3, F_U64, parent),
+    B(4, F_U64, begun_ns),       B(5, F_U32, flags),         B(6, F_U32, planned),
+    B(7, F_U32, next_seq),       B(8, F_U32, failures),      B(9, F_U32, refused_boots),
+};
+#undef B
+
+#define R(tag, type, member) {tag, type, offsetof(struct record, member), 0}
+static const struct field record_fields[] = {
+    R(1, F_U32, flags),
+    R(2, F_U32, below),
+    R(3, F_U32, failures),
+    R(4, F_U32, owner),
+    R(5, F_STRING, path),
+    R(6, F_STRING, fstype),
+    R(7, F_STRING, source),
+    R(8, F_STRING, root),
+    R(9, F_STRING, found_source),
+    R(10, F_FILEID, parent),
+    R(11, F_FILEID, before),
+    R(12, F_U64, mount_ns),
+    R(13, F_U64, newest_mount),
+    {14, F_BLOB, offsetof(struct record, content), offsetof(struct record, content_len)},
+    R(15, F_BYTES16, nonce),
+    R(16, F_FILEID, id),
+    R(17, F_U64, mount.unique),
+    R(18, F_U64, mount.ns),
+    R(19, F_U64, mount.dev),
+    R(20, F_U32, mount.id),
+    R(21, F_U32, mount.parent),
+    R(22, F_PROCID, process),
+    R(23, F_BYTES16, evidence_boot),
+    R(24, F_U64, devices_held),
+    R(25, F_U64, time_ns),
+};
+#undef R
+
+/* ---- a growing buffer; the first failure sticks ---- */
+
+struct buffer {
+    uint8_t *data;
+    size_t len, size;
+    int error;
+};
+
+static void buffer_add(struct buffer *b, const void *data, size_t len)
+{
+    if (b->error)
+        return;
+    if (b->len + len > RECORD_MAX) {
+        b->error = -E2BIG;
+        return;
+    }
+    if (b->len + len > b->size) {
+        size_t size = (b->len + len) * 2 + 256;
+        uint8_t *grown = realloc(b->data, size);
+        if (!grown) {
+            b->error = -ENOMEM;
+            return;
+        }
+        b->data = grown;
+        b->size = size;
+    }
+    memcpy(b->data + b->len, data, len);
+    b->len += len;
+}
+
+static void add_field(struct buffer *b, uint16_t tag, const void *data, size_t len)
+{
+    uint8_t head[6];
+    uint16_t t = htole16(tag);
+    uint32_t l = htole32((uint32_t)len);
+    memcpy(head, &t, 2);
+    memcpy(head + 2, &l, 4);
+    buffer_add(b, head, sizeof(head));
+    buffer_add(b, data, len);
+}
+
+/* ---- the two structs that are fields, as packed bytes ---- */
+
+#define FILEID_BYTES (16 + 4 + 4 + 8 + 8 + 8 + 4 + 4 + 1 + FILEID_HANDLE_MAX)
+#define PROCID_BYTES (16 + 8 + 8 + 8 + 4)
+
+static uint8_t *pack(uint8_t *p, const void *data, size_t len)
+{
+    memcpy(p, data, len);
+    return p + len;
+}
+
+static const uint8_t *unpack(const uint8_t *p, void *data, size_t len)
+{
+    memcpy(data, p, len);
+    return p + len;
+}
+
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed fields are little-endian; swap them here otherwise");
+
+static void pack_fileid(uint8_t *p, const struct fileid *f)
+{
+    p = pack(p, f->fs, 16);
+    p = pack(p, &f->fs_magic, 4);
+    p = pack(p, &f->uid, 4);
+    p = pack(p, &f->dev, 8);
+    p = pack(p, &f->ino, 8);
+    p = pack(p, &f->btime_ns, 8);
+    p = pack(p, &f->mode, 4);
+    p = pack(p, &f->handle_type, 4);
+    p = pack(p, &f->handle_len, 1);
+    (void)pack(p, f->handle, FILEID_HANDLE_MAX);
+}
+
+static bool unpack_fileid(const uint8_t *p, struct fileid *f)
+{
+    p = unpack(p, f->fs, 16);
+    p = unpack(p, &f->fs_magic, 4);
+    p = unpack(p, &f->uid, 4);
+    p = unpack(p, &f->dev, 8);
+    p = unpack(p, &f->ino, 8);
+    p = unpack(p, &f->btime_ns, 8);
+    p = unpack(p, &f->mode, 4);
+    p = unpack(p, &f->handle_type, 4);
+    p = unpack(p, &f->handle_len, 1);
+    (void)unpack(p, f->handle, FILEID_HANDLE_MAX);
+    return f->handle_len <= FILEID_HANDLE_MAX;
+}
+
+static void pack_procid(uint8_t *p, const struct procid *id)
+{
+    p = pack(p, id->boot_id, 16);
+    p = pack(p, &id->pid_ns, 8);
+    p = pack(p, &id->time_ns, 8);
+    p = pack(p, &id->start_time, 8);
+    (void)pack(p, &id->pid, 4);
+}
+
+static void unpack_procid(const uint8_t *p, struct procid *id)
+{
+    p = unpack(p, id->boot_id, 16);
+    p = unpack(p, &id->pid_ns, 8);
+    p = unpack(p, &id->time_ns, 8);
+    p = unpack(p, &id->start_time, 8);
+    (void)unpack(p, &id->pid, 4);
+}
+
+/* ---- encode ---- */
+
+static bool all_zero(const void *data, size_t len)
+{
+    const uint8_t *p = data;
+    while (len && !*p)
+        p++, len--;
+    return len == 0;
+}
+
+/* A field that holds nothing is left out: absent decodes to zero. */
+static void encode_field(struct buffer *b, const struct field *f, const void *object)
+{
+    static const uint8_t widths[] = {[F_U8] = 1, [F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
+    const void *member = (const uint8_t *)object + f->offset;
+    uint8_t packed[FILEID_BYTES > PROCID_BYTES ? FILEID_BYTES : PROCID_BYTES];
+    const char *text;
+    size_t len;
+    switch ((enum field_type)f->type) {
+    case F_NAME:
+        add_field(b, f->tag, member, strlen(member));
+        return;
+    case F_STRING:
+        text = *(char *const *)member;
+        if (text)
+            add_field(b, f->tag, text, strlen(text));
+        return;
+    case F_BLOB:
+        len = *(const size_t *)((const uint8_t *)object + f->length_offset);
+        if (len)
+            add_field(b, f->tag, *(uint8_t *const *)member, len);
+        return;
+    case F_FILEID:
+        if (!fileid_is_set(member))
+            return;
+        pack_fileid(packed, member);
+        add_field(b, f->tag, packed, FILEID_BYTES);
+        return;
+    case F_PROCID:
+        if (((const struct procid *)member)->pid == 0)
+            return;
+        pack_procid(packed, member);
+        add_field(b, f->tag, packed, PROCID_BYTES);
+        return;
+    case F_U8:
+    case F_U32:
+    case F_U64:
+    case F_BYTES16:
+        if (!all_zero(member, widths[f->type]))
+            add_field(b, f->tag, member, widths[f->type]);
+        return;
+    }
+}
+
+/* The frame without its checksum field: the part before it seeds the part behind it. */
+static uint64_t checksum(const void *data, size_t len, size_t hole)
+{
+    XXH64_hash_t seed = XXH3_64bits(data, hole);
+    return XXH3_64bits_withSeed((const uint8_t *)data + hole + 8, len - hole - 8, seed);
+}
+
+static int encode(const struct record_head *start, const struct field *fields, size_t n, const void *object,
+                  uint8_t **ret, size_t *ret_len)
+{
+    struct buffer b = {0};
+    struct record_head head = *start;
+    buffer_add(&b, &head, sizeof(head));
+    for (size_t i = 0; i < n; i++)
+        encode_field(&b, &fields[i], object);
+    if (b.error) {
+        free(b.data);
+        return b.error;
+    }
+    head.length = (uint32_t)b.len;
+    memcpy(b.data, &head, sizeof(head));
+    head.checksum = checksum(b.data, b.len, offsetof(struct record_head, checksum));
+    memcpy(b.data, &head, sizeof(head));
+    *ret = b.data;
+    *ret_len = b.len;
+    return 0;
+}
+
+int record_encode_box(const struct box *box, uint64_t position, uint8_t **ret, size_t *ret_len)
+{
+    struct record_head head = {.magic = RECORD_MAGIC,
+                               .version = RECORD_VERSION,
+                               .type = RECORD_BOX,
+                               .incarnation = box->incarnation,
+                               .position = position,
+                               .time_ns = box->begun_ns};
+    return encode(&head, box_fields, ARRAY_LEN(box_fields), box, ret, ret_len);
+}
+
+int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size_t *ret_len)
+{
+    struct record stored = *r;
+    struct record_head head = {.magic = RECORD_MAGIC,
+                               .version = RECORD_VERSION,
+                               .type = RECORD_RESOURCE,
+                               .kind = (uint8_t)r->kind,
+                               .seq = r->seq,
+                               .incarnation = r->incarnation,
+                               .position = position,
+                               .time_ns = r->time_ns};
+    stored.flags &= ~(uint32_t)REC_PENDING;
+    return encode(&head, record_fields, ARRAY_LEN(record_fields), &stored, ret, ret_len);
+}
+
+/* ---- check and decode ---- */
+
+int record_check(const void *data, size_t len, const struct record_key *key, struct record_head *ret)
+{
+    struct record_head head;
+    if (len < sizeof(head) || len > RECORD_MAX)
+        return -EBADMSG;
+    memcpy(&head, data, sizeof(head));
+    if (head.magic != RECORD_MAGIC || head.length != len)
+        return -EBADMSG;
+    if (checksum(data, len, offsetof(struct record_head, checksum)) != head.checksum)
+        return -EBADMSG;
+    /* the version counts only in a record that is whole */
+    if (head.version > RECORD_VERSION)
+        return -EPROTONOSUPPORT;
+    if (head.version == 0 || (head.type != RECORD_BOX && head.type != RECORD_RESOURCE) ||
+        (head.type == RECORD_BOX) != (head.seq == 0))
+        return -EBADMSG;
+    if (key) {
+        struct record_key own = record_key(head.incarnation, head.seq);
+        if (memcmp(&own, key, sizeof(own)) != 0)
+            return -EBADMSG;
+    }
+    if (ret)
+        *ret = head;
+    return 0;
+}
+
+static int decode_string(char **ret, const uint8_t *data, size_t len)
+{
+    if (len >= RECORD_PATH_MAX || memchr(data, 0, len) || *ret)
+        return -EBADMSG;
+    *ret = strndup((const char *)data, len);
+    return *ret ? 0 : -ENOMEM;
+}
+
+static int decode_field(const struct field *f, void *object, const uint8_t *data, size_t len)
+{
+    static const uint8_t widths[] = {[F_U8] = 1, [F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
+    uint8_t *member = (uint8_t *)object + f->offset;
+    switch ((enum field_type)f->type) {
+    case F_NAME:
+        if (len == 0 || len > BOX_NAME_MAX || memchr(data, 0, len))
+            return -EBADMSG;
+        memcpy(member, data, len);
+        member[len] = 0;
+        return 0;
+    case F_STRING:
+        return decode_string((char **)member, data, len);
+    case F_BLOB:
+        if (len > LOCK_CONTENT_MAX || len == 0 || *(uint8_t **)member)
+            return -EBADMSG;
+        *(uint8_t **)member = malloc(len);
+        if (!*(uint8_t **)member)
+            return -ENOMEM;
+        memcpy(*(uint8_t **)member, data, len);
+        *(size_t *)((uint8_t *)object + f->length_offset) = len;
+        return 0;
+    case F_FILEID:
+        return len == FILEID_BYTES && unpack_fileid(data, (struct fileid *)member) ? 0 : -EBADMSG;
+    case F_PROCID:
+        if (len != PROCID_BYTES)
+            return -EBADMSG;
+        unpack_procid(data, (struct procid *)member);
+        return 0;
+    case F_U8:
+    case F_U32:
+    case F_U64:
+    case F_BYTES16:
+        if (len != widths[f->type])
+            return -EBADMSG;
+        memcpy(member, data, len);
+        return 0;
+    }
+    return -EBADMSG;
+}
+
+static int decode(const uint8_t *data, size_t len, const struct field *fields, size_t n, void *object)
+{
+    for (size_t at = sizeof(struct record_head); at < len;) {
+        uint16_t tag;
+        uint32_t length;
+        if (len - at < 6)
+            return -EBADMSG;
+        memcpy(&tag, data + at, 2);
+        memcpy(&length, data + at + 2, 4);
+        at += 6;
+        if (length > len - at)
+            return -EBADMSG;
+        for (size_t i = 0; i < n; i++) {
+            if (fields[i].tag != tag)
+                continue; /* a tag that no entry has is a later version's optional field */
+            int r = decode_field(&fields[i], object, data + at, length);
+            if (r < 0)
+                return r;
+        }
+        at += length;
+    }
+    return 0;
+}
+
+int record_decode_box(const void *data, size_t len, const struct record_key *key, struct box *ret)
+{
+    struct record_head head;
+    struct box box = {0};
+    int r = record_check(data, len, key, &head);
+    if (r < 0)
+        return r;
+    if (head.type != RECORD_BOX)
+        return -EBADMSG;
+    r = decode(data, len, box_fields, ARRAY_LEN(box_fields), &box);
+    if (r < 0)
+        return r;
+    box.incarnation = head.incarnation;
+    if (!box_name_is_valid(box.name))
+        return -EBADMSG;
+    *ret = box;
+    return 0;
+}
+
+int record_decode(const void *data, size_t len, const struct record_key *key, struct record *ret)
+{
+    struct record_head head;
+    struct record rec = {0};
+    int r = record_check(data, len, key, &head);
+    if (r < 0)
+        return r;
+    if (head.type != RECORD_RESOURCE)
+        return -EBADMSG;
+    r = decode(data, len, record_fields, ARRAY_LEN(record_fields), &rec);
+    if (r == 0 && (head.kind == RBXJ_PROCESS ? rec.process.pid == 0 : !rec.path))
+        r = -EBADMSG;
+    if (r < 0) {
+        record_clear(&rec);
+        return r;
+    }
+    rec.incarnation = head.incarnation;
+    rec.seq = head.seq;
+    rec.kind = (enum rbxj_kind)head.kind;
+    rec.position = head.position;
+    *ret = rec;
+    return 0;
+}
+
+void record_clear(struct record *r)
+{
+    if (!r)
+        return;
+    free(r->path);
+    free(r->fstype);
+    free(r->source);
+    free(r->root);
+    free(r->found_source);
+    free(r->content);
+    *r = (struct record){0};
+}
+
+int record_copy(struct record *dst, const struct record *src)
+{
+    struct record copy = *src;
+    char **strings[] = {&copy.path, &copy.fstype, &copy.source, &copy.root, &copy.found_source};
+    bool failed = false;
+    for (size_t i = 0; i < ARRAY_LEN(strings); i++)
+        if (*strings[i] && !(*strings[i] = strdup(*strings[i])))
+            failed = true;
+    if (src->content_len) {
+        copy.content = malloc(src->content_len);
+        if (copy.content)
+            memcpy(copy.content, src->content, src->content_len);
+        else
+            failed = true;
+    }
+    if (failed) {
+        record_clear(&copy);
+        return -ENOMEM;
+    }
+    *dst = copy;
+    return 0;
+}
+
+/* ---- keys, log frames, stamps ---- */
+
+struct record_key record_key(uint64_t incarnation, uint32_t seq)
+{
+    struct record_key key;
+    uint64_t i = htobe64(incarnation);
+    uint32_t s = htobe32(seq);
+    memcpy(key.incarnation, &i, 8);
+    memcpy(key.seq, &s, 4);
+    return key;
+}
+
+void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint32_t *seq)
+{
+    uint64_t i;
+    uint32_t s;
+    memcpy(&i, key->incarnation, 8);
+    memcpy(&s, key->seq, 4);
+    *incarnation = be64toh(i);
+    *seq = be32toh(s);
+}
+
+static uint64_t log_checksum(const struct log_frame *frame, const void *record, size_t len)
+{
+    struct log_frame zeroed = *frame;
+    zeroed.checksum = 0;
+    return XXH3_64bits_withSeed(record, len, XXH3_64bits(&zeroed, sizeof(zeroed)));
+}
+
+void log_frame_fill(struct log_frame *frame, const char *box, uint64_t incarnation, uint32_t seq,
+                    uint64_t position, bool needs_disk, const void *record, size_t len)
+{
+    *frame = (struct log_frame){
+        .length = (uint32_t)(sizeof(*frame) + len),
+        .op = record ? LOG_PUT : LOG_DELETE,
+        .needs_disk = needs_disk,
+        .incarnation = incarnation,
+        .position = position,
+        .seq = seq,
+    };
+    (void)snprintf(frame->box, sizeof(frame->box), "%s", box);
+    frame->checksum = log_checksum(frame, record ? record : "", len);
+}
+
+int log_check(const void *data, size_t len, uint64_t position, struct log_frame *ret)
+{
+    struct log_frame frame;
+    if (len < sizeof(frame) || len > sizeof(frame) + RECORD_MAX)
+        return -EBADMSG;
+    memcpy(&frame, data, sizeof(frame));
+    if (frame.length != len || frame.position != position || (frame.op != LOG_PUT && frame.op != LOG_DELETE) ||
+        log_checksum(&frame, (const uint8_t *)data + sizeof(frame), len - sizeof(frame)) != frame.checksum)
+        return -EBADMSG;
+    *ret = frame;
+    return 0;
+}
+
+void stamp_format(char buf[STAMP_MAX], uint64_t incarnation, uint32_t seq)
+{
+    (void)snprintf(buf, STAMP_MAX, "%" PRIu64 ":%" PRIu32, incarnation, seq);
+}
+
+bool stamp_parse(const char *text, uint64_t *incarnation, uint32_t *seq)
+{
+    uint64_t i;
+    uint32_t s;
+    char back[STAMP_MAX];
+    if (sscanf(text, "%" SCNu64 ":%" SCNu32, &i, &s) != 2)
+        return false;
+    stamp_format(back, i, s); /* only the one way to write it is a stamp */
+    if (strcmp(back, text) != 0)
+        return false;
+    *incarnation = i;
+    *seq = s;
+    return true;
+}
+
+bool box_name_is_valid(const char *name)
+{
+    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
+    size_t len = name ? strlen(name) : 0;
+    return len >= 1 && len <= BOX_NAME_MAX && strspn(name, allowed) == len && name[0] != '.' && name[0] != '-';
+}

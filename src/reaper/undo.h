@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The contract of a kind of resource, and the one table of them. A kind lives in one file, undo_<kind>.c, and answers
+ * the same questions; nothing else in the program knows a kind's details.
+ *
+ *   prepare   before the intent: is the target allowed and sound, what is there now (the before-image)
+ *   acquire   takes it (optional: a process is the caller's)
+ *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity (evidence)
+ *   look      changes nothing: present, gone, foreign or busy, judged by before-image, evidence and stamp (K1, K2)
+ *   quiesce   kills what lives in it, when it is proven ours (cgroup, process); returns without waiting
+ *   undo      takes it back. Checks identity immediately before the act, through descriptors. 1 undone, 0 there was
+ *             nothing to undo, <0 not undone (u->finding says why)
+ *   verify    the postcondition, on the live system (I6): 0, or <0 with the reason
+ *
+ * All of them are safe to call again after having been killed anywhere (I5). None of them follows a symlink, and none
+ * touches what look() would not call present.
+ */
+#ifndef RBXJ_REAPER_UNDO_H
+#define RBXJ_REAPER_UNDO_H
+
+#include "base/error.h"
+#include "journal/record.h"
+#include "base/config.h"
+
+struct mounts;   /* reaper/mountinfo.h: one reading of this namespace's mountinfo */
+struct snapshot; /* journal/journal.h: all boxes and records, read at one moment */
+struct undo;
+
+enum found { FOUND_PRESENT, FOUND_GONE, FOUND_FOREIGN, FOUND_BUSY };
+
+/* What look() or undo() saw. */
+struct finding {
+    enum found found;
+    bool refused;            /* not ours or not allowed: left alone; stops no older entry (K2) */
+    bool not_mounted;        /* refused only because a file system is not there yet (K14): no failed replay */
+    bool partial;            /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
+    uint64_t identity;       /* a number for what was seen, for the plan id; 0: nothing there */
+    struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
+};
+
+struct kind {
+    const char *name;   /* as in JSON */
+    const char *action; /* what undo is called in reports: "unlink", "rmdir", "unmount", "remove", "kill" */
+    int (*prepare)(struct undo *u, struct record *r, struct rbxj_error *e);
+    int (*acquire)(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e);
+    int (*prove)(struct undo *u, struct record *r, struct rbxj_error *e);
+    int (*look)(struct undo *u, const struct record *r, struct finding *f);
+    int (*quiesce)(struct undo *u, const struct record *r, struct finding *f);
+    int (*quiesced)(struct undo *u, const struct record *r, struct finding *f); /* waits, until u->deadline_ns */
+    int (*undo)(struct undo *u, struct record *r, struct finding *f);
+    int (*verify)(struct undo *u, const struct record *r, struct finding *f);
+};
+
+/* The table: NULL for a kind that this version does not know. */
+const struct kind *kind_of(enum rbxj_kind kind);
+const struct kind *kind_by_name(const char *name, enum rbxj_kind *ret);
+
+/* What the kinds need to know; one per box that is worked on, never shared between threads. */
+struct undo {
+    const struct config *config;
+    const struct snapshot *snapshot; /* all other boxes' records (K4); NULL in prepare, acquire and prove */
+    const struct box *box;           /* the box at hand */
+    struct record *records;          /* all of its records, oldest first: for K13's below and K12's submounts */
+    size_t records_len;
+    struct mounts *mounts;           /* of this pass, read after the quiesce; NULL: read when first needed */
+    int64_t deadline_ns;             /* CLOCK_MONOTONIC: give up on waiting */
+    bool dry_run;                    /* look only */
+    bool lazy_umount;                /* the policy allows a lazy detach as the last resort (K15) */
+    bool same_boot;                  /* the box began in this boot */
+    int lock_fd;                     /* the flock that is held from the quiesce to the end (K7), or -1 */
+    uint32_t lock_seq;               /* the record whose lock that is */
+    int busy_retries;
+    void *data;                      /* the caller's */
+};
+
+/* ---- guards.c: the checks that all kinds share ---- */
+
+/* Is it a path that rbxj never undoes? 0, or -RBXJ_E_PROTECTED_PATH. (DESIGN "Protected paths", K35) */
+int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e);
+
+/* A path is gone only if its nearest existing ancestor is on the file system that the intent recorded for its parent
+ * (K14). Opens the parent of r->path without following symlinks: a descriptor (then *ret_base is the last component and
+ * the parent proved to be the recorded one or at least on the recorded file system), or
+ *   -ENOENT with f->found GONE: the path is gone, for sure;
+ *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
+int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
+
+/* Before every kill, rename, unmount and delete (K4): is a recorded resource of another box at or below path (or, for
+ * what is renamed or deleted, is path where another's lies)? 0, or -EBUSY with f->error naming the box. */
+int guard_overlap(struct undo *u, const struct record *r, const char *path, struct finding *f);
+
+/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box. */
+int guard_kill(struct undo *u, pid_t pid, struct finding *f);
+
+/* The stamp of an open directory or file: trusted.rbxj, or user.rbxj without the privilege. */
+int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear one, or -errno */
+int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
+/* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1). */
+bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot);
+
+#endif
