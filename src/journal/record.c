@@ -428,12 +428,16 @@ void record_clear(struct record *r)
     free(r->root);
     free(r->found_source);
     free(r->content);
+    free(r->chain);
     *r = (struct record){0};
 }
 
 int record_copy(struct record *dst, const struct record *src)
 {
     struct record copy = *src;
+    copy.chain = NULL;
+    copy.chain_len = 0;
+    copy.content = NULL;
     char **strings[] = {&copy.path, &copy.fstype, &copy.source, &copy.root, &copy.found_source};
     bool failed = false;
     for (size_t i = 0; i < ARRAY_LEN(strings); i++)

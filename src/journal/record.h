@@ -114,6 +114,11 @@ struct mountid {
     int32_t parent;
 };
 
+/* A directory on the way to a path, and what is named in it. */
+struct record_step {
+    uint64_t dev, ino, base_hash; /* base_hash: XXH3 of the name */
+};
+
 /* A resource's record. Owns its strings; record_clear() frees them. */
 struct record {
     uint64_t incarnation;
@@ -147,6 +152,10 @@ struct record {
     struct mountid mount;
     struct procid process; /* set with the intent: a process is its own evidence (K6) */
     uint8_t evidence_boot[16]; /* the boot in which it was read */
+    /* never stored: the way to path, for the overlap check of a new intent (K4); NULL in a record that was read */
+    struct record_step *chain;
+    size_t chain_len;
+
     uint64_t devices_held; /* REC_DETACHED: the device that must vanish; 0: not to be waited for (K15) */
 };
 

@@ -1,0 +1,93 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * STATE/alive: who has the journals open, and who owns a box (K9, K21). The locks are POSIX record locks: the kernel
+ * drops them when the process dies, they are not inherited, and they are seen across pid namespaces. Closing any
+ * descriptor of the file in this process would drop them all: it is opened once, in journal_open().
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <stdio.h>
+#include <string.h>
+
+uint64_t alive_slot(uint64_t incarnation)
+{
+    return incarnation % (1ull << 62) + 1;
+}
+
+/* The content: which boot and which runtime directory the holders of byte 0 use. */
+static void describe_self(const struct journal *j, char *buf, size_t size)
+{
+    struct stat st = {0};
+    char boot[33];
+    hex_encode(boot, j->boot_id, 16);
+    (void)fstat(j->runtime_fd, &st);
+    (void)snprintf(buf, size, "%s %llu:%llu %s\n", boot, (unsigned long long)st.st_dev,
+                   (unsigned long long)st.st_ino, j->runtime_dir);
+}
+
+int alive_enter(struct journal *j, struct rbxj_error *e)
+{
+    char own[RECORD_PATH_MAX + 128], found[RECORD_PATH_MAX + 128];
+    pid_t pid;
+    describe_self(j, own, sizeof(own));
+    ssize_t n = pread(j->alive_fd, found, sizeof(found) - 1, 0);
+    if (n < 0)
+        return error_sys(e, errno, "%s/alive", j->state_dir);
+    found[n] = 0;
+    if (strcmp(own, found) != 0) {
+        /* another boot or another runtime directory: only if nobody is at work there */
+        int r = fd_record_holder(j->alive_fd, ALIVE_OPEN_BYTE, &pid);
+        if (r < 0)
+            return error_sys(e, -r, "%s/alive", j->state_dir);
+        if (r > 0) {
+            found[strcspn(found, "\n")] = 0;
+            char *dir = strchr(found, '/');
+            return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is in use by pid %d with runtime directory %s",
+                             j->state_dir, pid, dir ? dir : "unknown");
+        }
+        if (ftruncate(j->alive_fd, 0) < 0 || pwrite(j->alive_fd, own, strlen(own), 0) != (ssize_t)strlen(own))
+            return error_sys(e, errno ? errno : EIO, "%s/alive", j->state_dir);
+    }
+    int r = fd_record_lock(j->alive_fd, F_RDLCK, ALIVE_OPEN_BYTE);
+    return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
+}
+
+/* Does anybody else hold that byte? Looks through the open journal's descriptor, else through one of its own: a process
+ * without an open journal has no locks to lose. 1, 0 or a negative errno. */
+static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t byte)
+{
+    if (j)
+        return fd_record_holder(j->alive_fd, byte, NULL);
+    char path[RECORD_PATH_MAX + 8];
+    (void)snprintf(path, sizeof(path), "%s/alive", state_dir);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd < 0 ? -errno : fd_record_holder(fd, byte, NULL);
+}
+
+enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box)
+{
+    struct procid self;
+    uint8_t boot[16];
+    if (procid_boot(boot) < 0)
+        return LIVE_UNKNOWN;
+    if (memcmp(boot, box->supervisor.boot_id, 16) != 0)
+        return LIVE_DEAD;
+    if (procid_of(getpid(), &self) < 0)
+        return LIVE_UNKNOWN;
+    if (procid_comparable(&self, &box->supervisor)) {
+        int fd = procid_open(&box->supervisor);
+        if (fd >= 0)
+            (void)close(fd);
+        return fd >= 0 ? LIVE_ALIVE : fd == -ESRCH ? LIVE_DEAD : LIVE_UNKNOWN;
+    }
+    /* another pid or time namespace: only its record lock tells */
+    int open = byte_is_held(j, state_dir, ALIVE_OPEN_BYTE);
+    int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation));
+    if (slot > 0)
+        return LIVE_ALIVE;
+    if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
+        return LIVE_DEAD;
+    return open == 0 ? LIVE_DEAD : LIVE_UNKNOWN; /* nobody has the journals open: its whole namespace is gone */
+}

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Durability: which record needs the disk, and the group commit.
+ *
+ * Whoever needs position P on disk takes the disk gate and looks whether it is covered already; if not it leads: it
+ * opens the disk's write transaction, then a snapshot of the boot journal, copies every log entry that the disk lacks,
+ * stores up to which one it is complete, and commits: one commit (two flushes) for everybody who waits. A leader that
+ * dies before its commit loses nothing, since only the disk journal says what is durable.
+ *
+ *   C1  covered on disk never decreases within a generation, and is written with the entries it covers, in one commit.
+ *   C2  gates->covered is set after that commit only: it may lag, never lead.
+ *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
+ */
+#include "base/cleanup.h"
+#include "journal/internal.h"
+
+#include <endian.h>
+#include <string.h>
+
+bool commit_is_needed(bool always, const struct record *r)
+{
+    if (always)
+        return true;
+    switch (r->kind) {
+    case RBXJ_LOCK:
+    case RBXJ_TMPDIR:
+    case RBXJ_CGROUP:
+        /* below a mount target of its own box, or of unknown parent: who knows what will be there (K23) */
+        return r->below || !fileid_is_set(&r->parent) || !fs_is_volatile(r->parent.fs_magic);
+    case RBXJ_MOUNT:
+    case RBXJ_PROCESS:
+        return false; /* dies with the boot; a target that had to be made is a record of its own */
+    }
+    return true;
+}
+
+static int apply_entry(struct journal *j, MDB_txn *to, MDB_val *data, uint64_t position)
+{
+    struct log_frame frame;
+    if (log_check(data->mv_data, data->mv_size, position, &frame) < 0)
+        return MDB_CORRUPTED;
+    struct record_key k = record_key(frame.incarnation, frame.seq);
+    MDB_val key = {sizeof(k), &k};
+    if (frame.op == LOG_DELETE) {
+        int rc = mdb_del(to, j->disk.records, &key, NULL);
+        return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+    }
+    MDB_val record = {data->mv_size - sizeof(frame), (uint8_t *)data->mv_data + sizeof(frame)};
+    return mdb_put(to, j->disk.records, &key, &record, 0);
+}
+
+/* Copies what follows *covered; moves it along. */
+static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *covered)
+{
+    MDB_cursor *cursor;
+    uint64_t start = htobe64(*covered + 1), position;
+    MDB_val key = {sizeof(start), &start}, data;
+    int rc = mdb_cursor_open(from, j->boot.log, &cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+    for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) {
+        memcpy(&position, key.mv_data, sizeof(position));
+        position = be64toh(position);
+        rc = apply_entry(j, to, &data, position);
+        if (rc != MDB_SUCCESS)
+            break;
+        *covered = position;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+/* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit. */
+static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret_covered, bool *ret_changed,
+                struct rbxj_error *e)
+{
+    uint8_t generation[16];
+    uint64_t covered, last;
+    MDB_txn *from;
+    int rc = meta_get(to, j->disk.meta, META_GENERATION, generation, 16);
+    if (rc == MDB_SUCCESS && memcmp(generation, j->generation, 16) != 0)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place", j->folder);
+    if (rc == MDB_SUCCESS)
+        rc = meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, "disk journal");
+    *ret_covered = covered;
+    *ret_changed = false;
+    if (covered >= position)
+        return 0;
+    rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &from);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->boot, j->folder);
+    rc = meta_get(from, j->boot.meta, META_POSITION, &last, sizeof(last));
+    if (rc == MDB_SUCCESS)
+        rc = apply_log(j, from, to, &covered);
+    mdb_txn_abort(from);
+    if (rc == MDB_SUCCESS && covered != last) /* an entry is missing between what the disk has and what was given out */
+        rc = MDB_CORRUPTED;
+    if (rc == MDB_SUCCESS)
+        rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, "disk journal");
+    *ret_covered = covered;
+    *ret_changed = true;
+    return 0;
+}
+
+static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error *e)
+{
+    MDB_txn *to;
+    uint64_t covered = 0;
+    bool changed = false;
+    /* a failed write of the meta page leaves LMDB unusable until it is opened again */
+    int rc = mdb_txn_begin(j->disk.env, NULL, 0, &to);
+    if (rc == MDB_PANIC) {
+        _cleanup_free_ char *path = strdup(j->disk.path);
+        store_close(&j->disk);
+        int r = path ? store_open(&j->disk, path, 0, false, &j->options, e) : error_sys(e, ENOMEM, "disk journal");
+        if (r < 0)
+            return r;
+        rc = mdb_txn_begin(j->disk.env, NULL, 0, &to);
+    }
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, "disk journal");
+    int r = lead(j, to, position, &covered, &changed, e);
+    if (r < 0 || !changed) {
+        mdb_txn_abort(to);
+    } else {
+        rc = mdb_txn_commit(to);
+        if (rc != MDB_SUCCESS)
+            r = store_error(e, rc, &j->disk, "disk journal");
+    }
+    if (r == 0)
+        atomic_store(&j->gates->covered, covered);
+    return r;
+}
+
+int commit_through(struct journal *j, uint64_t position, struct rbxj_error *e)
+{
+    if (atomic_load(&j->gates->covered) >= position)
+        return 0;
+    int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
+    if (r < 0)
+        return r;
+    if (atomic_load(&j->gates->covered) < position) {
+        if (!j->disk.env)
+            r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
+        else
+            r = store_make_room(&j->disk, "disk journal", &j->options, e);
+        if (r == 0)
+            r = commit_locked(j, position, e);
+    }
+    gate_unlock(&j->gates->disk);
+    return r;
+}
+
+int journal_flush(struct journal *j, struct rbxj_error *e)
+{
+    MDB_txn *txn;
+    uint64_t last;
+    int rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn);
+    if (rc == MDB_SUCCESS) {
+        rc = meta_get(txn, j->boot.meta, META_POSITION, &last, sizeof(last));
+        mdb_txn_abort(txn);
+    }
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->boot, j->folder);
+    return commit_through(j, last, e);
+}

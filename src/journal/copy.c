@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Reading a journal without changing a byte of it (K28): its data file is copied into memory, and the copy is read.
+ *
+ * LMDB never overwrites a page of its newest two snapshots, so a copy of snapshot N is sound if at the end the newest is
+ * at most N + 1. A writer that is faster than that drives the reader, after a few tries, to an ordinary reader slot.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/sendfile.h>
+
+#define COPY_TRIES 5
+#define META_BYTES 152
+#define META_PAGE_SIZE 40 /* offsets within a meta page: see files.c */
+#define META_LAST_PAGE 136
+#define META_TXN 144
+
+struct metas {
+    uint8_t bytes[2][META_BYTES];
+    uint32_t page_size;
+    uint64_t txn, last_page; /* of the newest */
+    int newest;
+};
+
+static uint64_t meta_u64(const struct metas *m, int i, size_t offset)
+{
+    uint64_t value;
+    memcpy(&value, m->bytes[i] + offset, sizeof(value));
+    return value;
+}
+
+static int read_metas(int fd, struct metas *m)
+{
+    if (pread(fd, m->bytes[0], META_BYTES, 0) != META_BYTES)
+        return -EIO;
+    memcpy(&m->page_size, m->bytes[0] + META_PAGE_SIZE, sizeof(m->page_size));
+    if (pread(fd, m->bytes[1], META_BYTES, m->page_size) != META_BYTES)
+        return -EIO;
+    m->newest = meta_u64(m, 1, META_TXN) > meta_u64(m, 0, META_TXN);
+    m->txn = meta_u64(m, m->newest, META_TXN);
+    m->last_page = meta_u64(m, m->newest, META_LAST_PAGE);
+    return 0;
+}
+
+/* Copies snapshot N into a fresh memory file. -EAGAIN: the journal moved on too fast. */
+static int copy_once(int fd, int *ret_memfd)
+{
+    struct metas before, after;
+    int r = read_metas(fd, &before);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int memfd = memfd_create("rbxj", MFD_CLOEXEC);
+    if (memfd < 0)
+        return -errno;
+    off_t offset = 0, end = (off_t)((before.last_page + 1) * before.page_size);
+    while (offset < end) {
+        ssize_t n = sendfile(memfd, fd, &offset, (size_t)(end - offset));
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0)
+            return -EAGAIN;
+    }
+    /* the metas that were read first are the snapshot's; what sendfile copied of them may be newer or torn */
+    if (pwrite(memfd, before.bytes[0], META_BYTES, 0) != META_BYTES ||
+        pwrite(memfd, before.bytes[1], META_BYTES, before.page_size) != META_BYTES)
+        return -EIO;
+    r = read_metas(fd, &after);
+    if (r < 0)
+        return r;
+    if (after.txn > before.txn + 1 ||
+        memcmp(after.bytes[before.newest], before.bytes[before.newest], META_BYTES) != 0)
+        return -EAGAIN;
+    *ret_memfd = steal_fd(&memfd);
+    return 0;
+}
+
+static const struct journal_options reader_options = {.map_size = 1 << 20};
+
+static int read_env(const char *path, unsigned flags, bool boot, struct snapshot *ret, struct rbxj_error *e)
+{
+    struct store s;
+    int r = store_open(&s, path, MDB_RDONLY | flags, boot, &reader_options, e);
+    if (r < 0)
+        return r;
+    int rc = scan_store(&s, boot, ret);
+    if (rc != MDB_SUCCESS)
+        r = store_error(e, rc, &s, path);
+    store_close(&s);
+    return r;
+}
+
+static int read_copy(int dirfd, const char *name, const char *folder, bool boot, struct snapshot *ret,
+                     struct rbxj_error *e)
+{
+    char path[40];
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(e, errno, "journal %s", folder);
+    for (int i = 0; i < COPY_TRIES; i++) {
+        _cleanup_close_ int memfd = -1;
+        int r = copy_once(fd, &memfd);
+        if (r == -EAGAIN)
+            continue;
+        if (r < 0)
+            return error_sys(e, -r, "journal %s: copying it", folder);
+        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
+        return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, ret, e);
+    }
+    /* writers are too busy for a copy */
+    return read_env(folder, 0, boot, ret, e);
+}
+
+/* Which of the two is the truth: the boot journal, if this boot has one (K20). */
+int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)
+{
+    char hex[33], data[64], folder[RECORD_PATH_MAX + 64];
+    uint8_t boot[16];
+    struct journal *j = journal_of_process(state_dir, runtime_dir);
+    if (j)
+        return journal_snapshot(j, ret, e);
+    int r = procid_boot(boot);
+    if (r < 0)
+        return error_sys(e, -r, "boot id");
+    hex_encode(hex, boot, 16);
+    (void)snprintf(data, sizeof(data), "journal-%s/data.mdb", hex);
+    (void)snprintf(folder, sizeof(folder), "%s/journal-%s", runtime_dir, hex);
+    _cleanup_close_ int state_fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (state_fd < 0 && errno != ENOENT)
+        return error_sys(e, errno, "state directory %s", state_dir);
+    _cleanup_close_ int runtime_fd = open(runtime_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (runtime_fd < 0 && errno != ENOENT)
+        return error_sys(e, errno, "runtime directory %s", runtime_dir);
+    bool has_boot = false;
+    if (runtime_fd >= 0) {
+        r = files_check_data(runtime_fd, data, folder, false, e);
+        if (r < 0 && r != -ENOENT)
+            return r;
+        has_boot = r == 0;
+    }
+    int empty = state_fd < 0 ? 1 : files_dir_is_empty(state_fd);
+    if (empty < 0)
+        return error_sys(e, -empty, "state directory %s", state_dir);
+    if (empty && has_boot)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "state directory %s: is empty, but this boot has a journal of "
+                         "it (not mounted?)", state_dir);
+    if (empty) {
+        *ret = (struct snapshot){.nothing = true};
+        return 0;
+    }
+    char disk[RECORD_PATH_MAX + 16];
+    (void)snprintf(disk, sizeof(disk), "%s/journal", state_dir);
+    r = files_check_data(state_fd, "journal/data.mdb", disk, false, e);
+    if (r == -ENOENT && !has_boot && faccessat(state_fd, "journal", F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
+        struct stat st; /* an opener that was killed before it made anything leaves an empty alive file */
+        if (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == 0) {
+            *ret = (struct snapshot){.nothing = true};
+            return 0;
+        }
+    }
+    if (r == -ENOENT)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
+                         disk);
+    if (r == 0)
+        r = has_boot ? read_copy(runtime_fd, data, folder, true, ret, e)
+                     : read_copy(state_fd, "journal/data.mdb", disk, false, ret, e);
+    return r == 0 ? snapshot_index(ret, e) : r;
+}

@@ -1,0 +1,242 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * How the journals come to be. The disk journal is made once; the boot journal once per boot, filled with what the disk
+ * holds (K20). Both are made whole under another name and appear by rename: a crash leaves nothing that looks finished.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <dirent.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+
+#define MAKING "making" /* prefix of a folder that is not finished */
+
+/* Makes an empty folder of that name below dirfd; a leftover of a creator that died is removed first. */
+static int make_folder(int dirfd, const char *name, const char *shown, struct rbxj_error *e)
+{
+    int r = files_remove_folder(dirfd, name);
+    if (r < 0 && r != -ENOENT)
+        return error_sys(e, -r, "%s/%s: an unfinished journal", shown, name);
+    if (mkdirat(dirfd, name, 0700) < 0)
+        return error_sys(e, errno, "%s/%s", shown, name);
+    return 0;
+}
+
+static int sync_dir(int dirfd)
+{
+    _cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return fd < 0 || fsync(fd) < 0 ? -errno : 0;
+}
+
+int create_disk_journal(struct journal *j, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 32];
+    struct store s;
+    MDB_txn *txn;
+    uint32_t format = JOURNAL_FORMAT;
+    uint64_t none = 0;
+    int r = make_folder(j->state_fd, MAKING, j->state_dir, e);
+    if (r < 0)
+        return r;
+    (void)snprintf(path, sizeof(path), "%s/" MAKING, j->state_dir);
+    r = store_open(&s, path, MDB_CREATE, false, &j->options, e);
+    if (r < 0)
+        return r;
+    random_bytes(j->instance, 16);
+    int rc = mdb_txn_begin(s.env, NULL, 0, &txn);
+    if (rc == MDB_SUCCESS) {
+        if ((rc = meta_put(txn, s.meta, META_FORMAT, &format, sizeof(format))) != MDB_SUCCESS ||
+            (rc = meta_put(txn, s.meta, META_INSTANCE, j->instance, 16)) != MDB_SUCCESS ||
+            (rc = meta_put(txn, s.meta, META_COVERED, &none, sizeof(none))) != MDB_SUCCESS)
+            mdb_txn_abort(txn);
+        else
+            rc = mdb_txn_commit(txn);
+    }
+    /* LMDB never syncs the directory, nor the first meta pages */
+    if (rc == MDB_SUCCESS && (fsync(s.fd) < 0))
+        rc = errno;
+    if (rc != MDB_SUCCESS)
+        r = store_error(e, rc, &s, path);
+    store_close(&s);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd = openat(j->state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0 || renameat2(j->state_fd, MAKING, j->state_fd, "journal", RENAME_NOREPLACE) < 0)
+        return error_sys(e, errno, "%s/journal", j->state_dir);
+    r = sync_dir(j->state_fd);
+    return r < 0 ? error_sys(e, -r, "%s", j->state_dir) : 0;
+}
+
+/* Removes every folder of the runtime directory that belongs to another boot, or was never finished: unread. */
+static int remove_other_boots(struct journal *j, const char *own, struct rbxj_error *e)
+{
+    int copy = openat(j->runtime_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_closedir_ DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (!dir)
+        return error_sys(e, errno, "%s", j->runtime_dir);
+    for (struct dirent *d; (d = readdir(dir));) {
+        if (strcmp(d->d_name, own) == 0 || strncmp(d->d_name, "journal-", 8) != 0)
+            continue;
+        int r = files_remove_folder(j->runtime_fd, d->d_name);
+        if (r < 0)
+            return error_sys(e, -r, "%s/%s: the journal of another boot", j->runtime_dir, d->d_name);
+    }
+    return 0;
+}
+
+static int make_gate(int folder_fd, const uint8_t generation[16])
+{
+    _cleanup_close_ int fd = openat(folder_fd, "gate", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd < 0 || ftruncate(fd, sizeof(struct gate_page)) < 0)
+        return -errno;
+    struct gate_page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return -errno;
+    int r = gate_page_init(page, generation);
+    (void)munmap(page, sizeof(*page));
+    return r;
+}
+
+/* Copies one record of the disk journal, unchanged, and makes its index entries. A record whose checksum is wrong is
+ * copied too: whoever reads it will say so, and it is not lost. */
+static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB_val *key, MDB_val *data)
+{
+    struct box box;
+    struct record r;
+    int rc = mdb_put(to, boot->records, key, data, 0);
+    if (rc != MDB_SUCCESS || key->mv_size != sizeof(struct record_key))
+        return rc;
+    if (record_decode_box(data->mv_data, data->mv_size, key->mv_data, &box) == 0) {
+        MDB_val name = {strlen(box.name), box.name}, incarnation = {sizeof(box.incarnation), &box.incarnation};
+        return mdb_put(to, boot->boxes, &name, &incarnation, 0);
+    }
+    if (record_decode(data->mv_data, data->mv_size, key->mv_data, &r) == 0) {
+        bool same_boot = memcmp(r.evidence_boot, j->boot_id, 16) == 0;
+        rc = names_add(to, boot->names, &r, same_boot ? j->boot_id : NULL);
+        record_clear(&r);
+    }
+    return rc;
+}
+
+static int import_all(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *to)
+{
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    int rc = mdb_cursor_open(from, j->disk.records, &cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS) {
+        rc = import_record(j, boot, to, &key, &data);
+        if (rc != MDB_SUCCESS)
+            break;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+/* Both transactions of a new generation: the disk's says which boot journal it follows from now on (and locks out a
+ * leader of a lost one, K21), the boot's holds everything. The disk's is committed first. */
+static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *to)
+{
+    uint64_t covered = 0, state[2];
+    uint32_t format = JOURNAL_FORMAT, lost = 0;
+    uint8_t disk_boot[16] = {0};
+    struct stat st;
+    int rc = meta_get(from, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+    if (rc == MDB_SUCCESS)
+        rc = meta_get(from, j->disk.meta, META_BOOT, disk_boot, 16);
+    if (rc == MDB_NOTFOUND)
+        rc = MDB_SUCCESS;
+    if (rc != MDB_SUCCESS)
+        return rc;
+    if (fstat(j->state_fd, &st) < 0)
+        return errno;
+    state[0] = st.st_dev;
+    state[1] = st.st_ino;
+    if (memcmp(disk_boot, j->boot_id, 16) == 0) {
+        j->second_generation = true;
+        (void)meta_get(from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
+        lost++;
+    }
+    random_bytes(j->generation, 16);
+    covered++; /* the first sequence is above what the disk has covered under any generation */
+    const struct {
+        MDB_txn *txn;
+        MDB_dbi meta;
+        const char *name;
+        const void *value;
+        size_t len;
+    } values[] = {
+        {from, j->disk.meta, META_BOOT, j->boot_id, 16},
+        {from, j->disk.meta, META_GENERATION, j->generation, 16},
+        {from, j->disk.meta, META_COVERED, &covered, sizeof(covered)},
+        {from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost)},
+        {to, boot->meta, META_FORMAT, &format, sizeof(format)},
+        {to, boot->meta, META_INSTANCE, j->instance, 16},
+        {to, boot->meta, META_BOOT, j->boot_id, 16},
+        {to, boot->meta, META_GENERATION, j->generation, 16},
+        {to, boot->meta, META_POSITION, &covered, sizeof(covered)},
+        {to, boot->meta, META_STATE_DIR, state, sizeof(state)},
+    };
+    for (size_t i = 0; i < ARRAY_LEN(values) && rc == MDB_SUCCESS; i++)
+        rc = meta_put(values[i].txn, values[i].meta, values[i].name, values[i].value, values[i].len);
+    return rc == MDB_SUCCESS ? import_all(j, boot, from, to) : rc;
+}
+
+static int fill_and_commit(struct journal *j, struct store *boot)
+{
+    MDB_txn *from, *to;
+    int rc = mdb_txn_begin(j->disk.env, NULL, 0, &from);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_txn_begin(boot->env, NULL, 0, &to);
+    if (rc != MDB_SUCCESS) {
+        mdb_txn_abort(from);
+        return rc;
+    }
+    rc = fill(j, boot, from, to);
+    if (rc != MDB_SUCCESS) {
+        mdb_txn_abort(to);
+        mdb_txn_abort(from);
+        return rc;
+    }
+    rc = mdb_txn_commit(to);
+    if (rc != MDB_SUCCESS) {
+        mdb_txn_abort(from);
+        return rc;
+    }
+    return mdb_txn_commit(from);
+}
+
+int create_boot_journal(struct journal *j, struct rbxj_error *e)
+{
+    char name[64], making[80], path[RECORD_PATH_MAX + 96], boot_hex[33];
+    struct store boot;
+    hex_encode(boot_hex, j->boot_id, 16);
+    (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
+    (void)snprintf(making, sizeof(making), "journal-" MAKING "-%s", boot_hex);
+    (void)snprintf(path, sizeof(path), "%s/%s", j->runtime_dir, making);
+    int r = remove_other_boots(j, name, e);
+    if (r == 0)
+        r = make_folder(j->runtime_fd, making, j->runtime_dir, e);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd = openat(j->runtime_fd, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(e, errno, "%s", path);
+    r = store_open(&boot, path, MDB_CREATE | MDB_NOSYNC, true, &j->options, e);
+    if (r < 0)
+        return r;
+    int rc = fill_and_commit(j, &boot);
+    if (rc != MDB_SUCCESS)
+        r = store_error(e, rc, &boot, path);
+    store_close(&boot);
+    if (r == 0 && (r = make_gate(fd, j->generation)) < 0)
+        r = error_sys(e, -r, "%s/gate", path);
+    if (r == 0 && renameat2(j->runtime_fd, making, j->runtime_fd, name, RENAME_NOREPLACE) < 0)
+        r = error_sys(e, errno, "%s/%s", j->runtime_dir, name);
+    return r;
+}

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What the files of the journal share with each other, and with nobody else.
+ */
+#ifndef RBXJ_JOURNAL_INTERNAL_H
+#define RBXJ_JOURNAL_INTERNAL_H
+
+#include "journal/gate.h"
+#include "journal/journal.h"
+
+#include <lmdb.h>
+#include <pthread.h>
+#include <sys/stat.h>
+
+#define JOURNAL_FORMAT 1
+#define JOURNAL_MAX_DBS 8
+#define JOURNAL_MAX_READERS 1024
+
+/* One LMDB environment and its named databases. The disk journal has only meta and records. */
+struct store {
+    MDB_env *env;
+    int fd; /* LMDB's own, made close-on-exec; for fstat and fallocate */
+    struct stat data_st, lock_st; /* what was opened, for the look before each intent (K21) */
+    char *path;
+    MDB_dbi meta;    /* name -> value, see META_* */
+    MDB_dbi records; /* record_key -> record */
+    MDB_dbi log;     /* position, big-endian -> log_frame [record] */
+    MDB_dbi marks;   /* mark_key -> see enum mark: what dies with the boot */
+    MDB_dbi names;   /* see names.c: paths, for the overlap check (K4) */
+    MDB_dbi boxes;   /* box name -> incarnation */
+};
+
+/* Keys of meta. */
+#define META_FORMAT "format"         /* uint32_t */
+#define META_INSTANCE "instance"     /* 16 bytes: binds the two journals */
+#define META_BOOT "boot"             /* 16 bytes: boot id; on disk: of the last commit */
+#define META_GENERATION "generation" /* 16 bytes: of the boot journal; on disk: of the last commit */
+#define META_POSITION "position"     /* boot: the last position given out */
+#define META_COVERED "covered"       /* disk: complete up to this position of that generation */
+#define META_STATE_DIR "state"       /* boot: device and inode of the state directory (K33) */
+#define META_GENERATIONS "generations" /* disk: boot journals lost within a boot, not yet audited (K21) */
+
+enum mark {
+    MARK_PENDING = 'p', /* (incarnation, seq): not granted yet (K22); no value */
+    MARK_CLAIM = 'c',   /* (incarnation, 0): struct procid of the claimer (K11) */
+    MARK_ATTEMPTS = 'a', /* (incarnation, 0): uint32_t, attempts that did not end (K34) */
+};
+
+struct mark_key {
+    uint8_t mark;
+    struct record_key key;
+};
+static_assert(sizeof(struct mark_key) == 13, "no padding in the mark key");
+
+struct journal {
+    struct journal_options options;
+    char *state_dir, *runtime_dir, *folder; /* folder: RUNTIME/journal-<boot id> */
+    int state_fd, runtime_fd, alive_fd;     /* O_PATH, O_PATH, rw */
+    struct stat alive_st;
+    struct store boot, disk;
+    struct gate_page *gates;
+    uint8_t boot_id[16], instance[16], generation[16];
+    struct procid self;
+    bool second_generation; /* a boot journal vanished within this boot (K21) */
+    uint64_t disk_covered;  /* guarded by the disk gate */
+};
+
+/* ---- paths and files (files.c) ---- */
+
+/* Opens a directory of the journal: no symlink on the way, ours, not writable by others, local. O_PATH-less descriptor,
+ * or a negative code; -ENOENT without an error set when it does not exist. */
+int files_open_dir(const char *path, const char *what, struct rbxj_error *e);
+
+/* Looks at a data file before LMDB does: a regular file, whole as its metas say; ours: owner and mode count too. 0, -ENOENT (no error set), or
+ * JOURNAL_DAMAGED, PERMISSION. */
+int files_check_data(int dirfd, const char *name, const char *shown, bool ours, struct rbxj_error *e);
+
+/* Is a directory without entries? */
+int files_dir_is_empty(int dirfd);
+/* Removes a folder of the runtime directory with the files that a boot journal consists of. */
+int files_remove_folder(int dirfd, const char *name);
+
+/* ---- environments (store.c) ---- */
+
+int store_open(struct store *s, const char *path, unsigned flags, bool all, const struct journal_options *options,
+               struct rbxj_error *e);
+void store_close(struct store *s);
+/* Grows the file ahead of its use and refuses intents beyond the reserve (K26). Outside of a transaction. */
+/* Are data.mdb and lock.mdb still the files that were opened? 0 or JOURNAL_DAMAGED. */
+int store_is_in_place(const struct store *s, struct rbxj_error *e);
+int store_make_room(struct store *s, const char *what, const struct journal_options *options,
+                    struct rbxj_error *e);
+/* An LMDB error as ours. */
+int store_error(struct rbxj_error *e, int rc, const struct store *s, const char *what);
+
+int meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, void *value, size_t len); /* MDB_* */
+int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, size_t len);
+
+/* ---- reading (scan.c, copy.c) ---- */
+
+int scan_store(struct store *store, bool boot, struct snapshot *ret); /* MDB_* */
+int snapshot_index(struct snapshot *s, struct rbxj_error *e);         /* clears it on failure */
+
+/* ---- creation (create.c) ---- */
+
+/* Makes the boot's folder, filled from the disk journal, and removes those of other boots. The caller holds the
+ * creation lock. */
+int create_boot_journal(struct journal *j, struct rbxj_error *e);
+/* Makes STATE/journal with an empty journal. */
+int create_disk_journal(struct journal *j, struct rbxj_error *e);
+
+/* ---- liveness (alive.c) ---- */
+
+#define ALIVE_OPEN_BYTE 0                      /* shared: has the journals open */
+#define ALIVE_CREATE_BYTE ((1ull << 62) + 16)  /* exclusive: creates a journal */
+/* Byte of an incarnation: never reused (K9). */
+uint64_t alive_slot(uint64_t incarnation);
+/* Opens STATE/alive, settles who may use which runtime directory (K21), takes the shared lock. Between the two calls
+ * the caller holds the creation lock. */
+int alive_enter(struct journal *j, struct rbxj_error *e);
+void alive_created(struct journal *j);
+
+/* ---- write transactions (write.c) ---- */
+
+struct write {
+    struct journal *j;
+    MDB_txn *txn;
+    uint64_t position; /* the last one given out */
+    uint64_t first;    /* META_POSITION at begin */
+};
+
+int write_begin(struct journal *j, struct write *w, struct rbxj_error *e);
+int write_commit(struct write *w, struct rbxj_error *e);
+void write_abort(struct write *w);
+
+/* ---- the names index (names.c) ---- */
+
+int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t boot_id[16]);
+int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r);
+/* Does a recorded path of another box equal r's path, contain it or lie inside it? 0, MDB_KEYEXIST with the other's
+ * incarnation, or an MDB_* error. related: incarnations of the box itself and of those in which it lives. */
+int names_overlap(MDB_txn *txn, struct store *s, const struct record *r, const uint64_t *related, size_t n,
+                  uint64_t *ret_other);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Opening and closing. The order at open, each step resting on the one before:
+ *   1 the two directories are sound   2 the creation lock, in STATE/alive   3 the disk journal is there   4 nobody uses
+ *   it with another boot or runtime directory, and we are counted   5 the boot journal is there   6 they belong together
+ *   7 the creation lock is let go
+ */
+#include "journal/journal.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <time.h>
+
+/* The one open journal of this process; a second would drop the first one's record locks when it closes. */
+static _Atomic(struct journal *) process_journal;
+
+static int open_dirs(struct journal *j, struct rbxj_error *e)
+{
+    j->state_fd = files_open_dir(j->state_dir, "state directory", e);
+    if (j->state_fd == -ENOENT) /* K33: it may be on a disk that isn't mounted yet; only the installation makes it */
+        return error_set(e, RBXJ_E_IO, ENOENT, "state directory %s: make it with mode 0700 (as root only the "
+                         "installation does), or mount its disk", j->state_dir);
+    if (j->state_fd < 0)
+        return j->state_fd;
+    j->runtime_fd = files_open_dir(j->runtime_dir, "runtime directory", e);
+    if (j->runtime_fd == -ENOENT) { /* /run is empty at every boot */
+        if (mkdir(j->runtime_dir, 0700) < 0 && errno != EEXIST)
+            return error_sys(e, errno, "runtime directory %s", j->runtime_dir);
+        j->runtime_fd = files_open_dir(j->runtime_dir, "runtime directory", e);
+    }
+    return j->runtime_fd < 0 ? j->runtime_fd : 0;
+}
+
+/* Opens STATE/alive and takes the creation lock, with a bound. */
+static int enter_creation(struct journal *j, struct rbxj_error *e)
+{
+    int64_t deadline = now_monotonic_ns() + j->options.gate_timeout_ns;
+    pid_t pid = 0;
+    j->alive_fd = openat(j->state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (j->alive_fd < 0 || fstat(j->alive_fd, &j->alive_st) < 0)
+        return error_sys(e, errno, "%s/alive", j->state_dir);
+    if (!S_ISREG(j->alive_st.st_mode) || j->alive_st.st_uid != geteuid())
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s/alive: is not a regular file of ours", j->state_dir);
+    int r;
+    while ((r = fd_record_lock(j->alive_fd, F_WRLCK, ALIVE_CREATE_BYTE)) == -EAGAIN) {
+        if (now_monotonic_ns() >= deadline) {
+            (void)fd_record_holder(j->alive_fd, ALIVE_CREATE_BYTE, &pid);
+            return error_set(e, RBXJ_E_JOURNAL_BUSY, 0, "journal %s: pid %d has been opening it for too long",
+                             j->state_dir, pid);
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
+}
+
+void alive_created(struct journal *j)
+{
+    (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_CREATE_BYTE);
+}
+
+static int read_meta(struct store *s, const char *name, void *value, size_t len)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = meta_get(txn, s->meta, name, value, len);
+    mdb_txn_abort(txn);
+    return rc;
+}
+
+static int check_format(struct store *s, const char *path, struct rbxj_error *e)
+{
+    uint32_t format;
+    int rc = read_meta(s, META_FORMAT, &format, sizeof(format));
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, s, path);
+    if (format > JOURNAL_FORMAT)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: has format %u, this version knows only up to %u",
+                         path, format, JOURNAL_FORMAT);
+    return 0;
+}
+
+/* Was the state directory ever used? Then a missing data file is damage, not a beginning. */
+static bool state_was_used(struct journal *j, bool boot_exists)
+{
+    struct stat st;
+    return boot_exists || fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0 || j->alive_st.st_size > 0;
+}
+
+/* Before anything says that the state directory was used: a crash between the two must not look like damage. */
+static int make_disk(struct journal *j, bool boot_exists, struct rbxj_error *e)
+{
+    char data[RECORD_PATH_MAX + 48];
+    (void)snprintf(data, sizeof(data), "%s/journal/data.mdb", j->state_dir);
+    int r = files_check_data(j->state_fd, "journal/data.mdb", data, true, e);
+    if (r == -ENOENT && state_was_used(j, boot_exists))
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
+                         data);
+    return r == -ENOENT ? create_disk_journal(j, e) : r;
+}
+
+static int open_disk(struct journal *j, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 32];
+    (void)snprintf(path, sizeof(path), "%s/journal", j->state_dir);
+    int r = store_open(&j->disk, path, 0, false, &j->options, e);
+    if (r == 0)
+        r = check_format(&j->disk, path, e);
+    if (r < 0)
+        return r;
+    int rc = read_meta(&j->disk, META_INSTANCE, j->instance, 16);
+    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, path);
+}
+
+static int map_gate(struct journal *j, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 128];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/gate", j->folder);
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(e, errno, "journal %s", path);
+    if (st.st_size != sizeof(struct gate_page))
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: has another layout", path);
+    void *page = mmap(NULL, sizeof(struct gate_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+    if (page == MAP_FAILED)
+        return error_sys(e, errno, "journal %s", path);
+    j->gates = page;
+    if (j->gates->magic != GATE_MAGIC || j->gates->size != sizeof(struct gate_page))
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: has another layout", path);
+    return 0;
+}
+
+static int open_boot(struct journal *j, struct rbxj_error *e)
+{
+    uint8_t instance[16], boot[16];
+    uint64_t state[2];
+    struct stat st;
+    int r = store_open(&j->boot, j->folder, MDB_NOSYNC, true, &j->options, e);
+    if (r == 0)
+        r = check_format(&j->boot, j->folder, e);
+    if (r == 0)
+        r = map_gate(j, e);
+    if (r < 0)
+        return r;
+    int rc = read_meta(&j->boot, META_INSTANCE, instance, 16);
+    if (rc == MDB_SUCCESS)
+        rc = read_meta(&j->boot, META_BOOT, boot, 16);
+    if (rc == MDB_SUCCESS)
+        rc = read_meta(&j->boot, META_GENERATION, j->generation, 16);
+    if (rc == MDB_SUCCESS)
+        rc = read_meta(&j->boot, META_STATE_DIR, state, sizeof(state));
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->boot, j->folder);
+    if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: does not belong to the journal in %s", j->folder,
+                         j->state_dir);
+    if (fstat(j->state_fd, &st) < 0 || st.st_ino != state[1])
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "state directory %s: is not the directory that this boot's journal was made for (not "
+                         "mounted?)", j->state_dir);
+    return 0;
+}
+
+static int open_all(struct journal *j, struct rbxj_error *e)
+{
+    char data[RECORD_PATH_MAX + 128], boot_hex[33], name[64];
+    int r = procid_boot(j->boot_id);
+    if (r < 0)
+        return error_sys(e, -r, "boot id");
+    r = procid_of(getpid(), &j->self);
+    if (r < 0)
+        return error_sys(e, -r, "identity of this process");
+    hex_encode(boot_hex, j->boot_id, 16);
+    (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
+    if (asprintf(&j->folder, "%s/%s", j->runtime_dir, name) < 0) {
+        j->folder = NULL;
+        return error_sys(e, ENOMEM, "journal");
+    }
+    if ((r = open_dirs(j, e)) < 0 || (r = enter_creation(j, e)) < 0)
+        return r;
+    (void)snprintf(data, sizeof(data), "%s/data.mdb", name);
+    int found = files_check_data(j->runtime_fd, data, j->folder, true, e);
+    if (found < 0 && found != -ENOENT)
+        return found;
+    if ((r = make_disk(j, found == 0, e)) < 0 || (r = alive_enter(j, e)) < 0 || (r = open_disk(j, e)) < 0)
+        return r;
+    if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
+        return r;
+    if ((r = open_boot(j, e)) < 0)
+        return r;
+    alive_created(j);
+    return 0;
+}
+
+int journal_open(const struct journal_options *options, struct journal **ret, struct rbxj_error *e)
+{
+    struct journal *j = calloc(1, sizeof(*j)), *none = NULL;
+    if (!j)
+        return error_sys(e, ENOMEM, "journal");
+    j->options = *options;
+    j->state_fd = j->runtime_fd = j->alive_fd = -1;
+    j->state_dir = strdup(options->state_dir);
+    j->runtime_dir = strdup(options->runtime_dir);
+    if (!j->state_dir || !j->runtime_dir) {
+        journal_close(j);
+        return error_sys(e, ENOMEM, "journal");
+    }
+    if (!atomic_compare_exchange_strong(&process_journal, &none, j)) {
+        free(j->state_dir);
+        free(j->runtime_dir);
+        free(j);
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: this process has a journal open already",
+                         options->state_dir);
+    }
+    int r = open_all(j, e);
+    if (r < 0) {
+        journal_close(j);
+        return r;
+    }
+    *ret = j;
+    return 0;
+}
+
+void journal_close(struct journal *j)
+{
+    struct journal *self = j;
+    if (!j)
+        return;
+    /* in a child of fork() the environments belong to the parent: only the memory is ours to give back */
+    if (j->self.pid == 0 || j->self.pid == getpid()) {
+        store_close(&j->boot);
+        store_close(&j->disk);
+    }
+    if (j->gates)
+        (void)munmap(j->gates, sizeof(*j->gates));
+    if (j->alive_fd >= 0)
+        (void)close(j->alive_fd);
+    if (j->runtime_fd >= 0)
+        (void)close(j->runtime_fd);
+    if (j->state_fd >= 0)
+        (void)close(j->state_fd);
+    (void)atomic_compare_exchange_strong(&process_journal, &self, NULL);
+    free(j->folder);
+    free(j->state_dir);
+    free(j->runtime_dir);
+    free(j);
+}
+
+struct journal *journal_of_process(const char *state_dir, const char *runtime_dir)
+{
+    struct journal *j = atomic_load(&process_journal);
+    if (!j || j->self.pid != getpid() || strcmp(j->state_dir, state_dir) != 0 ||
+        strcmp(j->runtime_dir, runtime_dir) != 0)
+        return NULL;
+    return j;
+}

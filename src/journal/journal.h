@@ -1,0 +1,141 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The two journals behind one handle.
+ *
+ *   RUNTIME/journal-<boot id>/   the boot journal (LMDB, MDB_NOSYNC): every record of this boot; the truth
+ *       data.mdb lock.mdb gate
+ *   STATE/journal/               the disk journal (LMDB, durable): what could outlive the boot
+ *       data.mdb lock.mdb
+ *   STATE/alive                  byte 0: whoever has the journals open (shared); a byte per incarnation: its supervisor
+ *
+ * The life of a record, and which function makes which transition (each is one transaction on the boot journal):
+ *
+ *      (none) --journal_begin, journal_intend--> pending --(disk commit, if it needs one)--> granted
+ *      pending --(that commit failed)--> (none)         nobody was told to acquire
+ *      granted --journal_update--> granted + evidence   no flush
+ *      granted --journal_drop--> (none)                 after the undo was verified
+ *
+ * and of a box:   journal_begin --> live or stale --journal_claim--> claimed --journal_end--> (none)
+ *                                                  claimed --journal_unclaim--> live or stale
+ *
+ * Invariants
+ *   J1  A record in the boot journal that is not pending was granted: its caller may have acquired.
+ *   J2  If a box has BOX_ON_DISK, every change to it is a log entry; the disk journal is the state of those boxes as of
+ *       the entry `covered`, no more and no less. If it has not, nothing of it is in the log or on disk.
+ *   J3  Positions rise; an entry is trimmed from the log only when the disk has covered it.
+ *   J4  The names index holds exactly the paths of the records, the boxes index exactly the headers.
+ *   J5  A process holds at most one gate, and never waits, calls back or does I/O but the commit inside a transaction.
+ *       Liveness is judged before the transaction; a dead process stays dead.
+ *   J6  Nothing but journal_open() creates a file; the boot's folder appears whole, by rename.
+ */
+#ifndef RBXJ_JOURNAL_JOURNAL_H
+#define RBXJ_JOURNAL_JOURNAL_H
+
+#include "base/error.h"
+#include "journal/record.h"
+
+struct journal;
+
+struct journal_options {
+    const char *state_dir;
+    const char *runtime_dir;
+    bool always;         /* durability=always: everything goes to disk */
+    uint64_t map_size;   /* bytes, both journals */
+    uint64_t preallocate;
+    int64_t gate_timeout_ns;
+};
+
+/* Opens for writing; creates what is missing inside an existing state directory. One per process. */
+int journal_open(const struct journal_options *options, struct journal **ret, struct rbxj_error *e);
+void journal_close(struct journal *j);
+
+/* The open journal of this process if it is of these directories, or NULL. */
+struct journal *journal_of_process(const char *state_dir, const char *runtime_dir);
+
+/* ---- state transitions (write.c) ---- */
+
+/* box: name, supervisor, parent, flags in; incarnation, next_seq and flags out. plan[i]: seq i + 1 and the incarnation
+ * out. Refuses a box of that name (BOX_LIVE, BOX_STALE) and a path that overlaps another box's (EXISTS). */
+int journal_begin(struct journal *j, struct box *box, struct record *plan, size_t n, struct rbxj_error *e);
+
+/* One more intent of a box of this journal; r->seq and r->incarnation out. */
+int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e);
+
+/* Writes a record again (evidence, marks); durable: not before the disk has it. */
+int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
+
+/* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq). */
+int journal_update_box(struct journal *j, const struct box *box, struct rbxj_error *e);
+
+int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e);
+
+/* Drops the header; LEFT while granted records are there (pending ones go along). */
+int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+
+/* Takes the box for a teardown (K11) and notes the attempt (K34). The caller has judged the box stale, or is its live
+ * supervisor. BUSY: somebody living has it. Dropped with the box, or by journal_unclaim(), which ends the attempt. */
+int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+
+/* One disk commit, if the disk lacks anything. A replay's last act (K20). */
+int journal_flush(struct journal *j, struct rbxj_error *e);
+
+/* Finds the incarnation of a named box: 0, or NO_SUCH_BOX. */
+int journal_find(struct journal *j, const char *name, struct box *ret, struct rbxj_error *e);
+
+/* ---- durability (commit.c) ---- */
+
+/* Does this record need the disk before its intent is granted? (DESIGN "durability follows the resource", K23) */
+bool commit_is_needed(bool always, const struct record *r);
+
+/* Returns when the disk has covered position: N waiting callers share one commit. */
+int commit_through(struct journal *j, uint64_t position, struct rbxj_error *e);
+
+/* ---- reading (scan.c) ---- */
+
+struct snapshot_box {
+    struct box box;
+    struct record *records; /* oldest first, pending ones with REC_PENDING */
+    size_t len;
+    struct procid claimer;  /* pid 0: not claimed */
+    uint32_t attempts;      /* attempts on it that did not end, in a row (K34) */
+};
+
+struct snapshot {
+    struct snapshot_box *boxes; /* in the order begun */
+    size_t len;
+    uint8_t boot_id[16];        /* of the boot whose journal was read; zero: the disk journal, or nothing */
+    uint8_t instance[16];
+    uint64_t txn;               /* LMDB's number of the transaction that was read */
+    size_t damaged;             /* records whose checksum or form is wrong, and boxes without a header */
+    bool nothing;               /* there is no journal at all */
+    /* all paths, sorted, for the overlap checks of undo (K4); made by snapshot_index() */
+    struct snapshot_path {
+        const char *path;
+        size_t box;
+    } *paths;
+    size_t paths_len;
+};
+
+/* Of an open journal: one short read transaction on the boot journal. */
+int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e);
+
+/* Of directories, changing nothing at all (K28): a private copy is read; if the journal changes too fast for that, an
+ * ordinary reader. No state directory, or an empty one: ret->nothing. */
+int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
+
+void snapshot_clear(struct snapshot *s);
+
+/* Recorded paths of boxes other than own (an index into boxes) that equal path, lie below it or contain it: calls back
+ * for each until it returns non-zero, and returns that. */
+int snapshot_overlaps(const struct snapshot *s, size_t own, const char *path,
+                      int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data);
+
+/* ---- liveness (alive.c) ---- */
+
+enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
+
+/* Is the box's supervisor alive? j may be NULL (a reader): then state_dir's alive file is only looked at. */
+enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
+
+#endif

@@ -1,0 +1,213 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The names index: does a path overlap one that another box has recorded (K4)? Two kinds of keys:
+ *
+ *   'P' path 0 incarnation seq    sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX bytes is cut
+ *                                 there and its rest is the value
+ *   'A' dev ino hash incarnation seq   an alias: the parent directory's identity and the hash of the last component; so
+ *                                 the same directory reached through a bind mount is found too
+ *
+ * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path inside the
+ * new one, through an alias) needs no look-up: what would contain it must be absent before (tmpdir, cgroup), or is a
+ * file (lock), or only covers it (mount).
+ */
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <endian.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define PATH_KEY_MAX 480
+
+struct name_key {
+    size_t len;
+    uint8_t bytes[511];
+};
+
+static void key_add(struct name_key *k, const void *data, size_t len)
+{
+    memcpy(k->bytes + k->len, data, len);
+    k->len += len;
+}
+
+static void key_add_record(struct name_key *k, const struct record *r)
+{
+    struct record_key own = record_key(r->incarnation, r->seq);
+    key_add(k, &own, sizeof(own));
+}
+
+/* 'P' and the path up to its cut; the caller adds what follows. */
+static struct name_key path_key(const char *path, size_t len)
+{
+    struct name_key k = {0};
+    key_add(&k, "P", 1);
+    key_add(&k, path, len < PATH_KEY_MAX ? len : PATH_KEY_MAX);
+    return k;
+}
+
+static struct name_key alias_key(uint64_t dev, uint64_t ino, uint64_t hash)
+{
+    struct name_key k = {0};
+    uint64_t parts[3] = {htobe64(dev), htobe64(ino), htobe64(hash)};
+    key_add(&k, "A", 1);
+    key_add(&k, parts, sizeof(parts));
+    return k;
+}
+
+static uint64_t base_hash(const char *path)
+{
+    const char *base = strrchr(path, '/') + 1;
+    return XXH3_64bits(base, strlen(base));
+}
+
+static struct name_key record_path_key(const struct record *r)
+{
+    struct name_key k = path_key(r->path, strlen(r->path));
+    key_add(&k, "", 1);
+    key_add_record(&k, r);
+    return k;
+}
+
+static struct name_key record_alias_key(const struct record *r)
+{
+    struct name_key k = alias_key(r->parent.dev, r->parent.ino, base_hash(r->path));
+    key_add_record(&k, r);
+    return k;
+}
+
+int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t boot_id[16])
+{
+    if (!r->path)
+        return MDB_SUCCESS;
+    struct name_key k = record_path_key(r);
+    size_t len = strlen(r->path), kept = len < PATH_KEY_MAX ? len : PATH_KEY_MAX;
+    MDB_val key = {k.len, k.bytes}, data = {len - kept, r->path + kept};
+    int rc = mdb_put(txn, names, &key, &data, 0);
+    /* device and inode numbers of another boot say nothing in this one */
+    if (rc != MDB_SUCCESS || !fileid_is_set(&r->parent) || !boot_id)
+        return rc;
+    k = record_alias_key(r);
+    key = (MDB_val){k.len, k.bytes};
+    data = (MDB_val){0, NULL};
+    return mdb_put(txn, names, &key, &data, 0);
+}
+
+int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r)
+{
+    if (!r->path)
+        return MDB_SUCCESS;
+    struct name_key k = record_path_key(r);
+    MDB_val key = {k.len, k.bytes};
+    int rc = mdb_del(txn, names, &key, NULL);
+    if ((rc != MDB_SUCCESS && rc != MDB_NOTFOUND) || !fileid_is_set(&r->parent))
+        return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+    k = record_alias_key(r);
+    key = (MDB_val){k.len, k.bytes};
+    rc = mdb_del(txn, names, &key, NULL);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+/* ---- looking up ---- */
+
+struct lookup {
+    MDB_txn *txn;
+    struct store *s;
+    const struct record *r;
+    const uint64_t *related;
+    size_t n;
+    uint64_t other;
+};
+
+/* May r stand beside the path of that record? Within a box everything may nest, and only a mount may use a path again;
+ * in a box that lives in another one (related[1..]) things may lie inside the outer one's. */
+static bool may_stand(const struct lookup *l, uint64_t incarnation, const char *path)
+{
+    for (size_t i = 0; i < l->n; i++) {
+        if (l->related[i] != incarnation)
+            continue;
+        bool equal = strcmp(path, l->r->path) == 0;
+        if (i == 0)
+            return !equal || l->r->kind == RBXJ_MOUNT;
+        return !equal && path_is_below(l->r->path, path);
+    }
+    return false;
+}
+
+/* Every entry whose key begins with prefix: MDB_KEYEXIST at the first that is in the way. alias: no path to compare. */
+static int check_range(struct lookup *l, const struct name_key *prefix, bool alias)
+{
+    MDB_cursor *cursor;
+    MDB_val key = {prefix->len, (void *)(uintptr_t)prefix->bytes}, data;
+    int rc = mdb_cursor_open(l->txn, l->s->names, &cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
+    for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) {
+        if (key.mv_size < prefix->len || memcmp(key.mv_data, prefix->bytes, prefix->len) != 0)
+            break;
+        char path[RECORD_PATH_MAX + PATH_KEY_MAX];
+        struct record_key own;
+        uint64_t incarnation;
+        uint32_t seq;
+        memcpy(&own, (uint8_t *)key.mv_data + key.mv_size - sizeof(own), sizeof(own));
+        record_key_parse(&own, &incarnation, &seq);
+        if (alias) {
+            bool related = false;
+            for (size_t i = 0; i < l->n; i++)
+                related = related || l->related[i] == incarnation;
+            if (related)
+                continue;
+            l->other = incarnation;
+            rc = MDB_KEYEXIST;
+            break;
+        }
+        size_t head = key.mv_size - 1 - 1 - sizeof(own), tail = data.mv_size;
+        if (key.mv_size < 2 + sizeof(own) || head + tail >= sizeof(path)) {
+            rc = MDB_CORRUPTED;
+            break;
+        }
+        memcpy(path, (uint8_t *)key.mv_data + 1, head);
+        memcpy(path + head, data.mv_data, tail);
+        path[head + tail] = 0;
+        if ((!path_is_below(path, l->r->path) && !path_is_below(l->r->path, path)) ||
+            may_stand(l, incarnation, path))
+            continue;
+        l->other = incarnation;
+        rc = MDB_KEYEXIST;
+        break;
+    }
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+int names_overlap(MDB_txn *txn, struct store *s, const struct record *r, const uint64_t *related, size_t n,
+                  uint64_t *ret_other)
+{
+    struct lookup l = {.txn = txn, .s = s, .r = r, .related = related, .n = n};
+    if (!r->path)
+        return MDB_SUCCESS;
+    size_t len = strlen(r->path);
+    int rc = MDB_SUCCESS;
+    /* what equals or contains it: every ancestor, and itself */
+    for (size_t at = 1; at <= len && at <= PATH_KEY_MAX && rc == MDB_SUCCESS; at++) {
+        if (r->path[at] != '/' && r->path[at] != 0)
+            continue;
+        struct name_key k = path_key(r->path, at);
+        key_add(&k, "", 1);
+        rc = check_range(&l, &k, false);
+    }
+    /* what lies inside it, and everything that was cut where it is cut */
+    if (rc == MDB_SUCCESS) {
+        struct name_key k = path_key(r->path, len);
+        key_add(&k, len < PATH_KEY_MAX ? "/" : "", 1);
+        rc = check_range(&l, &k, false);
+    }
+    for (size_t i = 0; i < r->chain_len && rc == MDB_SUCCESS; i++) {
+        struct name_key k = alias_key(r->chain[i].dev, r->chain[i].ino, r->chain[i].base_hash);
+        rc = check_range(&l, &k, true);
+    }
+    if (rc == MDB_KEYEXIST)
+        *ret_other = l.other;
+    return rc;
+}

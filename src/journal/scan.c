@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Reading everything at one moment: one read transaction, decoded into a snapshot.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+static int grow(void *array, size_t *len, size_t *size, size_t width)
+{
+    void **p = array;
+    if (*len < *size)
+        return 0;
+    size_t more = *size ? *size * 2 : 8;
+    void *grown = reallocarray(*p, more, width);
+    if (!grown)
+        return -ENOMEM;
+    *p = grown;
+    *size = more;
+    return 0;
+}
+
+struct building {
+    struct snapshot *s;
+    size_t boxes_size, records_size;
+    bool header; /* the box at the end of s->boxes has its header */
+};
+
+/* A box whose header is missing or damaged is not undone: what it is can't be known. */
+static void close_box(struct building *b)
+{
+    struct snapshot *s = b->s;
+    if (s->len && !b->header) {
+        struct snapshot_box *box = &s->boxes[s->len - 1];
+        for (size_t i = 0; i < box->len; i++)
+            record_clear(&box->records[i]);
+        free(box->records);
+        s->len--;
+        s->damaged++;
+    }
+    b->records_size = 0;
+}
+
+static int add_entry(struct building *b, MDB_val *key, MDB_val *data)
+{
+    struct snapshot *s = b->s;
+    uint64_t incarnation;
+    uint32_t seq;
+    if (key->mv_size != sizeof(struct record_key)) {
+        s->damaged++;
+        return 0;
+    }
+    record_key_parse(key->mv_data, &incarnation, &seq);
+    if (s->len == 0 || s->boxes[s->len - 1].box.incarnation != incarnation) {
+        close_box(b);
+        if (grow(&s->boxes, &s->len, &b->boxes_size, sizeof(*s->boxes)) < 0)
+            return -ENOMEM;
+        s->boxes[s->len++] = (struct snapshot_box){.box.incarnation = incarnation};
+        b->header = false;
+    }
+    struct snapshot_box *box = &s->boxes[s->len - 1];
+    if (seq == 0) {
+        b->header = record_decode_box(data->mv_data, data->mv_size, key->mv_data, &box->box) == 0;
+        return 0;
+    }
+    struct record r;
+    int res = record_decode(data->mv_data, data->mv_size, key->mv_data, &r);
+    if (res == -ENOMEM)
+        return res;
+    if (res < 0) {
+        s->damaged++;
+        return 0;
+    }
+    if (grow(&box->records, &box->len, &b->records_size, sizeof(r)) < 0) {
+        record_clear(&r);
+        return -ENOMEM;
+    }
+    box->records[box->len++] = r;
+    return 0;
+}
+
+static int scan_records(MDB_txn *txn, MDB_dbi records, struct snapshot *s)
+{
+    struct building b = {.s = s};
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    int rc = mdb_cursor_open(txn, records, &cursor), r = 0;
+    if (rc != MDB_SUCCESS)
+        return rc;
+    while (r == 0 && (rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS)
+        r = add_entry(&b, &key, &data);
+    close_box(&b);
+    mdb_cursor_close(cursor);
+    if (r < 0)
+        return -r;
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+static int compare_incarnation(const void *a, const void *b)
+{
+    uint64_t x = ((const struct snapshot_box *)a)->box.incarnation, y = ((const struct snapshot_box *)b)->box.incarnation;
+    return (x > y) - (x < y);
+}
+
+static int compare_begun(const void *a, const void *b)
+{
+    int64_t x = ((const struct snapshot_box *)a)->box.begun_ns, y = ((const struct snapshot_box *)b)->box.begun_ns;
+    return x != y ? (x > y) - (x < y) : compare_incarnation(a, b);
+}
+
+static void apply_mark(struct snapshot *s, const struct mark_key *k, const MDB_val *data)
+{
+    struct snapshot_box wanted = {0};
+    uint32_t seq;
+    record_key_parse(&k->key, &wanted.box.incarnation, &seq);
+    struct snapshot_box *box = s->len ? bsearch(&wanted, s->boxes, s->len, sizeof(*s->boxes), compare_incarnation) : NULL;
+    if (!box)
+        return;
+    switch ((enum mark)k->mark) {
+    case MARK_PENDING:
+        for (size_t i = 0; i < box->len; i++)
+            if (box->records[i].seq == seq)
+                box->records[i].flags |= REC_PENDING;
+        return;
+    case MARK_CLAIM:
+        if (data->mv_size == sizeof(box->claimer))
+            memcpy(&box->claimer, data->mv_data, sizeof(box->claimer));
+        return;
+    case MARK_ATTEMPTS:
+        if (data->mv_size == sizeof(box->attempts))
+            memcpy(&box->attempts, data->mv_data, sizeof(box->attempts));
+        return;
+    }
+}
+
+static int scan_marks(MDB_txn *txn, MDB_dbi marks, struct snapshot *s)
+{
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    int rc = mdb_cursor_open(txn, marks, &cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS)
+        if (key.mv_size == sizeof(struct mark_key))
+            apply_mark(s, key.mv_data, &data);
+    mdb_cursor_close(cursor);
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+}
+
+int scan_store(struct store *store, bool boot, struct snapshot *ret)
+{
+    struct snapshot s = {0};
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    s.txn = mdb_txn_id(txn);
+    rc = meta_get(txn, store->meta, META_INSTANCE, s.instance, 16);
+    if (rc == MDB_SUCCESS && boot)
+        rc = meta_get(txn, store->meta, META_BOOT, s.boot_id, 16);
+    if (rc == MDB_SUCCESS)
+        rc = scan_records(txn, store->records, &s); /* in the order of incarnations: marks are found by it */
+    if (rc == MDB_SUCCESS && boot)
+        rc = scan_marks(txn, store->marks, &s);
+    mdb_txn_abort(txn);
+    if (rc != MDB_SUCCESS) {
+        snapshot_clear(&s);
+        return rc;
+    }
+    if (s.len)
+        qsort(s.boxes, s.len, sizeof(*s.boxes), compare_begun);
+    *ret = s;
+    return MDB_SUCCESS;
+}
+
+int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)
+{
+    int rc = scan_store(&j->boot, true, ret);
+    return rc == MDB_SUCCESS ? snapshot_index(ret, e) : store_error(e, rc, &j->boot, j->folder);
+}
+
+void snapshot_clear(struct snapshot *s)
+{
+    for (size_t i = 0; i < s->len; i++) {
+        for (size_t k = 0; k < s->boxes[i].len; k++)
+            record_clear(&s->boxes[i].records[k]);
+        free(s->boxes[i].records);
+    }
+    free(s->boxes);
+    free(s->paths);
+    *s = (struct snapshot){0};
+}
+
+/* ---- which recorded paths overlap (K4) ---- */
+
+/* Like strcmp, but '/' sorts before everything else: what lies inside a path follows it at once. */
+static int compare_path(const char *a, const char *b)
+{
+    while (*a && *a == *b)
+        a++, b++;
+    int x = *a == '/' ? 1 : *a ? (unsigned char)*a + 1 : 0, y = *b == '/' ? 1 : *b ? (unsigned char)*b + 1 : 0;
+    return x - y;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return compare_path(((const struct snapshot_path *)a)->path, ((const struct snapshot_path *)b)->path);
+}
+
+int snapshot_index(struct snapshot *s, struct rbxj_error *e)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->len; i++)
+        n += s->boxes[i].len;
+    s->paths = n ? calloc(n, sizeof(*s->paths)) : NULL;
+    if (n && !s->paths) {
+        snapshot_clear(s);
+        return error_sys(e, ENOMEM, "journal");
+    }
+    for (size_t i = 0; i < s->len; i++)
+        for (size_t k = 0; k < s->boxes[i].len; k++)
+            if (s->boxes[i].records[k].path)
+                s->paths[s->paths_len++] = (struct snapshot_path){s->boxes[i].records[k].path, i};
+    if (s->paths_len)
+        qsort(s->paths, s->paths_len, sizeof(*s->paths), compare_paths);
+    return 0;
+}
+
+/* The first entry that is not before path. */
+static size_t lower_bound(const struct snapshot *s, const char *path)
+{
+    size_t low = 0, high = s->paths_len;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (compare_path(s->paths[mid].path, path) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low;
+}
+
+int snapshot_overlaps(const struct snapshot *s, size_t own, const char *path,
+                      int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data)
+{
+    char ancestor[RECORD_PATH_MAX];
+    size_t len = strlen(path);
+    if (len >= sizeof(ancestor))
+        return 0;
+    for (size_t at = 1; at <= len; at++) {
+        if (path[at] != '/' && path[at] != 0)
+            continue;
+        memcpy(ancestor, path, at);
+        ancestor[at] = 0;
+        for (size_t i = lower_bound(s, ancestor); i < s->paths_len; i++) {
+            const struct snapshot_path *p = &s->paths[i];
+            /* an ancestor must be equal; for path itself, what lies inside counts too */
+            if (at < len ? strcmp(p->path, ancestor) != 0 : !path_is_below(p->path, path))
+                break;
+            int r = p->box != own ? found(data, &s->boxes[p->box], p->path) : 0;
+            if (r != 0)
+                return r;
+        }
+    }
+    return 0;
+}

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * One LMDB environment: how it is opened, what its errors mean, and how it keeps room for deletes (K26).
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <linux/falloc.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/statvfs.h>
+
+int meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, void *value, size_t len)
+{
+    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
+    int rc = mdb_get(txn, meta, &key, &data);
+    if (rc == MDB_SUCCESS && data.mv_size != len)
+        return MDB_CORRUPTED;
+    if (rc == MDB_SUCCESS)
+        memcpy(value, data.mv_data, len);
+    return rc;
+}
+
+int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, size_t len)
+{
+    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data = {len, (void *)(uintptr_t)value};
+    return mdb_put(txn, meta, &key, &data, 0);
+}
+
+int store_error(struct rbxj_error *e, int rc, const struct store *s, const char *what)
+{
+    struct statvfs vfs;
+    switch (rc) {
+    case MDB_MAP_FULL:
+    case MDB_TXN_FULL:
+        return error_set(e, RBXJ_E_JOURNAL_FULL, 0, "%s: its map is full: raise map_size", what);
+    case MDB_READERS_FULL:
+        return error_set(e, RBXJ_E_JOURNAL_BUSY, 0, "%s: all reader slots are taken", what);
+    case ENOSPC:
+    case EDQUOT:
+        return error_set(e, RBXJ_E_DISK_FULL, rc, "%s", what);
+    case EIO: /* LMDB turns a short write on a full disk into EIO */
+        if (s && s->env && fstatvfs(s->fd, &vfs) == 0 && vfs.f_bavail == 0)
+            return error_set(e, RBXJ_E_DISK_FULL, ENOSPC, "%s", what);
+        return error_set(e, RBXJ_E_IO, rc, "%s", what);
+    case ENOMEM:
+        return error_set(e, ENOMEM, rc, "%s", what);
+    case EACCES:
+    case EPERM:
+    case EROFS:
+        return error_set(e, RBXJ_E_PERMISSION, rc, "%s", what);
+    default:
+        if (rc > 0)
+            return error_set(e, RBXJ_E_IO, rc, "%s", what);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s: %s", what, mdb_strerror(rc));
+    }
+}
+
+static int open_databases(struct store *s, bool all, bool create)
+{
+    struct {
+        const char *name;
+        MDB_dbi *dbi;
+        bool everywhere;
+    } dbs[] = {{"meta", &s->meta, true},    {"records", &s->records, true}, {"log", &s->log, false},
+               {"marks", &s->marks, false}, {"names", &s->names, false},    {"boxes", &s->boxes, false}};
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, create ? 0 : MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    for (size_t i = 0; i < ARRAY_LEN(dbs) && rc == MDB_SUCCESS; i++)
+        if (all || dbs[i].everywhere)
+            rc = mdb_dbi_open(txn, dbs[i].name, create ? MDB_CREATE : 0, dbs[i].dbi);
+    if (rc != MDB_SUCCESS) {
+        mdb_txn_abort(txn);
+        return rc;
+    }
+    return mdb_txn_commit(txn); /* a handle opened in an aborted transaction is closed with it */
+}
+
+int store_open(struct store *s, const char *path, unsigned flags, bool all, const struct journal_options *options,
+               struct rbxj_error *e)
+{
+    struct store new = {0};
+    char lock[RECORD_PATH_MAX + 160];
+    (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", path);
+    bool locked = !(flags & MDB_NOLOCK);
+    bool create = flags & MDB_CREATE;
+    flags &= ~(unsigned)MDB_CREATE;
+    int rc = mdb_env_create(&new.env);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_set_maxdbs(new.env, JOURNAL_MAX_DBS);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_set_mapsize(new.env, options->map_size);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_set_maxreaders(new.env, JOURNAL_MAX_READERS);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_open(new.env, path, flags | MDB_NOTLS, 0600);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_get_fd(new.env, &new.fd);
+    /* LMDB opens its data file without close-on-exec (0.9.24): every payload would inherit the journal, writable */
+    if (rc == MDB_SUCCESS && (fcntl(new.fd, F_SETFD, FD_CLOEXEC) < 0 || fstat(new.fd, &new.data_st) < 0 ||
+                              (locked && stat(lock, &new.lock_st) < 0) || !(new.path = strdup(path))))
+        rc = errno;
+    if (rc == MDB_SUCCESS && create && fallocate(new.fd, 0, 0, (off_t)options->preallocate) < 0 &&
+        errno != EOPNOTSUPP)
+        rc = errno;
+    if (rc == MDB_SUCCESS && locked && !(flags & MDB_RDONLY)) {
+        int dead;
+        rc = mdb_reader_check(new.env, &dead);
+    }
+    if (rc == MDB_SUCCESS)
+        rc = open_databases(&new, all, create);
+    if (rc == MDB_NOTFOUND) /* no such named database: it was never finished, or isn't ours */
+        rc = MDB_INVALID;
+    if (rc != MDB_SUCCESS) {
+        int r = store_error(e, rc, NULL, path);
+        if (new.env)
+            mdb_env_close(new.env);
+        free(new.path);
+        return r;
+    }
+    *s = new;
+    return 0;
+}
+
+void store_close(struct store *s)
+{
+    if (s->env)
+        mdb_env_close(s->env);
+    free(s->path);
+    *s = (struct store){0};
+}
+
+static bool same_file(const char *dir, const char *name, const struct stat *opened)
+{
+    char path[RECORD_PATH_MAX + 160];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    return lstat(path, &st) == 0 && st.st_dev == opened->st_dev && st.st_ino == opened->st_ino;
+}
+
+int store_is_in_place(const struct store *s, struct rbxj_error *e)
+{
+    if (same_file(s->path, "data.mdb", &s->data_st) && same_file(s->path, "lock.mdb", &s->lock_st))
+        return 0;
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                     "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);
+}
+
+/* Pages that the newest snapshot uses, free ones left out; only looked at when the high-water mark says so. */
+static int free_pages(MDB_env *env, uint64_t *ret)
+{
+    MDB_txn *txn;
+    MDB_cursor *cursor;
+    MDB_val key, data;
+    uint64_t count = 0;
+    int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_cursor_open(txn, 0, &cursor); /* database 0: LMDB's list of free pages, an array with its length first */
+    if (rc == MDB_SUCCESS) {
+        while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS) {
+            uint64_t n = 0;
+            if (data.mv_size >= sizeof(n))
+                memcpy(&n, data.mv_data, sizeof(n));
+            count += n;
+        }
+        mdb_cursor_close(cursor);
+    }
+    mdb_txn_abort(txn);
+    if (rc == MDB_NOTFOUND) {
+        *ret = count;
+        return MDB_SUCCESS;
+    }
+    return rc;
+}
+
+#define RESERVE_USED(bytes) ((bytes) / 10 * 6)
+
+int store_make_room(struct store *s, const char *what, const struct journal_options *options,
+                    struct rbxj_error *e)
+{
+    MDB_envinfo info;
+    MDB_stat stat;
+    struct stat st;
+    if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS ||
+        fstat(s->fd, &st) < 0)
+        return error_sys(e, errno, "%s", what);
+    uint64_t used = (info.me_last_pgno + 1) * stat.ms_psize;
+    if (used <= RESERVE_USED((uint64_t)st.st_size))
+        return 0;
+    /* the high-water mark is near: ahead of the use, in steps, at most to the map's size */
+    uint64_t step = options->preallocate ? options->preallocate : 1 << 20;
+    uint64_t want = (uint64_t)st.st_size + step;
+    if (want > info.me_mapsize)
+        want = info.me_mapsize;
+    if (want > (uint64_t)st.st_size && fallocate(s->fd, 0, 0, (off_t)want) == 0)
+        return 0;
+    int grow_errno = want > (uint64_t)st.st_size ? errno : 0;
+    uint64_t available = 0;
+    int dead, rc = mdb_reader_check(s->env, &dead); /* a dead reader pins pages: clear it before a full map is believed */
+    if (rc == MDB_SUCCESS)
+        rc = free_pages(s->env, &available);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, s, what);
+    if (used - available * stat.ms_psize <= RESERVE_USED((uint64_t)st.st_size))
+        return 0;
+    if (grow_errno == EOPNOTSUPP)
+        return 0;
+    if (grow_errno)
+        return error_set(e, RBXJ_E_DISK_FULL, grow_errno, "%s: no room to grow for another intent", what);
+    return error_set(e, RBXJ_E_JOURNAL_FULL, 0,
+                     "%s: %llu of %llu bytes are used, the rest is kept for undoing: raise map_size", what,
+                     (unsigned long long)(used - available * stat.ms_psize), (unsigned long long)info.me_mapsize);
+}
