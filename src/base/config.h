@@ -26,6 +26,7 @@ struct config {
     int busy_retries;
     int jobs; /* 0: number of cores */
 
+    /* lists: a later one is added to an earlier one, an empty value empties it */
     char **protected_paths; /* NULL-terminated, more than the built-in ones */
     char **allowed_paths;   /* NULL-terminated; NULL or empty: everything that is not protected */
 

@@ -34,6 +34,7 @@ struct finding {
     bool refused;            /* not ours or not allowed: left alone; stops no older entry (K2) */
     bool not_mounted;        /* refused only because a file system is not there yet (K14): no failed replay */
     bool partial;            /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
+    bool corrupt;            /* a lock whose content is neither ours nor JSON: lock corruption */
     uint64_t identity;       /* a number for what was seen, for the plan id; 0: nothing there */
     struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
 };
@@ -54,6 +55,7 @@ struct kind {
 /* The table: NULL for a kind that this version does not know. */
 const struct kind *kind_of(enum rbxj_kind kind);
 const struct kind *kind_by_name(const char *name, enum rbxj_kind *ret);
+extern const struct kind kind_lock, kind_cgroup, kind_mount, kind_tmpdir, kind_process; /* undo_<kind>.c */
 
 /* What the kinds need to know; one per box that is worked on, never shared between threads. */
 struct undo {
@@ -67,8 +69,6 @@ struct undo {
     bool dry_run;                    /* look only */
     bool lazy_umount;                /* the policy allows a lazy detach as the last resort (K15) */
     bool same_boot;                  /* the box began in this boot */
-    int lock_fd;                     /* the flock that is held from the quiesce to the end (K7), or -1 */
-    uint32_t lock_seq;               /* the record whose lock that is */
     int busy_retries;
     void *data;                      /* the caller's */
 };
@@ -92,9 +92,13 @@ int guard_overlap(struct undo *u, const struct record *r, const char *path, stru
 /* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box. */
 int guard_kill(struct undo *u, pid_t pid, struct finding *f);
 
+/* Fills r->chain, the way to r->path, for the overlap check of a new intent (K4). 0 or -errno. */
+int guard_chain(struct record *r);
+
 /* The stamp of an open directory or file: trusted.rbxj, or user.rbxj without the privilege. */
 int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear one, or -errno */
 int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
+void stamp_remove(int fd);
 /* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1). */
 bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot);
 

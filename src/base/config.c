@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Order: the defaults, then the main file, then the .conf files of rbxj.conf.d beside it in name order, then
+ * RBXJ_DURABILITY. A later value replaces an earlier one; a later list is added to an earlier one, so that a
+ * drop-in cannot lift a protection by accident, and an empty value empties it.
+ */
+#include "base/config.h"
+
+#include "base/cleanup.h"
+#include "base/config_dirs.h"
+#include "base/config_value.h"
+#include "base/error.h"
+
+#include <dirent.h>
+#include <fcntl.h>
+#include <ini.h>
+#include <string.h>
+#include <sys/stat.h>
+
+#define DEFAULT_FILE "/etc/rbxj/rbxj.conf"
+#define MAP_SIZE_MIN (1ULL << 20)
+#define MAP_SIZE_MAX (1ULL << 40)
+#define PAGE_MAX (1ULL << 16) /* LMDB's map is a whole number of pages, whatever their size here */
+
+/* Everything that the file may say. The sections of commands that read the file themselves are checked here,
+ * too, and kept only by them. */
+struct settings {
+    struct config config;
+    int number;
+    char **patterns;
+};
+
+static int set_size(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_size(value, MAP_SIZE_MIN, MAP_SIZE_MAX, out, ret_why);
+}
+
+static int set_time(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_time(value, out, ret_why);
+}
+
+static int set_count(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_count(value, 0, 1000000, out, ret_why);
+}
+
+static int set_positive(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_count(value, 1, 1000000, out, ret_why);
+}
+
+static int set_jobs(const char *value, void *out, const char **ret_why)
+{
+    if (*value != '\0')
+        return config_parse_count(value, 1, 1024, out, ret_why);
+    *(int *)out = 0;
+    return 0;
+}
+
+static int set_percent(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_percent(value, out, ret_why);
+}
+
+static int set_durability(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_durability(value, out, ret_why);
+}
+
+static int set_lazy_umount(const char *value, void *out, const char **ret_why)
+{
+    bool last_resort = strcmp(value, "last-resort") == 0;
+
+    if (!last_resort && strcmp(value, "never") != 0) {
+        *ret_why = "expected never or last-resort";
+        return -EINVAL;
+    }
+    *(bool *)out = last_resort;
+    return 0;
+}
+
+static int set_paths(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_words(value, CONFIG_PATH, out, ret_why);
+}
+
+static int set_path_patterns(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_words(value, CONFIG_PATH_PATTERN, out, ret_why);
+}
+
+static int set_name_patterns(const char *value, void *out, const char **ret_why)
+{
+    return config_parse_words(value, CONFIG_NAME_PATTERN, out, ret_why);
+}
+
+#define TO(field) offsetof(struct settings, field)
+
+static const struct key {
+    const char *section, *name;
+    int (*set)(const char *value, void *out, const char **ret_why);
+    size_t offset;
+} keys[] = {
+    {"journal", "durability", set_durability, TO(config.durability)},
+    {"journal", "map_size", set_size, TO(config.map_size)},
+    {"journal", "preallocate", set_size, TO(config.preallocate)},
+    {"journal", "gate_timeout", set_time, TO(config.gate_timeout_ns)},
+    {"replay", "lazy_umount", set_lazy_umount, TO(config.lazy_umount)},
+    {"replay", "timeout", set_time, TO(config.timeout_ns)},
+    {"replay", "boot_deadline", set_time, TO(config.boot_deadline_ns)},
+    {"replay", "busy_retries", set_count, TO(config.busy_retries)},
+    {"replay", "jobs", set_jobs, TO(config.jobs)},
+    {"paths", "protected", set_paths, TO(config.protected_paths)},
+    {"paths", "allowed", set_paths, TO(config.allowed_paths)},
+    {"health", "quarantine_after", set_positive, TO(number)},
+    {"health", "escalate_failures", set_positive, TO(number)},
+    {"health", "escalate_per_day", set_positive, TO(number)},
+    {"health", "min_free", set_percent, TO(number)},
+    {"discover", "locks", set_path_patterns, TO(patterns)},
+    {"discover", "cgroups", set_name_patterns, TO(patterns)},
+    {"discover", "mounts", set_path_patterns, TO(patterns)},
+    {"discover", "tmpdirs", set_path_patterns, TO(patterns)},
+    {"incidents", "keep", set_positive, TO(number)},
+    {"incidents", "keep_days", set_positive, TO(number)},
+};
+
+/* ---- one file ---- */
+
+struct reading {
+    struct settings *settings;
+    const char *path;
+    FILE *file;
+    int line;
+    int status;
+    struct rbxj_error *e;
+};
+
+static int bad_line(struct reading *reading, const char *what, const char *why)
+{
+    if (reading->status == 0)
+        reading->status = error_set(reading->e, RBXJ_E_BAD_REQUEST, 0, "%s:%d: %s: %s", reading->path,
+                                    reading->line, what, why);
+    return 0;
+}
+
+/* For libinih: 1 fine, 0 error. */
+static int take_value(void *data, const char *section, const char *name, const char *value)
+{
+    struct reading *reading = data;
+    bool section_known = false;
+
+    for (size_t i = 0; i < ARRAY_LEN(keys); i++) {
+        if (strcmp(keys[i].section, section) != 0)
+            continue;
+        section_known = true;
+        if (strcmp(keys[i].name, name) != 0)
+            continue;
+        const char *why = "out of memory";
+        if (keys[i].set(value, (char *)reading->settings + keys[i].offset, &why) < 0)
+            return bad_line(reading, name, why);
+        return 1;
+    }
+    if (!section_known)
+        return bad_line(reading, *section ? section : name,
+                        *section ? "no such section" : "is in no section");
+    return bad_line(reading, name, "no such key in this section");
+}
+
+/* libinih cuts a line that is longer than its buffer in two, and one with a NUL byte short: neither may pass.
+ */
+static char *take_line(char *buf, int size, void *data)
+{
+    struct reading *reading = data;
+    int n = 0, c = EOF;
+
+    if (reading->status < 0)
+        return NULL;
+    while (n + 1 < size && (c = getc(reading->file)) > 0) {
+        buf[n++] = (char)c;
+        if (c == '\n')
+            break;
+    }
+    if (n == 0 && c == EOF)
+        return NULL;
+    buf[n] = '\0';
+    reading->line++;
+    if (c == '\0')
+        (void)bad_line(reading, "line", "has a NUL byte");
+    else if (c != '\n' && c != EOF)
+        (void)bad_line(reading, "line", "is too long (a list may be written on several lines)");
+    return reading->status < 0 ? NULL : buf;
+}
+
+/* Returns 0, -ENOENT with e untouched, or an error. */
+static int read_config_file(int dirfd, const char *name, const char *path, struct settings *settings,
+                            struct rbxj_error *e)
+{
+    struct stat st;
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
+
+    if (fd < 0 && errno == ENOENT)
+        return -ENOENT;
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(e, errno, "configuration %s", path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "configuration %s: is not a regular file", path);
+    _cleanup_fclose_ FILE *file = fdopen(fd, "re");
+    if (!file)
+        return error_sys(e, errno, "configuration %s", path);
+    (void)steal_fd(&fd);
+
+    struct reading reading = {.settings = settings, .path = path, .file = file, .e = e};
+    int line = ini_parse_stream(take_line, &reading, take_value, &reading);
+    if (reading.status < 0)
+        return reading.status;
+    if (ferror(file))
+        return error_sys(e, EIO, "configuration %s", path);
+    if (line < 0)
+        return error_sys(e, ENOMEM, "configuration %s", path);
+    reading.line = line;
+    if (line > 0)
+        (void)bad_line(&reading, "line", "expected [section] or key=value");
+    return reading.status;
+}
+
+/* ---- the drop-ins ---- */
+
+static int is_drop_in(const struct dirent *entry)
+{
+    size_t len = strlen(entry->d_name);
+    return entry->d_name[0] != '.' && len > 5 && strcmp(entry->d_name + len - 5, ".conf") == 0;
+}
+
+/* Not alphasort: that is the locale's order. */
+static int by_name(const struct dirent **a, const struct dirent **b)
+{
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
+
+static int read_drop_ins(const char *main_file, struct settings *settings, struct rbxj_error *e)
+{
+    const char *slash = strrchr(main_file, '/');
+    _cleanup_free_ char *dir = NULL;
+    struct dirent **entries = NULL;
+    struct stat st;
+    int r = 0;
+
+    if (asprintf(&dir, "%.*srbxj.conf.d", slash ? (int)(slash + 1 - main_file) : 0, main_file) < 0)
+        return error_sys(e, ENOMEM, "configuration");
+    _cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT ? 0 : error_sys(e, errno, "configuration %s", dir);
+    /* A main file may be anywhere, /tmp too, where everybody can make a directory beside it. */
+    if (fstat(fd, &st) < 0)
+        return error_sys(e, errno, "configuration %s", dir);
+    if ((st.st_uid != 0 && st.st_uid != geteuid()) || (st.st_mode & S_IWOTH))
+        return error_set(e, RBXJ_E_PERMISSION, 0,
+                         "configuration %s: belongs to another user or all can write to it", dir);
+    int n = scandirat(fd, ".", &entries, is_drop_in, by_name);
+    if (n < 0)
+        return error_sys(e, errno, "configuration %s", dir);
+    for (int i = 0; i < n; i++) {
+        _cleanup_free_ char *path = NULL;
+        if (r == 0 && asprintf(&path, "%s/%s", dir, entries[i]->d_name) < 0)
+            r = error_sys(e, ENOMEM, "configuration");
+        else if (r == 0)
+            r = read_config_file(fd, entries[i]->d_name, path, settings, e);
+        if (r == -ENOENT) /* removed in between, or a link to nothing */
+            r = error_sys(e, ENOENT, "configuration %s", path);
+        free(entries[i]);
+    }
+    free(entries);
+    return r;
+}
+
+/* ---- all of it ---- */
+
+static int read_all(const char *named_file, struct settings *settings, struct rbxj_error *e)
+{
+    const char *path = named_file ? named_file : DEFAULT_FILE;
+    int r = read_config_file(AT_FDCWD, path, path, settings, e);
+
+    if (r == -ENOENT && named_file)
+        return error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "configuration %s", path);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    return read_drop_ins(path, settings, e);
+}
+
+static int resolve_durability(enum durability *durability, struct rbxj_error *e)
+{
+    const char *text = secure_getenv("RBXJ_DURABILITY"), *why = NULL;
+
+    if (text && *text && config_parse_durability(text, durability, &why) < 0)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "RBXJ_DURABILITY=%s: %s", text, why);
+    if (*durability == DURABILITY_AUTO)
+        *durability = config_in_container() ? DURABILITY_ALWAYS : DURABILITY_RESOURCE;
+    return 0;
+}
+
+int config_load(const struct rbxj_options *options, struct config *ret, struct rbxj_error *e)
+{
+    struct settings settings = {
+        .config =
+            {
+                .durability = DURABILITY_AUTO,
+                .map_size = 1ULL << 30,
+                .preallocate = 4ULL << 20,
+                .gate_timeout_ns = 10LL * 1000000000,
+                .timeout_ns = 30LL * 1000000000,
+                .boot_deadline_ns = 60LL * 1000000000,
+                .busy_retries = 10,
+            },
+    };
+    struct config *config = &settings.config;
+    int r = config_dirs(options, &config->state_dir, &config->runtime_dir, e);
+
+    if (r == 0)
+        r = read_all(options ? options->config : NULL, &settings, e);
+    if (r == 0)
+        r = resolve_durability(&config->durability, e);
+    config_free_words(settings.patterns);
+    if (r < 0) {
+        config_clear(config);
+        return r;
+    }
+    config->map_size = (config->map_size + PAGE_MAX - 1) / PAGE_MAX * PAGE_MAX;
+    if (config->preallocate > config->map_size)
+        config->preallocate = config->map_size;
+    *ret = *config;
+    return 0;
+}
+
+void config_clear(struct config *config)
+{
+    if (!config)
+        return;
+    config_free_words(config->protected_paths);
+    config_free_words(config->allowed_paths);
+    free(config->state_dir);
+    free(config->runtime_dir);
+    *config = (struct config){0};
+}

@@ -1,0 +1,187 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/error.h"
+
+#include "base/cleanup.h"
+
+#include <stdarg.h>
+#include <stdbool.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <string.h>
+
+#define NAME(code) ((code)-RBXJ_E_BAD_REQUEST)
+
+static const char *const names[] = {
+    [NAME(RBXJ_E_BAD_REQUEST)] = "bad_request",
+    [NAME(RBXJ_E_NO_SUCH_BOX)] = "no_such_box",
+    [NAME(RBXJ_E_BOX_LIVE)] = "box_live",
+    [NAME(RBXJ_E_BOX_STALE)] = "box_stale",
+    [NAME(RBXJ_E_PROTECTED_PATH)] = "protected_path",
+    [NAME(RBXJ_E_EXISTS)] = "exists",
+    [NAME(RBXJ_E_QUARANTINED)] = "quarantined",
+    [NAME(RBXJ_E_JOURNAL_BUSY)] = "journal_busy",
+    [NAME(RBXJ_E_JOURNAL_FULL)] = "journal_full",
+    [NAME(RBXJ_E_DISK_FULL)] = "disk_full",
+    [NAME(RBXJ_E_JOURNAL_DAMAGED)] = "journal_damaged",
+    [NAME(RBXJ_E_PERMISSION)] = "permission",
+    [NAME(RBXJ_E_IO)] = "io",
+    [NAME(RBXJ_E_BUSY)] = "busy",
+    [NAME(RBXJ_E_FORKED)] = "forked",
+    [NAME(RBXJ_E_FOREIGN)] = "foreign",
+    [NAME(RBXJ_E_LEFT)] = "left",
+};
+
+/* The own code that says what an errno means to a caller. */
+static int code_of_errno(int errnum)
+{
+    switch (errnum) {
+    case EPERM:
+    case EACCES:
+    case EROFS:
+        return RBXJ_E_PERMISSION;
+    case ENOSPC:
+    case EDQUOT:
+        return RBXJ_E_DISK_FULL;
+    default:
+        return RBXJ_E_IO;
+    }
+}
+
+const char *rbxj_strerror(int code)
+{
+    /* A success may be positive; so may somebody pass the code of an error object, which is. */
+    if (code < 0)
+        code = code < -RBXJ_E_LEFT ? RBXJ_E_IO : -code;
+    else if (code < RBXJ_E_BAD_REQUEST)
+        return "ok";
+    if (code < RBXJ_E_BAD_REQUEST)
+        code = code == EBUSY ? RBXJ_E_BUSY : code == EINVAL ? RBXJ_E_BAD_REQUEST : code_of_errno(code);
+    size_t i = (size_t)(code - RBXJ_E_BAD_REQUEST);
+    return i < ARRAY_LEN(names) ? names[i] : "io";
+}
+
+const char *errno_name(int errnum)
+{
+    const char *name = strerrorname_np(errnum);
+    return errnum != 0 && name ? name : "";
+}
+
+/* Characters that a terminal obeys instead of showing, and those that turn the reading direction or break the
+ * line. */
+static bool is_printable(uint32_t c)
+{
+    return c >= 0x20 && !(c >= 0x7f && c <= 0x9f) && !(c >= 0x200e && c <= 0x200f) &&
+           !(c >= 0x2028 && c <= 0x202e) && !(c >= 0x2066 && c <= 0x2069) && c != 0xfeff;
+}
+
+/* The length of the printable character at p; 0: what is there is not valid UTF-8 (overlong forms and
+ * surrogates are not) or not printable. */
+static size_t character_len(const uint8_t *p, size_t len)
+{
+    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
+    size_t n = p[0] < 0x80 ? 1 : (p[0] & 0xe0) == 0xc0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
+
+    if (n == 1)
+        return is_printable(p[0]);
+    if (n > len || (n == 4 && (p[0] & 0xf8) != 0xf0))
+        return 0;
+    uint32_t c = p[0] & (0x7fu >> n);
+    for (size_t i = 1; i < n; i++) {
+        if ((p[i] & 0xc0) != 0x80)
+            return 0;
+        c = c << 6 | (p[i] & 0x3f);
+    }
+    if (c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
+        return 0;
+    return is_printable(c) ? n : 0;
+}
+
+void escape_bytes(char *buf, size_t size, const char *bytes, size_t len)
+{
+    static const char hex[] = "0123456789abcdef";
+    const uint8_t *p = (const uint8_t *)bytes, *end = p + len;
+    size_t used = 0;
+
+    if (size == 0)
+        return;
+    while (p < end) {
+        size_t n = character_len(p, (size_t)(end - p));
+        if (used + (n > 0 ? n : 4) >= size) /* neither a character nor an escape is ever cut in two */
+            break;
+        if (n > 0) {
+            memcpy(buf + used, p, n);
+            used += n;
+            p += n;
+        } else {
+            const char escape[] = {'\\', 'x', hex[*p >> 4], hex[*p & 15]};
+            memcpy(buf + used, escape, sizeof(escape));
+            used += sizeof(escape);
+            p++;
+        }
+    }
+    buf[used] = '\0';
+}
+
+/* Formats into buf, escaped. A path may be longer than that: what does not fit is cut. */
+static void format_escaped(char *buf, size_t size, const char *format, va_list args)
+{
+    char raw[1024];
+    int n = vsnprintf(raw, sizeof(raw), format, args);
+
+    if (n < 0)
+        n = 0;
+    escape_bytes(buf, size, raw, (size_t)n < sizeof(raw) ? (size_t)n : sizeof(raw) - 1);
+}
+
+static void set(struct rbxj_error *e, int code, int errnum, const char *format, va_list args)
+{
+    char why[100] = "";
+
+    if (!e || e->code != 0)
+        return;
+    if (errnum != 0) {
+        const char *text = strerrordesc_np(errnum);
+        if (text)
+            (void)snprintf(why, sizeof(why), ": %s", text);
+        else
+            (void)snprintf(why, sizeof(why), ": errno %d", errnum);
+    }
+    e->code = code;
+    e->errnum = errnum;
+    e->detail[0] = '\0';
+    /* The reason is the last thing to lose when a path is too long. */
+    format_escaped(e->message, sizeof(e->message) - strlen(why), format, args);
+    memcpy(e->message + strlen(e->message), why, strlen(why) + 1);
+}
+
+int error_set(struct rbxj_error *e, int code, int errnum, const char *format, ...)
+{
+    va_list args;
+
+    va_start(args, format);
+    set(e, code, errnum, format, args);
+    va_end(args);
+    return -code;
+}
+
+int error_sys(struct rbxj_error *e, int errnum, const char *format, ...)
+{
+    int code = code_of_errno(errnum);
+    va_list args;
+
+    va_start(args, format);
+    set(e, code, errnum, format, args);
+    va_end(args);
+    return -code;
+}
+
+void error_detail(struct rbxj_error *e, const char *format, ...)
+{
+    va_list args;
+
+    if (!e || e->detail[0] != '\0')
+        return;
+    va_start(args, format);
+    format_escaped(e->detail, sizeof(e->detail), format, args);
+    va_end(args);
+}

@@ -1,0 +1,244 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/helper.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/procid.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <linux/sched.h>
+#include <pthread.h>
+#include <signal.h>
+#include <stdatomic.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/statfs.h>
+#include <sys/syscall.h>
+#include <sys/wait.h>
+
+#define KILL_GRACE_MS 100 /* a killed process that can die is gone within that */
+#define LEFT_MAX 64       /* jobs remembered; more of them hang: the oldest is forgotten, and tried again */
+
+/* What helper and caller share. */
+struct page {
+    int code;
+    _Atomic bool answered;
+    uint8_t output[HELPER_OUTPUT_MAX];
+};
+
+static struct {
+    uint64_t job;
+    struct helper_left left;
+} left_behind[LEFT_MAX];
+static size_t left_next;
+static pthread_mutex_t left_mutex = PTHREAD_MUTEX_INITIALIZER;
+static atomic_uint started;
+
+unsigned helper_count(void)
+{
+    return atomic_load(&started);
+}
+
+static uint64_t start_time_of(pid_t pid)
+{
+    struct procid id;
+    return procid_of(pid, &id) < 0 ? 0 : id.start_time;
+}
+
+bool helper_left_gone(const struct helper_left *left)
+{
+    if (left->pid <= 0)
+        return true;
+    siginfo_t info = {0};
+    /* a child without an exit signal is seen with __WALL only */
+    if (waitid(P_PID, (id_t)left->pid, &info, WEXITED | WNOHANG | __WALL) == 0)
+        return info.si_pid == left->pid;
+    if (kill(left->pid, 0) < 0 && errno == ESRCH)
+        return true;
+    uint64_t now = start_time_of(left->pid);
+    return now && left->start_time && now != left->start_time;
+}
+
+/* The living helper that was left behind on this job. */
+static bool left_find(uint64_t job, struct helper_left *ret)
+{
+    bool found = false;
+    pthread_mutex_lock(&left_mutex);
+    for (size_t i = 0; job && i < LEFT_MAX; i++) {
+        if (left_behind[i].job != job)
+            continue;
+        if (helper_left_gone(&left_behind[i].left)) {
+            left_behind[i].job = 0;
+            continue;
+        }
+        *ret = left_behind[i].left;
+        found = true;
+    }
+    pthread_mutex_unlock(&left_mutex);
+    return found;
+}
+
+static void left_add(uint64_t job, const struct helper_left *left)
+{
+    if (!job)
+        return;
+    pthread_mutex_lock(&left_mutex);
+    left_behind[left_next].job = job;
+    left_behind[left_next].left = *left;
+    left_next = (left_next + 1) % LEFT_MAX;
+    pthread_mutex_unlock(&left_mutex);
+}
+
+static _Noreturn void helper_main(helper_function *function, void *data, struct page *page)
+{
+    (void)syscall(SYS_close_range, 0U, ~0U, 0U);
+    page->code = function(data, page->output);
+    atomic_store(&page->answered, true);
+    for (;;)
+        (void)syscall(SYS_exit_group, 0);
+}
+
+/* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. */
+static pid_t start(helper_function *function, void *data, struct page *page, int *ret_pidfd)
+{
+    struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
+                              .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
+    long pid = syscall(SYS_clone3, &args, sizeof(args));
+    if (pid == 0)
+        helper_main(function, data, page);
+    if (pid < 0)
+        return -errno;
+    atomic_fetch_add(&started, 1);
+    return (pid_t)pid;
+}
+
+int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
+               struct helper_result *ret)
+{
+    memset(ret, 0, sizeof(*ret));
+    if (left_find(job, &ret->left))
+        return -EBUSY;
+    struct page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    if (page == MAP_FAILED)
+        return -errno;
+    _cleanup_close_ int pidfd = -1;
+    pid_t pid = start(function, data, page, &pidfd);
+    int rc = pid < 0 ? pid : 0;
+    if (pid > 0 && pidfd_wait(pidfd, deadline_ns) < 0) {
+        rc = -ETIMEDOUT;
+        (void)syscall(SYS_pidfd_send_signal, pidfd, SIGKILL, NULL, 0);
+        if (pidfd_wait(pidfd, now_monotonic_ns() + KILL_GRACE_MS * 1000000LL) < 0) {
+            ret->left = (struct helper_left){.pid = pid, .start_time = start_time_of(pid)};
+            left_add(job, &ret->left);
+        }
+    }
+    if (pid > 0 && !ret->left.pid) {
+        siginfo_t info;
+        while (waitid(P_PID, (id_t)pid, &info, WEXITED | __WALL) < 0 && errno == EINTR)
+            ;
+    }
+    if (!rc && !atomic_load(&page->answered))
+        rc = -EPIPE;
+    if (pid > 0)
+        memcpy(ret->output, page->output, sizeof(ret->output));
+    if (!rc)
+        ret->code = page->code;
+    (void)munmap(page, sizeof(*page));
+    return rc;
+}
+
+/* ---- path_probe ---- */
+
+int mount_id_of_fd(int fd)
+{
+    char path[40], info[1024];
+    (void)snprintf(path, sizeof(path), "/proc/self/fdinfo/%d", fd);
+    ssize_t n = fd_read_file(AT_FDCWD, path, info, sizeof(info));
+    if (n < 0)
+        return (int)n;
+    const char *line = strstr(info, "mnt_id:");
+    return line ? atoi(line + strlen("mnt_id:")) : -ENODATA;
+}
+
+struct probe_job {
+    struct path_probe *probes;
+    size_t len;
+};
+
+struct probe_answer {
+    int32_t result;
+    int32_t mount_id;
+};
+static_assert(sizeof(struct probe_answer) * PATH_PROBE_MAX <= HELPER_OUTPUT_MAX, "the answers fit");
+
+/* In the helper: everything that a caller is going to do with such a path, open, stat and statfs. */
+static int probe_in_helper(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    struct probe_job *job = data;
+    for (size_t i = 0; i < job->len; i++) {
+        if (job->probes[i].result != -ETIMEDOUT)
+            continue;
+        struct probe_answer answer = {0};
+        int fd = fd_openat2(AT_FDCWD, job->probes[i].path, O_PATH | O_NOFOLLOW, 0, RESOLVE_NO_SYMLINKS);
+        struct stat st;
+        struct statfs fs;
+        if (fd < 0)
+            answer.result = fd;
+        else if (fstat(fd, &st) < 0 || fstatfs(fd, &fs) < 0)
+            answer.result = -errno;
+        else
+            answer.mount_id = mount_id_of_fd(fd);
+        if (fd >= 0)
+            (void)close(fd);
+        answer.result = answer.result ? answer.result : 1;
+        memcpy(output + i * sizeof(answer), &answer, sizeof(answer));
+    }
+    return 0;
+}
+
+/* True if the cache alone has the answer. */
+static bool probe_cached(struct path_probe *probe, path_local_function *is_local, void *data)
+{
+    _cleanup_close_ int fd = fd_openat2(AT_FDCWD, probe->path, O_PATH | O_NOFOLLOW, 0,
+                                        RESOLVE_NO_SYMLINKS | RESOLVE_CACHED);
+    if (fd < 0)
+        return false; /* not in the cache; and an ENOENT from there may come from a file system that hangs */
+    probe->mount_id = mount_id_of_fd(fd);
+    probe->is_local = probe->mount_id >= 0 && is_local(data, probe->mount_id);
+    if (probe->is_local)
+        probe->result = 0;
+    return probe->is_local;
+}
+
+int path_probe(struct path_probe *probes, size_t len, path_local_function *is_local, void *data, uint64_t job,
+               int64_t deadline_ns, struct helper_left *ret_left)
+{
+    if (len > PATH_PROBE_MAX)
+        return -E2BIG;
+    size_t waiting = 0;
+    for (size_t i = 0; i < len; i++) {
+        probes[i].result = -ETIMEDOUT;
+        probes[i].is_local = false;
+        if (!probe_cached(&probes[i], is_local, data))
+            waiting++;
+    }
+    if (!waiting)
+        return 0;
+    struct probe_job todo = {.probes = probes, .len = len};
+    struct helper_result result;
+    int rc = helper_run(probe_in_helper, &todo, job, deadline_ns, &result);
+    if (ret_left)
+        *ret_left = result.left;
+    if (rc && rc != -ETIMEDOUT)
+        return rc;
+    for (size_t i = 0; i < len; i++) {
+        struct probe_answer answer;
+        memcpy(&answer, result.output + i * sizeof(answer), sizeof(answer));
+        if (probes[i].result != -ETIMEDOUT || !answer.result)
+            continue;
+        probes[i].result = answer.result > 0 ? 0 : answer.result;
+        probes[i].mount_id = answer.mount_id;
+    }
+    return 0;
+}

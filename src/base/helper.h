@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Calls that may hang (K16). A dead FUSE or NFS server hangs stat, open and unmount for ever, in a state in
+ * which not even SIGKILL helps; so such a call is made by a forked helper with a deadline, and a helper that
+ * does not answer is left behind: it holds no descriptor of ours, hence no lock, and its pid and start time
+ * are told.
+ *
+ * What runs in a helper runs between fork and exit of a process that may have other threads: system calls and
+ * memory of its own, no malloc, no stdio, no lock. The helper has no descriptors at all and must open what it
+ * needs.
+ */
+#ifndef RBXJ_BASE_HELPER_H
+#define RBXJ_BASE_HELPER_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+#define HELPER_OUTPUT_MAX 4096
+
+/* A helper that did not answer. pid 0: none. */
+struct helper_left {
+    pid_t pid;
+    uint64_t start_time; /* field 22 of /proc/PID/stat; 0: could not be read */
+};
+
+struct helper_result {
+    int code;                          /* what the function returned, any int */
+    struct helper_left left;           /* with -ETIMEDOUT and -EBUSY */
+    uint8_t output[HELPER_OUTPUT_MAX]; /* what the function wrote, also until -ETIMEDOUT; zero beyond */
+};
+
+/* Runs in the helper; output is zeroed and shared with the caller. */
+typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
+
+/* Runs function in a helper until deadline_ns (CLOCK_MONOTONIC). job names what it works on (0: nothing that
+ * is worth remembering): while a helper that was left behind on the same job lives, no second one is started.
+ * Returns 0           it answered: ret->code, ret->output -ETIMEDOUT  it did not, and was killed
+ * (ret->left.pid 0) or would not die either (ret->left) -EBUSY      one for this job that was left behind
+ * earlier is still there (ret->left) -EPIPE      it died without an answer -errno      it could not be
+ * started */
+int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
+               struct helper_result *ret);
+
+/* Is it gone meanwhile? Reaps it if it is. */
+bool helper_left_gone(const struct helper_left *left);
+
+/* How many helpers have been started by this process (for tests: a local path needs none). */
+unsigned helper_count(void);
+
+/* ---- may a path be touched? ---- */
+
+/* Is the mount with that id one whose calls cannot hang? Asked in the calling process, not in a helper. */
+typedef bool path_local_function(void *data, int mount_id);
+
+struct path_probe {
+    const char *path; /* absolute; no symlink is followed */
+    int result; /* 0: calls on it answer. -ETIMEDOUT: they hang. Else the error of opening it, -ENOENT for one
+                 */
+    int mount_id;  /* with 0: the mount it is on */
+    bool is_local; /* with 0: found in the cache, on a local file system: nothing was asked of anybody */
+};
+
+#define PATH_PROBE_MAX 256 /* paths in one call */
+
+/* Probes len paths: each one from the cache if it can be (openat2 with RESOLVE_CACHED never waits), and all
+ * the others by one helper that looks at one after the other until deadline_ns; behind one that hangs, the
+ * rest is -ETIMEDOUT as well. job as in helper_run(). 0, or the error of helper_run() other than -ETIMEDOUT;
+ * ret_left may be NULL. */
+int path_probe(struct path_probe *probes, size_t len, path_local_function *is_local, void *data, uint64_t job,
+               int64_t deadline_ns, struct helper_left *ret_left);
+
+/* The mount id of an open file, from fdinfo: asks nothing of the file system. An id, or -errno. */
+int mount_id_of_fd(int fd);
+
+#endif

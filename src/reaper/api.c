@@ -1,0 +1,333 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The supervisor's side of rbxj.h; the reaper's is replay.c, list and forget are in inspect.c.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/handle.h"
+#include "reaper/intent.h"
+#include "reaper/teardown.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+
+int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e)
+{
+    struct journal_options options = {
+        .state_dir = config->state_dir,
+        .runtime_dir = config->runtime_dir,
+        .always = config->durability == DURABILITY_ALWAYS,
+        .map_size = config->map_size,
+        .preallocate = config->preallocate,
+        .gate_timeout_ns = config->gate_timeout_ns,
+    };
+    return journal_open(&options, ret, e);
+}
+
+int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error)
+{
+    struct rbxj *handle = calloc(1, sizeof(*handle));
+    if (!handle)
+        return error_sys(error, ENOMEM, "rbxj");
+    int r = config_load(options, &handle->config, error);
+    if (r == 0)
+        r = handle_open_journal(&handle->config, &handle->journal, error);
+    if (r < 0) {
+        rbxj_close(handle);
+        return r;
+    }
+    *ret = handle;
+    return 0;
+}
+
+void rbxj_close(struct rbxj *handle)
+{
+    if (!handle)
+        return;
+    journal_close(handle->journal);
+    config_clear(&handle->config);
+    free(handle);
+}
+
+static void clear_records(struct record *records, size_t n)
+{
+    for (size_t i = 0; records && i < n; i++)
+        record_clear(&records[i]);
+    free(records);
+}
+
+/* Who owns the box: alive, and who it is, read after that (K8). */
+static int identify_supervisor(pid_t pid, struct procid *ret, struct rbxj_error *e)
+{
+    int r = procid_of(pid ? pid : getpid(), ret);
+    int fd = r < 0 ? r : procid_open(ret);
+    if (fd < 0)
+        return error_set(e, RBXJ_E_BAD_REQUEST, -fd, "supervisor pid %d: is not alive", pid);
+    (void)close(fd);
+    return 0;
+}
+
+static struct undo undo_for(const struct rbxj *handle, const struct box *box, struct record *records, size_t n)
+{
+    return (struct undo){
+        .config = &handle->config,
+        .box = box,
+        .records = records,
+        .records_len = n,
+        .deadline_ns = now_monotonic_ns() + handle->config.timeout_ns,
+        .same_boot = true,
+        .busy_retries = handle->config.busy_retries,
+    };
+}
+
+static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, struct rbxj_error *e)
+{
+    struct snapshot_box parent;
+    if (!name)
+        return 0;
+    int r = journal_get(handle->journal, name, &parent, e);
+    if (r < 0)
+        return r;
+    *ret = parent.box.incarnation;
+    snapshot_box_clear(&parent);
+    return 0;
+}
+
+int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation, struct rbxj_error *error)
+{
+    struct box new = {.begun_ns = now_realtime_ns()};
+    if (!box_name_is_valid(box->name))
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a name is 1 to 64 of A-Z a-z 0-9 . _ - and starts with "
+                         "a letter, digit or _", box->name ? box->name : "(none)");
+    if (box->plan_len > 10000)
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a plan of %zu resources is too long", box->name,
+                         box->plan_len);
+    (void)strcpy(new.name, box->name);
+    int r = identify_supervisor(box->supervisor, &new.supervisor, error);
+    if (r == 0)
+        r = find_parent(handle, box->parent, &new.parent, error);
+    struct record *plan = calloc(box->plan_len + 1, sizeof(*plan));
+    if (r == 0 && !plan)
+        r = error_sys(error, ENOMEM, "box %s", box->name);
+    struct undo u = undo_for(handle, &new, plan, 0);
+    for (size_t i = 0; i < box->plan_len && r == 0; i++) {
+        plan[i].seq = (uint32_t)i + 1;
+        r = intent_prepare(&u, &box->plan[i], plan, i, &plan[i], error);
+        u.records_len = i + 1;
+    }
+    mounts_free(u.mounts);
+    if (r == 0)
+        r = journal_begin(handle->journal, &new, plan, box->plan_len, error);
+    clear_records(plan, box->plan_len);
+    if (r == 0 && ret_incarnation)
+        *ret_incarnation = new.incarnation;
+    return r;
+}
+
+/* Reads the box and makes sure that its supervisor is alive: this process, or the one that a hook speaks for. */
+static int get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
+{
+    struct snapshot_box sb;
+    int r = journal_get(handle->journal, name ? name : "", &sb, e);
+    if (r < 0)
+        return r;
+    if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD) {
+        r = error_set(e, RBXJ_E_BOX_STALE, 0, "box %s: its supervisor (pid %d) is dead", name, sb.box.supervisor.pid);
+        snapshot_box_clear(&sb);
+        return r;
+    }
+    *ret = sb;
+    return 0;
+}
+
+int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
+                struct rbxj_error *error)
+{
+    struct snapshot_box sb;
+    struct record record = {0};
+    int r = get_own(handle, box, &sb, error);
+    if (r < 0)
+        return r;
+    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    r = intent_prepare(&u, resource, sb.records, sb.len, &record, error);
+    mounts_free(u.mounts);
+    if (r == 0)
+        r = journal_intend(handle->journal, sb.box.incarnation, &record, error);
+    if (r == 0)
+        *ret_seq = record.seq;
+    record_clear(&record);
+    snapshot_box_clear(&sb);
+    return r;
+}
+
+static struct record *find_record(struct snapshot_box *sb, uint32_t seq, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < sb->len; i++)
+        if (sb->records[i].seq == seq && !(sb->records[i].flags & REC_PENDING))
+            return &sb->records[i];
+    (void)error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", sb->box.name, seq);
+    return NULL;
+}
+
+/* Journals the evidence: without a flush, unless only the journal can tell that it is ours (K1). */
+static int record_evidence(struct rbxj *handle, const struct record *r, struct rbxj_error *e)
+{
+    bool always = handle->config.durability == DURABILITY_ALWAYS;
+    bool durable = (r->flags & REC_NO_STAMP) && commit_is_needed(always, r);
+    return journal_update(handle->journal, r, durable, e);
+}
+
+int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
+{
+    struct snapshot_box sb;
+    int r = get_own(handle, box, &sb, error);
+    if (r < 0)
+        return r;
+    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct record *record = find_record(&sb, seq, error);
+    r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->prove(&u, record, error);
+    if (r == 0)
+        r = record_evidence(handle, record, error);
+    mounts_free(u.mounts);
+    snapshot_box_clear(&sb);
+    return r;
+}
+
+int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
+                 struct rbxj_error *error)
+{
+    struct snapshot_box sb;
+    _cleanup_close_ int fd = -1;
+    int r = get_own(handle, box, &sb, error);
+    if (r < 0)
+        return r;
+    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct record *record = find_record(&sb, seq, error);
+    const struct kind *kind = record ? kind_of(record->kind) : NULL;
+    if (!record)
+        r = -RBXJ_E_NO_SUCH_BOX;
+    else if (!kind->acquire || (record->kind == RBXJ_LOCK && !ret_fd))
+        r = error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq, kind->name);
+    else
+        r = kind->acquire(&u, record, options, &fd, error);
+    if (r == 0)
+        r = record_evidence(handle, record, error);
+    mounts_free(u.mounts);
+    snapshot_box_clear(&sb);
+    if (r == 0 && ret_fd)
+        *ret_fd = steal_fd(&fd);
+    return r;
+}
+
+int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
+{
+    struct snapshot_box sb;
+    struct finding f = {0};
+    int r = get_own(handle, box, &sb, error);
+    if (r < 0)
+        return r;
+    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    u.dry_run = true;
+    struct record *record = find_record(&sb, seq, error);
+    r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->look(&u, record, &f);
+    if (record && r < 0)
+        r = error_set(error, -r, f.error.errnum, "%s", f.error.message);
+    if (r == 0 && f.found != FOUND_GONE && !(f.found == FOUND_FOREIGN && !f.refused))
+        r = error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there", box, seq);
+    if (r == 0)
+        r = journal_drop(handle->journal, sb.box.incarnation, seq, error);
+    mounts_free(u.mounts);
+    snapshot_box_clear(&sb);
+    return r;
+}
+
+static int report_undo(const struct teardown *t, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    struct rbxj_result *result = calloc(1, sizeof(*result));
+    if (result)
+        result->boxes = calloc(1, sizeof(*result->boxes));
+    if (!result || !result->boxes || teardown_report(t, false, &result->boxes[0]) < 0) {
+        rbxj_result_free(result);
+        return error_sys(e, ENOMEM, "undo: its report");
+    }
+    result->len = 1;
+    result->boxes[0].state = "live";
+    result->boxes[0].alive = true;
+    *ret = result;
+    return 0;
+}
+
+static int undo_box(struct rbxj *handle, struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret,
+                    struct rbxj_error *e)
+{
+    struct teardown t;
+    int r = teardown_init(&t, reaper, sb, true);
+    if (r < 0)
+        return error_sys(e, -r, "box %s", sb->box.name);
+    r = journal_claim(handle->journal, sb->box.incarnation, e);
+    if (r == 0) {
+        t.claimed = true;
+        teardown_look(&t);
+        teardown_quiesce(&t);
+        teardown_quiesced(&t);
+        mounts_free(reaper->mounts);
+        reaper->mounts = NULL;
+        (void)teardown_undo(&t);
+        teardown_finish(&t, false);
+        size_t left = teardown_left(&t);
+        if (ret)
+            r = report_undo(&t, ret, e);
+        if (r == 0 && left)
+            r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
+    }
+    teardown_clear(&t);
+    return r;
+}
+
+int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
+{
+    struct snapshot_box own;
+    struct snapshot snapshot;
+    int r = get_own(handle, box, &own, error);
+    if (r < 0)
+        return r;
+    uint64_t incarnation = own.box.incarnation;
+    snapshot_box_clear(&own);
+    r = journal_snapshot(handle->journal, &snapshot, error);
+    if (r < 0)
+        return r;
+    struct reaper reaper = {
+        .config = &handle->config,
+        .journal = handle->journal,
+        .snapshot = &snapshot,
+        .deadline_ns = INT64_MAX,
+        .timeout_ns = handle->config.timeout_ns,
+        .lazy_umount = handle->config.lazy_umount,
+    };
+    struct snapshot_box *sb = NULL;
+    for (size_t i = 0; i < snapshot.len && !sb; i++)
+        if (snapshot.boxes[i].box.incarnation == incarnation)
+            sb = &snapshot.boxes[i];
+    r = procid_boot(reaper.boot_id);
+    if (r < 0)
+        r = error_sys(error, -r, "boot id");
+    else if (!sb)
+        r = error_set(error, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has ended meanwhile", box);
+    else
+        r = undo_box(handle, &reaper, sb, ret, error);
+    mounts_free(reaper.mounts);
+    snapshot_clear(&snapshot);
+    return r;
+}
+
+int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)
+{
+    struct snapshot_box sb;
+    int r = get_own(handle, box, &sb, error);
+    if (r < 0)
+        return r;
+    r = journal_end(handle->journal, sb.box.incarnation, error);
+    snapshot_box_clear(&sb);
+    return r;
+}

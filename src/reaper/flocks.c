@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/flocks.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+int flocks_is_held(uint64_t dev, uint64_t ino)
+{
+    _cleanup_free_ char *text = NULL;
+    char wanted[80];
+    ssize_t n = fd_read_all(AT_FDCWD, "/proc/locks", 64 << 20, &text);
+    if (n < 0)
+        return (int)n;
+    /* "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF", proc_locks(5) */
+    (void)snprintf(wanted, sizeof(wanted), " %02x:%02x:%" PRIu64 " ", major(dev), minor(dev), ino);
+    for (char *line = text; line && *line;) {
+        char *end = strchrnul(line, '\n');
+        char *next = *end ? end + 1 : end;
+        *end = 0;
+        if (strstr(line, " FLOCK ") && !strstr(line, "->") && strstr(line, wanted))
+            return 1;
+        line = next;
+    }
+    return 0;
+}
+
+/* 1 if that process has the file open, 0 if not, or -errno when it can't be seen. */
+static int has_open(int proc, const char *pid, uint64_t dev, uint64_t ino)
+{
+    char path[32];
+    (void)snprintf(path, sizeof(path), "%s/fd", pid);
+    int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir)
+        return errno == ENOENT || errno == ESRCH ? 0 : -errno;
+    for (struct dirent *d; (d = readdir(dir));) {
+        struct stat st;
+        /* following the link asks the open file, not its path; a hung file system answers fstat only late, so the
+         * cheap text is looked at first: sockets, pipes and the like are no lock files */
+        char link[8];
+        ssize_t n = readlinkat(fd, d->d_name, link, sizeof(link));
+        if (n > 0 && link[0] == '/' && fstatat(fd, d->d_name, &st, AT_NO_AUTOMOUNT) == 0 && st.st_dev == dev &&
+            st.st_ino == ino)
+            return 1;
+    }
+    return 0;
+}
+
+int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
+{
+    int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    if (!dir)
+        return -errno;
+    for (struct dirent *d; (d = readdir(dir));) {
+        if (d->d_name[0] < '1' || d->d_name[0] > '9')
+            continue;
+        int r = has_open(fd, d->d_name, dev, ino);
+        if (r < 0)
+            *ret_blind = true;
+        pid_t pid = (pid_t)atoi(d->d_name);
+        r = r > 0 && pid != getpid() ? found(data, pid) : 0;
+        if (r != 0)
+            return r;
+    }
+    return 0;
+}
+
+/* Is pid listed in the cgroup of that record, or below it? By the text of /proc/PID/cgroup and our record's path: both
+ * end in the same path within the hierarchy, and look() has proved that the path is our cgroup. */
+static bool is_in_cgroup(const char *text, const char *path)
+{
+    char buf[8192];
+    (void)snprintf(buf, sizeof(buf), "%s", text);
+    for (char *save = NULL, *line = strtok_r(buf, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        char *name = strchr(line, ':');
+        name = name ? strchr(name + 1, ':') : NULL;
+        if (!name || strlen(name + 1) < 2)
+            continue;
+        /* an own cgroup is never the root: the path within the hierarchy must be at or below the record's tail */
+        for (char *tail = strchr(path + 1, '/'); tail; tail = strchr(tail + 1, '/'))
+            if (path_is_below(name + 1, tail))
+                return true;
+    }
+    return false;
+}
+
+bool flocks_is_payload(struct undo *u, pid_t pid)
+{
+    char path[40], text[8192];
+    struct procid id;
+    (void)snprintf(path, sizeof(path), "/proc/%d/cgroup", pid);
+    bool known = fd_read_file(AT_FDCWD, path, text, sizeof(text)) > 0;
+    for (size_t i = 0; i < u->records_len; i++) {
+        const struct record *r = &u->records[i];
+        struct finding f = {0};
+        if (r->kind == RBXJ_PROCESS && procid_of(pid, &id) == 0 && procid_equal(&id, &r->process))
+            return true;
+        if (r->kind == RBXJ_CGROUP && known && is_in_cgroup(text, r->path) && kind_cgroup.look(u, r, &f) == 0 &&
+            f.found == FOUND_PRESENT)
+            return true;
+    }
+    return false;
+}

@@ -1,0 +1,302 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The checks that all kinds share: is the path one that is never undone, is its parent the recorded one, does anybody
+ * else have something there, may that process be killed. Fail closed: in doubt it is refused.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/journal.h"
+#include "reaper/undo.h"
+
+#include <fnmatch.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/xattr.h>
+#include <time.h>
+#include <xxhash.h>
+
+/* ---- protected paths ---- */
+
+static const char *const never_exactly[] = {"/",     "/usr", "/etc", "/home", "/root", "/var", "/var/lib", "/run", "/tmp",
+                                            "/boot", "/opt", "/srv", "/lib*", "/bin",  "/sbin"};
+static const char *const never_below[] = {"/usr", "/etc", "/boot", "/proc", "/sys", "/dev"};
+
+static int protected(struct rbxj_error *e, const char *path, const char *why)
+{
+    return error_set(e, RBXJ_E_PROTECTED_PATH, 0, "%s: is protected (%s)", path, why);
+}
+
+static bool is_below_any(char *const *list, const char *path)
+{
+    for (; list && *list; list++)
+        if (path_is_below(path, *list))
+            return true;
+    return false;
+}
+
+/* The own directories, with what is in them, and every directory above them. */
+static bool is_ours(const char *own, const char *path)
+{
+    return own && (path_is_below(path, own) || path_is_below(own, path));
+}
+
+/* A mount point of a persistent file system is protected, but for a mount (K35). */
+static bool is_persistent_mount_point(const char *path)
+{
+    struct statx sx;
+    struct fileid id;
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &sx) < 0 ||
+        !(sx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) || !(sx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return false;
+    return fileid_of_name(AT_FDCWD, path, &id) < 0 || !fs_is_volatile(id.fs_magic);
+}
+
+int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < ARRAY_LEN(never_exactly); i++)
+        if (fnmatch(never_exactly[i], path, FNM_PATHNAME) == 0)
+            return protected(e, path, "a directory of the system");
+    for (size_t i = 0; i < ARRAY_LEN(never_below); i++) {
+        if (!path_is_below(path, never_below[i]))
+            continue;
+        bool shm = path_is_below(path, "/dev/shm") && strcmp(path, "/dev/shm") != 0;
+        if (!shm && !(kind == RBXJ_CGROUP && i == 4)) /* /sys: a cgroup's own checks say where one may be */
+            return protected(e, path, never_below[i]);
+    }
+    if (is_ours(config->state_dir, path) || is_ours(config->runtime_dir, path))
+        return protected(e, path, "the journal's own directories");
+    if (is_below_any(config->protected_paths, path))
+        return protected(e, path, "by the configuration");
+    if (config->allowed_paths && config->allowed_paths[0] && !is_below_any(config->allowed_paths, path))
+        return protected(e, path, "outside of what the configuration allows");
+    if (kind != RBXJ_MOUNT && is_persistent_mount_point(path))
+        return protected(e, path, "the mount point of a persistent file system");
+    return 0;
+}
+
+/* ---- the way to a path ---- */
+
+int guard_chain(struct record *r)
+{
+    const char *end = r->path + strlen(r->path), *base;
+    size_t size = 0;
+    _cleanup_close_ int fd = fd_open_parent(r->path, &base);
+    if (fd < 0)
+        return fd;
+    for (const char *p = r->path; *p; p++)
+        size += *p == '/';
+    struct record_step *chain = calloc(size, sizeof(*chain));
+    if (!chain)
+        return -ENOMEM;
+    free(r->chain);
+    r->chain = chain;
+    r->chain_len = 0;
+    for (;;) {
+        struct stat st;
+        if (fstat(fd, &st) < 0)
+            return -errno;
+        r->chain[r->chain_len++] =
+            (struct record_step){st.st_dev, st.st_ino, XXH3_64bits(base, (size_t)(end - base))};
+        if (base - 1 == r->path || r->chain_len == size)
+            return 0;
+        int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
+        if (up < 0)
+            return -errno;
+        (void)close(fd);
+        fd = up;
+        end = base - 1;
+        base = (const char *)memrchr(r->path, '/', (size_t)(end - r->path)) + 1;
+    }
+}
+
+static int refuse(struct finding *f, bool not_mounted, int code, int errnum, const char *path, const char *why)
+{
+    f->found = FOUND_FOREIGN;
+    f->refused = true;
+    f->not_mounted = not_mounted;
+    return error_set(&f->error, code, errnum, "%s: %s", path, why);
+}
+
+/* Is that directory on the file system of the recorded parent? Where a file system has no identity of its own, only the
+ * recorded directory itself will do (K3). */
+static bool on_recorded_fs(const struct fileid *parent, const struct fileid *found, bool same_boot)
+{
+    static const uint8_t none[16];
+    if (!same_boot && memcmp(parent->fs, none, 16) == 0)
+        return parent->fs_magic == found->fs_magic && parent->handle_len && parent->handle_len == found->handle_len &&
+               memcmp(parent->handle, found->handle, parent->handle_len) == 0 && parent->ino == found->ino;
+    return fileid_same_fs(parent, found, same_boot);
+}
+
+/* The parent is not there: gone for sure only if the nearest ancestor is where the parent was (K14). */
+static int judge_missing(struct undo *u, const struct record *r, struct finding *f)
+{
+    char path[RECORD_PATH_MAX];
+    struct fileid found;
+    (void)snprintf(path, sizeof(path), "%s", r->path);
+    for (;;) {
+        char *slash = strrchr(path, '/');
+        slash[slash == path] = 0;
+        int fd = fd_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+        if (fd < 0 && (fd == -ENOENT || fd == -ENOTDIR) && path[1])
+            continue;
+        int r2 = fd < 0 ? fd : fileid_of_fd(fd, &found);
+        if (fd >= 0)
+            (void)close(fd);
+        if (r2 < 0)
+            return refuse(f, false, RBXJ_E_FOREIGN, -r2, path, "can't be looked at");
+        if (!on_recorded_fs(&r->parent, &found, u->same_boot))
+            return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "the file system that it is on is not mounted");
+        f->found = FOUND_GONE;
+        return -ENOENT;
+    }
+}
+
+int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f)
+{
+    struct fileid found;
+    const char *base;
+    _cleanup_close_ int fd = fd_open_parent(r->path, &base);
+    if ((fd == -ENOENT || fd == -ENOTDIR) && r->below) { /* its lower item decides (K13) */
+        f->found = FOUND_GONE;
+        return -ENOENT;
+    }
+    if (fd == -ENOENT || fd == -ENOTDIR)
+        return judge_missing(u, r, f);
+    if (fd == -ELOOP)
+        return refuse(f, false, RBXJ_E_FOREIGN, ELOOP, r->path, "a symbolic link is on the way");
+    if (fd < 0)
+        return refuse(f, false, RBXJ_E_FOREIGN, -fd, r->path, "its directory");
+    int res = r->below ? 0 : fileid_of_fd(fd, &found);
+    if (res < 0)
+        return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "its directory");
+    if (!r->below && !on_recorded_fs(&r->parent, &found, u->same_boot))
+        return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "its directory is on another file system than recorded");
+    *ret_base = base;
+    return steal_fd(&fd);
+}
+
+/* ---- other boxes ---- */
+
+struct overlap {
+    const char *path;
+    struct finding *f;
+};
+
+static int found_overlap(void *data, const struct snapshot_box *box, const char *path)
+{
+    struct overlap *o = data;
+    if (!path_is_below(path, o->path)) /* what contains it is the outer box of a nested one */
+        return 0;
+    o->f->found = FOUND_BUSY;
+    (void)error_set(&o->f->error, EBUSY, EBUSY, "%s: box %s has %s there", o->path, box->box.name, path);
+    return -EBUSY;
+}
+
+int guard_overlap(struct undo *u, const struct record *r, const char *path, struct finding *f)
+{
+    struct overlap o = {path, f};
+    return u->snapshot ? snapshot_overlaps(u->snapshot, r->incarnation, path, found_overlap, &o) : 0;
+}
+
+/* ---- processes ---- */
+
+static pid_t parent_of(pid_t pid)
+{
+    char path[40], buf[1024];
+    int parent = 0;
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    if (fd_read_file(AT_FDCWD, path, buf, sizeof(buf)) < 0)
+        return 0;
+    const char *p = strrchr(buf, ')');
+    return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : 0;
+}
+
+static int spare(struct finding *f, pid_t pid, const char *why)
+{
+    f->found = FOUND_BUSY;
+    return error_set(&f->error, EBUSY, EBUSY, "pid %d: is not killed, it is %s", pid, why);
+}
+
+int guard_kill(struct undo *u, pid_t pid, struct finding *f)
+{
+    if (pid <= 1)
+        return spare(f, pid, "init");
+    for (pid_t up = getpid(); up > 0; up = parent_of(up))
+        if (up == pid)
+            return spare(f, pid, up == getpid() ? "this process" : "a parent of this process");
+    for (size_t i = 0; u->snapshot && i < u->snapshot->len; i++) {
+        const struct box *box = &u->snapshot->boxes[i].box;
+        if (box->supervisor.pid != pid || (u->box && box->incarnation == u->box->incarnation))
+            continue;
+        int fd = procid_open(&box->supervisor); /* that pid with that start time, alive? */
+        if (fd < 0)
+            continue;
+        (void)close(fd);
+        char why[BOX_NAME_MAX + 32];
+        (void)snprintf(why, sizeof(why), "the supervisor of box %s", box->name);
+        return spare(f, pid, why);
+    }
+    return 0;
+}
+
+/* ---- stamps ---- */
+
+/* The extended attributes of an open file, by a name that works for O_PATH as well. */
+static const char *proc_fd(int fd, char buf[32])
+{
+    (void)snprintf(buf, 32, "/proc/self/fd/%d", fd);
+    return buf;
+}
+
+int stamp_set(int fd, const struct record *r)
+{
+    char path[32], text[STAMP_MAX];
+    stamp_format(text, r->incarnation, r->seq);
+    if (setxattr(proc_fd(fd, path), "trusted.rbxj", text, strlen(text), 0) == 0)
+        return 0;
+    if (errno != EPERM && errno != EOPNOTSUPP)
+        return -errno;
+    if (setxattr(path, "user.rbxj", text, strlen(text), 0) == 0)
+        return 0;
+    return errno == EPERM ? -EOPNOTSUPP : -errno;
+}
+
+int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq)
+{
+    char path[32], text[STAMP_MAX + 1];
+    struct fileid id;
+    ssize_t n = getxattr(proc_fd(fd, path), "trusted.rbxj", text, STAMP_MAX);
+    if (n < 0 && (errno == ENODATA || errno == EPERM || errno == EOPNOTSUPP)) {
+        n = getxattr(path, "user.rbxj", text, STAMP_MAX);
+        /* anybody who owns a file can write that one: it counts on files of our own user */
+        if (n >= 0 && (fileid_of_fd(fd, &id) < 0 || id.uid != geteuid()))
+            return 0;
+    }
+    if (n < 0)
+        return errno == ENODATA || errno == EOPNOTSUPP || errno == EPERM || errno == ERANGE ? 0 : -errno;
+    text[n] = 0;
+    return stamp_parse(text, incarnation, seq);
+}
+
+void stamp_remove(int fd)
+{
+    char path[32];
+    (void)removexattr(proc_fd(fd, path), "trusted.rbxj");
+    (void)removexattr(path, "user.rbxj");
+}
+
+bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot)
+{
+    uint64_t incarnation;
+    uint32_t seq;
+    struct timespec up;
+    if (stamp_get(fd, &incarnation, &seq) != 1 || incarnation != r->incarnation || seq != r->seq)
+        return false;
+    if (same_boot || !id->btime_ns)
+        return true;
+    /* cp -a copies stamps: what was born after the record's boot is a copy. This boot's start is after that one's end. */
+    (void)clock_gettime(CLOCK_BOOTTIME, &up);
+    int64_t boot_start = now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec);
+    return id->btime_ns < boot_start;
+}

@@ -1,0 +1,138 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Looking at the journal from outside, and dropping one record by hand.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/events.h"
+#include "reaper/handle.h"
+#include "reaper/teardown.h"
+
+#include <limits.h>
+#include <string.h>
+
+static const char *state_name(enum liveness live, bool held)
+{
+    return live == LIVE_ALIVE ? "live" : live == LIVE_UNKNOWN ? "unknown" : held ? "held" : "stale";
+}
+
+static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum liveness live, struct result_box *ret)
+{
+    struct teardown t;
+    int r = teardown_init(&t, reaper, sb, live != LIVE_DEAD);
+    if (r < 0)
+        return r;
+    teardown_look(&t);
+    if (live == LIVE_DEAD)
+        teardown_quiesce(&t); /* dry: only who holds its locks */
+    r = teardown_report(&t, true, ret);
+    if (r == 0) {
+        ret->state = state_name(live, t.held);
+        ret->cause = live == LIVE_DEAD ? cause_of(&t) : NULL;
+        ret->outcome = NULL;
+        ret->alive = live == LIVE_ALIVE;
+    }
+    teardown_clear(&t);
+    return r;
+}
+
+static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *result, struct rbxj_error *e)
+{
+    struct snapshot *s = reaper->snapshot;
+    _cleanup_free_ enum liveness *live = classify(NULL, reaper->config, s);
+    result->boxes = calloc(s->len + 1, sizeof(*result->boxes));
+    if (!live || !result->boxes)
+        return error_sys(e, ENOMEM, "list");
+    for (size_t i = 0; i < s->len; i++) {
+        if (box && strcmp(box, s->boxes[i].box.name) != 0)
+            continue;
+        int r = list_box(reaper, &s->boxes[i], live[i], &result->boxes[result->len]);
+        if (r < 0)
+            return error_sys(e, -r, "list");
+        result->live += live[i] == LIVE_ALIVE;
+        result->len++;
+    }
+    return 0;
+}
+
+int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
+{
+    _cleanup_(config_clear) struct config config = {0};
+    struct snapshot snapshot = {0};
+    struct rbxj_result *result = calloc(1, sizeof(*result));
+    if (!result)
+        return error_sys(error, ENOMEM, "list");
+    int r = config_load(options, &config, error);
+    if (r == 0)
+        r = snapshot_read(config.state_dir, config.runtime_dir, &snapshot, error);
+    if (r == 0 && snapshot.damaged)
+        r = error_set(error, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", snapshot.damaged);
+    struct reaper reaper = {
+        .config = &config, .snapshot = &snapshot, .deadline_ns = INT64_MAX, .timeout_ns = config.timeout_ns};
+    if (r == 0 && (r = procid_boot(reaper.boot_id)) < 0)
+        r = error_sys(error, -r, "boot id");
+    if (r == 0)
+        r = list_all(&reaper, box, result, error);
+    mounts_free(reaper.mounts);
+    snapshot_clear(&snapshot);
+    if (r < 0) {
+        rbxj_result_free(result);
+        return r;
+    }
+    result->list = true;
+    *ret = result;
+    return 0;
+}
+
+static int forget(struct journal *j, const struct config *config, const char *box, uint32_t seq, const char *reason,
+                  struct rbxj_error *e)
+{
+    struct snapshot_box sb;
+    const struct record *record = NULL;
+    int r = journal_get(j, box, &sb, e);
+    if (r < 0)
+        return r;
+    if (box_liveness(j, config->state_dir, &sb.box) != LIVE_DEAD)
+        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s: its supervisor, pid %d, may be alive: forget is for what the "
+                      "dead left", box, sb.box.supervisor.pid);
+    for (size_t i = 0; r == 0 && i < sb.len; i++)
+        if (sb.records[i].seq == seq)
+            record = &sb.records[i];
+    if (r == 0 && !record)
+        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
+    if (r == 0)
+        r = journal_claim(j, sb.box.incarnation, e);
+    if (r == 0) {
+        r = journal_drop(j, sb.box.incarnation, seq, e);
+        if (r == 0)
+            events_forget(box, sb.box.incarnation, seq, record->path ? record->path : "process", reason);
+        if (r == 0 && sb.len == 1)
+            r = journal_end(j, sb.box.incarnation, e);
+        else
+            (void)journal_unclaim(j, sb.box.incarnation, NULL);
+    }
+    snapshot_box_clear(&sb);
+    return r == 0 ? journal_flush(j, e) : r;
+}
+
+int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
+                struct rbxj_error *error)
+{
+    _cleanup_(config_clear) struct config config = {0};
+    struct journal *j = NULL;
+    if (!box_name_is_valid(box) || !reason || !reason[0])
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "forget: needs a box and a reason");
+    int r = config_load(options, &config, error);
+    int nothing = r < 0 ? r : snapshot_is_nothing(config.state_dir, config.runtime_dir, error);
+    if (nothing < 0)
+        return nothing;
+    if (nothing)
+        return error_set(error, RBXJ_E_NO_SUCH_BOX, 0, "box %s: no such box", box);
+    struct journal *own = journal_of_process(config.state_dir, config.runtime_dir);
+    if (!own)
+        r = handle_open_journal(&config, &j, error);
+    if (r == 0)
+        r = forget(own ? own : j, &config, box, seq, reason, error);
+    journal_close(j);
+    return r;
+}

@@ -1,0 +1,303 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/mountinfo.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+
+#include <errno.h>
+#include <libmount/libmount.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <sys/sysmacros.h>
+
+struct mount_table {
+    struct libmnt_table *parsed; /* owns the strings */
+    struct mount *mounts;        /* in the order of mountinfo */
+    size_t len;
+    struct mount **by[MOUNT_KEYS]; /* sorted by that field, then by position */
+};
+
+/* ---- reading ---- */
+
+static int on_parse_error(struct libmnt_table *table, const char *file, int line)
+{
+    (void)table;
+    (void)file;
+    (void)line;
+    return -EBADMSG; /* by default libmount skips the line */
+}
+
+static uint32_t optional_number(const char *fields, const char *name)
+{
+    const char *found = fields ? strstr(fields, name) : NULL;
+    return found ? (uint32_t)strtoul(found + strlen(name), NULL, 10) : 0;
+}
+
+static void fill(struct mount *m, struct libmnt_fs *fs)
+{
+    const char *fields = mnt_fs_get_optional_fields(fs);
+    const char *source = mnt_fs_get_source(fs);
+    const char *root = mnt_fs_get_root(fs), *target = mnt_fs_get_target(fs), *type = mnt_fs_get_fstype(fs);
+    *m = (struct mount){
+        .id = mnt_fs_get_id(fs),
+        .parent = mnt_fs_get_parent_id(fs),
+        .peers = optional_number(fields, "shared:"),
+        .master = optional_number(fields, "master:"),
+        .dev = mnt_fs_get_devno(fs),
+        .target = target ? target : "",
+        .root = root ? root : "",
+        .fstype = type ? type : "",
+        .source = source ? source : "none", /* libmount has no source where the kernel says none */
+    };
+}
+
+#define COMPARE(a, b) ((a) > (b)) - ((a) < (b))
+
+static int compare(enum mount_key by, const struct mount *a, const struct mount *b)
+{
+    switch (by) {
+    case MOUNT_BY_ID:
+        return COMPARE(a->id, b->id);
+    case MOUNT_BY_PARENT:
+        return COMPARE(a->parent, b->parent);
+    case MOUNT_BY_PEERS:
+        return COMPARE(a->peers, b->peers);
+    case MOUNT_BY_DEV:
+        return COMPARE(a->dev, b->dev);
+    case MOUNT_BY_TARGET:
+        return strcmp(a->target, b->target);
+    case MOUNT_BY_SOURCE:
+        return strcmp(a->source, b->source);
+    }
+    return 0;
+}
+
+static int compare_for_sort(const void *a, const void *b, void *by)
+{
+    const struct mount *x = *(struct mount *const *)a, *y = *(struct mount *const *)b;
+    int order = compare(*(enum mount_key *)by, x, y);
+    return order ? order : COMPARE(x, y);
+}
+
+static int sort_all(struct mount_table *t)
+{
+    for (enum mount_key by = 0; by < MOUNT_KEYS; by++) {
+        t->by[by] = calloc(t->len + 1, sizeof(*t->by[by]));
+        if (!t->by[by])
+            return -ENOMEM;
+        for (size_t i = 0; i < t->len; i++)
+            t->by[by][i] = &t->mounts[i];
+        qsort_r(t->by[by], t->len, sizeof(*t->by[by]), compare_for_sort, &by);
+    }
+    return 0;
+}
+
+static int read_into(struct mount_table *t, const char *path)
+{
+    _cleanup_fclose_ FILE *file = fopen(path, "re");
+    if (!file)
+        return -errno;
+    t->parsed = mnt_new_table();
+    if (!t->parsed)
+        return -ENOMEM;
+    mnt_table_set_parser_errcb(t->parsed, on_parse_error);
+    int rc = mnt_table_parse_stream(t->parsed, file, path);
+    if (rc)
+        return rc < 0 ? rc : -EBADMSG;
+    int count = mnt_table_get_nents(t->parsed);
+    if (count <= 0) /* there always is a root; a dying process has an empty mountinfo */
+        return -ENOENT;
+    t->mounts = calloc((size_t)count, sizeof(*t->mounts));
+    struct libmnt_iter *iter = mnt_new_iter(MNT_ITER_FORWARD);
+    struct libmnt_fs *fs;
+    while (t->mounts && iter && t->len < (size_t)count && mnt_table_next_fs(t->parsed, iter, &fs) == 0)
+        fill(&t->mounts[t->len++], fs);
+    mnt_free_iter(iter);
+    return t->len == (size_t)count ? sort_all(t) : -ENOMEM;
+}
+
+int mount_table_read(const char *path, struct mount_table **ret, struct rbxj_error *e)
+{
+    struct mount_table *t = calloc(1, sizeof(*t));
+    int rc = t ? read_into(t, path) : -ENOMEM;
+    if (rc == 0) {
+        *ret = t;
+        return 0;
+    }
+    mount_table_free(t);
+    if (rc == -ENOENT || rc == -ESRCH || rc == -EINVAL) /* EINVAL: of a zombie (6.18) */
+        return error_set(e, ENOENT, ENOENT, "read %s", path);
+    return error_sys(e, -rc, "read %s", path);
+}
+
+void mount_table_free(struct mount_table *table)
+{
+    if (!table)
+        return;
+    for (size_t i = 0; i < MOUNT_KEYS; i++)
+        free(table->by[i]);
+    free(table->mounts);
+    mnt_unref_table(table->parsed);
+    free(table);
+}
+
+/* ---- look-ups ---- */
+
+struct mount_set mount_table_all(const struct mount_table *table)
+{
+    return (struct mount_set){.mounts = table->by[MOUNT_BY_ID], .len = table->len};
+}
+
+/* The first index whose field is not below key's (or is above it). */
+static size_t bound(const struct mount_table *t, enum mount_key by, const struct mount *key, bool above)
+{
+    size_t low = 0, high = t->len;
+    while (low < high) {
+        size_t middle = low + (high - low) / 2;
+        int order = compare(by, t->by[by][middle], key);
+        if (order < 0 || (above && order == 0))
+            low = middle + 1;
+        else
+            high = middle;
+    }
+    return low;
+}
+
+struct mount_set mount_table_find(const struct mount_table *table, enum mount_key by, const struct mount *key)
+{
+    size_t first = bound(table, by, key, false);
+    return (struct mount_set){.mounts = table->by[by] + first, .len = bound(table, by, key, true) - first};
+}
+
+struct mount *mount_table_by_id(const struct mount_table *table, int32_t id)
+{
+    struct mount key = {.id = id};
+    struct mount_set set = mount_table_find(table, MOUNT_BY_ID, &key);
+    return set.len && !set.mounts[0]->gone ? set.mounts[0] : NULL;
+}
+
+/* Does another mount lie exactly on m? */
+static bool is_covered(const struct mount_table *table, const struct mount *m)
+{
+    struct mount key = {.parent = m->id};
+    struct mount_set children = mount_table_find(table, MOUNT_BY_PARENT, &key);
+    for (size_t i = 0; i < children.len; i++) {
+        const struct mount *child = children.mounts[i];
+        if (!child->gone && child != m && strcmp(child->target, m->target) == 0)
+            return true;
+    }
+    return false;
+}
+
+struct mount *mount_table_top(const struct mount_table *table, const char *target)
+{
+    struct mount key = {.target = target};
+    struct mount_set set = mount_table_find(table, MOUNT_BY_TARGET, &key);
+    for (size_t i = set.len; i-- > 0;)
+        if (!set.mounts[i]->gone && !is_covered(table, set.mounts[i]))
+            return set.mounts[i];
+    return NULL;
+}
+
+/* Not autofs, which waits for its daemon, nor overlay, which is as good as what is below it. */
+static const char *const local_types[] = {
+    "bcachefs", "binfmt_misc", "bpf",       "btrfs",   "cgroup",     "cgroup2",   "configfs", "debugfs",
+    "devpts",   "devtmpfs",    "efivarfs",  "erofs",   "exfat",      "ext2",      "ext3",     "ext4",
+    "f2fs",     "fusectl",     "hugetlbfs", "iso9660", "jfs",        "mqueue",    "nsfs",     "ntfs3",
+    "proc",     "pstore",      "ramfs",     "rootfs",  "securityfs", "selinuxfs", "squashfs", "sysfs",
+    "tmpfs",    "tracefs",     "udf",       "vfat",    "xfs",        "zfs",
+};
+
+static int compare_names(const void *a, const void *b)
+{
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
+
+bool fstype_is_local(const char *fstype)
+{
+    return bsearch(&fstype, local_types, ARRAY_LEN(local_types), sizeof(*local_types), compare_names) != NULL;
+}
+
+bool mount_table_is_local(void *table, int id)
+{
+    const struct mount *m = mount_table_by_id(table, id);
+    return m && fstype_is_local(m->fstype);
+}
+
+/* ---- identity ---- */
+
+#ifndef STATX_MNT_ID_UNIQUE
+#define STATX_MNT_ID_UNIQUE 0x4000U /* 6.8 */
+#endif
+
+static int look_at(int dirfd, const char *name, int flags, struct mount_at *ret)
+{
+    struct statx old, unique;
+    flags |= AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
+    if (statx(dirfd, name, flags, STATX_INO | STATX_MNT_ID, &old) < 0 ||
+        statx(dirfd, name, flags, STATX_MNT_ID_UNIQUE, &unique) < 0)
+        return -errno;
+    if (!(old.stx_mask & STATX_MNT_ID))
+        return -EOPNOTSUPP; /* before 5.8 */
+    *ret = (struct mount_at){
+        .id = (int32_t)old.stx_mnt_id,
+        .unique = unique.stx_mask & STATX_MNT_ID_UNIQUE ? unique.stx_mnt_id : 0,
+        .dev = makedev(old.stx_dev_major, old.stx_dev_minor),
+        .ino = old.stx_ino,
+        .is_root = old.stx_attributes & STATX_ATTR_MOUNT_ROOT,
+    };
+    return 0;
+}
+
+int mount_at(int dirfd, const char *name, struct mount_at *ret)
+{
+    return look_at(dirfd, name, AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH), ret);
+}
+
+int mount_at_link(int dirfd, const char *name, struct mount_at *ret)
+{
+    return look_at(dirfd, name, 0, ret);
+}
+
+/* statmount(2) since 6.8; Debian 12's headers have neither its number nor its structures. */
+#define SYS_STATMOUNT 457
+#define STATMOUNT_MNT_BASIC 2U
+struct statmount_request {
+    uint32_t size;
+    uint32_t spare;
+    uint64_t mnt_id;
+    uint64_t param;
+};
+struct statmount_answer {
+    uint32_t size, mnt_opts;
+    uint64_t mask;
+    uint32_t sb_dev_major, sb_dev_minor;
+    uint64_t sb_magic;
+    uint32_t sb_flags, fs_type;
+    uint64_t mnt_id, mnt_parent_id;
+    uint32_t mnt_id_old, mnt_parent_id_old;
+    uint64_t rest[64];
+};
+
+int mount_id_of_unique(uint64_t unique, int32_t *ret)
+{
+    struct statmount_request request = {
+        .size = sizeof(request), .mnt_id = unique, .param = STATMOUNT_MNT_BASIC};
+    struct statmount_answer answer = {0};
+    if (syscall(SYS_STATMOUNT, &request, &answer, sizeof(answer), 0) < 0)
+        return errno == ENOENT ? -ENOENT : -ENOSYS; /* also where a seccomp filter says EPERM */
+    if (!(answer.mask & STATMOUNT_MNT_BASIC))
+        return -ENOSYS;
+    *ret = (int32_t)answer.mnt_id_old;
+    return 0;
+}
+
+uint64_t mount_newest(void)
+{
+    /* unique ids only ever grow, so that of a mount made now and seen by nobody is the highest */
+    _cleanup_close_ int fd = open_tree(AT_FDCWD, "/", OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    struct mount_at at;
+    return fd >= 0 && mount_at(fd, "", &at) == 0 ? at.unique : 0;
+}

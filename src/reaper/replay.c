@@ -1,0 +1,354 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The reaper: which boxes are stale, and the passes over them (DESIGN "Replay").
+ *
+ *   pass:  look at all; claim and quiesce each; wait for each; read mountinfo; undo each, newest box first
+ *
+ * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends: each pass
+ * but the last drops at least one record.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/events.h"
+#include "reaper/handle.h"
+#include "reaper/teardown.h"
+
+#include <limits.h>
+#include <stdlib.h>
+#include <string.h>
+#include <xxhash.h>
+
+/* ---- who is stale ---- */
+
+static size_t index_of(const struct snapshot *s, uint64_t incarnation)
+{
+    size_t i = 0;
+    while (i < s->len && s->boxes[i].box.incarnation != incarnation)
+        i++;
+    return i;
+}
+
+enum liveness *classify(struct journal *j, const struct config *config, const struct snapshot *s)
+{
+    enum liveness *live = calloc(s->len + 1, sizeof(*live));
+    if (!live)
+        return NULL;
+    for (size_t i = 0; i < s->len; i++)
+        live[i] = box_liveness(j, config->state_dir, &s->boxes[i].box);
+    /* a box in which another one lives counts as live while that does (K4) */
+    for (size_t i = 0; i < s->len; i++) {
+        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent) : s->len;
+        for (size_t depth = 0; outer < s->len && depth < s->len; depth++) {
+            if (live[outer] == LIVE_DEAD)
+                live[outer] = LIVE_ALIVE;
+            outer = s->boxes[outer].box.parent ? index_of(s, s->boxes[outer].box.parent) : s->len;
+        }
+    }
+    return live;
+}
+
+static bool is_named(const struct rbxj_replay *how, const char *name)
+{
+    for (size_t i = 0; i < how->boxes_len; i++)
+        if (strcmp(how->boxes[i], name) == 0)
+            return true;
+    return false;
+}
+
+const char *cause_of(const struct teardown *t)
+{
+    if (t->corrupt)
+        return "lock_corruption";
+    if (t->sb->box.failures || t->sb->attempts >= 2)
+        return "cleanup_failure";
+    return t->u.same_boot ? "supervisor_crash" : "system_crash";
+}
+
+/* ---- the work ---- */
+
+struct replay {
+    const struct rbxj_replay *how;
+    struct reaper reaper;
+    struct snapshot snapshot;
+    struct teardown *boxes; /* the stale ones, in the order undone */
+    size_t len, live;
+    bool changed_plan; /* --plan named another one: nothing is done */
+    char plan[33];
+    int64_t started_ns, started_mono;
+    const char **causes;
+};
+
+static void replay_clear(struct replay *p)
+{
+    for (size_t i = 0; i < p->len; i++)
+        teardown_clear(&p->boxes[i]);
+    free(p->boxes);
+    free(p->causes);
+    mounts_free(p->reaper.mounts);
+    snapshot_clear(&p->snapshot);
+}
+
+/* Newest first, as a nested box is younger than the one it lives in; those that did not come to their end the last time
+ * go last (K34). */
+static int choose(struct replay *p, struct rbxj_error *e)
+{
+    struct snapshot *s = &p->snapshot;
+    _cleanup_free_ enum liveness *live = classify(p->reaper.journal, p->reaper.config, s);
+    p->boxes = calloc(s->len + 1, sizeof(*p->boxes));
+    p->causes = calloc(s->len + 1, sizeof(*p->causes));
+    if (!live || !p->boxes || !p->causes)
+        return error_sys(e, ENOMEM, "replay");
+    for (int poison = 0; poison < 2; poison++)
+        for (size_t i = s->len; i-- > 0;) {
+            bool named = is_named(p->how, s->boxes[i].box.name);
+            bool stale = live[i] == LIVE_DEAD || (live[i] == LIVE_UNKNOWN && p->how->assume_dead && named);
+            if (!poison && !stale)
+                p->live++;
+            if (!stale || (p->how->boxes_len && !named) || (s->boxes[i].attempts > 0) != poison)
+                continue;
+            if (teardown_init(&p->boxes[p->len], &p->reaper, &s->boxes[i], false) < 0)
+                return error_sys(e, ENOMEM, "replay");
+            p->len++;
+        }
+    return 0;
+}
+
+static int look_at_all(struct replay *p, struct rbxj_error *e)
+{
+    XXH3_state_t *state = XXH3_createState();
+    if (!state)
+        return error_sys(e, ENOMEM, "replay");
+    (void)XXH3_64bits_reset(state);
+    for (size_t i = 0; i < p->len; i++) {
+        teardown_look(&p->boxes[i]);
+        teardown_hash(&p->boxes[i], state);
+        p->causes[i] = cause_of(&p->boxes[i]);
+    }
+    XXH64_canonical_t hash;
+    XXH64_canonicalFromHash(&hash, XXH3_64bits_digest(state));
+    (void)XXH3_freeState(state);
+    hex_encode(p->plan, hash.digest, sizeof(hash.digest));
+    p->changed_plan = p->how->plan && strcmp(p->how->plan, p->plan) != 0;
+    return 0;
+}
+
+/* A pass over the boxes of which something is left. Returns how many records were dropped. */
+static size_t pass(struct replay *p, bool first)
+{
+    size_t dropped = 0, done = 0;
+    for (size_t i = 0; i < p->len; i++) {
+        struct teardown *t = &p->boxes[i];
+        if (!first && teardown_left(t) == 0)
+            continue;
+        if (!first)
+            teardown_again(t);
+        if (t->claimed || teardown_claim(t) == 0)
+            teardown_quiesce(t);
+    }
+    for (size_t i = 0; i < p->len; i++)
+        if (p->boxes[i].claimed)
+            teardown_quiesced(&p->boxes[i]);
+    /* what the dead held is free now: this is what there is to be undone */
+    mounts_free(p->reaper.mounts);
+    p->reaper.mounts = NULL;
+    for (size_t i = 0; i < p->len; i++) {
+        struct teardown *t = &p->boxes[i];
+        done++;
+        if (!t->claimed)
+            continue;
+        dropped += teardown_undo(t);
+        if (teardown_left(t) == 0)
+            teardown_finish(t, true);
+        if (p->how->progress)
+            p->how->progress(p->how->progress_data, done, p->len);
+    }
+    return dropped;
+}
+
+static void undo_all(struct replay *p)
+{
+    bool first = true, again;
+    do {
+        size_t dropped = pass(p, first), left = 0;
+        for (size_t i = 0; i < p->len; i++)
+            left += p->boxes[i].claimed;
+        again = dropped && left && now_monotonic_ns() < p->reaper.deadline_ns;
+        first = false;
+    } while (again);
+    for (size_t i = 0; i < p->len; i++)
+        teardown_finish(&p->boxes[i], true);
+}
+
+/* A dry run says what would be; a plan that has changed is not done at all. */
+static void judge_only(struct replay *p)
+{
+    for (size_t i = 0; i < p->len; i++) {
+        struct teardown *t = &p->boxes[i];
+        if (!p->changed_plan)
+            teardown_quiesce(t); /* dry: only who holds its locks */
+        for (size_t k = 0; k < t->sb->len; k++) {
+            struct teardown_item *item = &t->items[k];
+            if (p->changed_plan)
+                item->outcome = OUTCOME_SKIPPED;
+            else if (t->held || item->look.found == FOUND_BUSY)
+                item->outcome = item->look.found == FOUND_BUSY ? OUTCOME_FAILED : OUTCOME_SKIPPED;
+            else
+                item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_PLANNED;
+        }
+        if (p->changed_plan)
+            (void)error_set(&t->error, RBXJ_E_LEFT, 0, "the plan is %s now: something has changed", p->plan);
+    }
+}
+
+static int make_result(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    struct rbxj_result *result = calloc(1, sizeof(*result));
+    if (!result || !(result->boxes = calloc(p->len + 1, sizeof(*result->boxes)))) {
+        rbxj_result_free(result);
+        return error_sys(e, ENOMEM, "replay: its report");
+    }
+    for (size_t i = 0; i < p->len; i++) {
+        struct result_box *box = &result->boxes[i];
+        if (teardown_report(&p->boxes[i], false, box) < 0) {
+            rbxj_result_free(result);
+            return error_sys(e, ENOMEM, "replay: its report");
+        }
+        box->cause = p->causes[i];
+        if (p->how->dry_run)
+            box->outcome = "planned";
+        result->len++;
+    }
+    memcpy(result->plan, p->plan, sizeof(result->plan));
+    hex_encode(result->boot, p->reaper.boot_id, 16);
+    result->started_ns = p->started_ns;
+    result->duration_ns = now_monotonic_ns() - p->started_mono;
+    result->dry_run = p->how->dry_run;
+    result->live = p->live;
+    *ret = result;
+    return 0;
+}
+
+static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    int r = choose(p, e);
+    if (r == 0)
+        r = look_at_all(p, e);
+    if (r < 0)
+        return r;
+    if (p->how->dry_run || p->changed_plan) {
+        judge_only(p);
+        return make_result(p, ret, e);
+    }
+    undo_all(p);
+    r = journal_flush(p->reaper.journal, e); /* its last act: the disk learns what is gone (K20) */
+    return r < 0 ? r : make_result(p, ret, e);
+}
+
+static int check_snapshot(const struct snapshot *s, struct rbxj_error *e)
+{
+    if (!s->damaged)
+        return 0;
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged: nothing is undone", s->damaged);
+}
+
+/* ---- the two ways in ---- */
+
+static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    const struct config *config = p->reaper.config;
+    int r = snapshot_read(config->state_dir, config->runtime_dir, &p->snapshot, e);
+    if (r == 0)
+        r = check_snapshot(&p->snapshot, e);
+    return r < 0 ? r : run(p, ret, e);
+}
+
+static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 16];
+    pid_t pid = 0;
+    (void)snprintf(path, sizeof(path), "%s/reaper.lock", config->runtime_dir);
+    _cleanup_close_ int fd = open(path, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return error_sys(e, errno, "%s", path);
+    int r = fd_record_lock(fd, F_WRLCK, 0);
+    if (r == -EAGAIN) {
+        (void)fd_record_holder(fd, 0, &pid);
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs, pid %d", pid);
+    }
+    if (r < 0)
+        return error_sys(e, -r, "%s", path);
+    *ret_fd = steal_fd(&fd);
+    return 0;
+}
+
+static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    const struct config *config = p->reaper.config;
+    int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
+    if (r < 0)
+        return r;
+    if (r > 0) { /* nothing was ever journaled, and nothing is made */
+        p->snapshot.nothing = true;
+        return make_result(p, ret, e);
+    }
+    struct journal *own = NULL, *j = journal_of_process(config->state_dir, config->runtime_dir);
+    if (!j) {
+        r = handle_open_journal(config, &own, e);
+        j = own;
+    }
+    _cleanup_close_ int lock = -1;
+    if (r == 0)
+        r = take_reaper_lock(config, &lock, e);
+    if (r == 0)
+        r = journal_snapshot(j, &p->snapshot, e);
+    if (r == 0)
+        r = check_snapshot(&p->snapshot, e);
+    p->reaper.journal = j;
+    if (r == 0)
+        r = run(p, ret, e);
+    journal_close(own);
+    return r;
+}
+
+static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
+{
+    if (how->assume_dead && (!how->boxes_len || !how->reason || !how->reason[0]))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "replay: assume-dead needs a box and a reason");
+    if (how->lazy_umount < 0 || how->lazy_umount > 2 || how->timeout < 0 || how->timeout > 1e6)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "replay: a policy or time that makes no sense");
+    return 0;
+}
+
+int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
+                struct rbxj_error *error)
+{
+    _cleanup_(config_clear) struct config config = {0};
+    struct rbxj_result *result = NULL;
+    int r = check_arguments(how, error);
+    if (r == 0)
+        r = config_load(options, &config, error);
+    if (r < 0)
+        return r;
+    struct replay p = {.how = how, .started_ns = now_realtime_ns(), .started_mono = now_monotonic_ns()};
+    p.reaper = (struct reaper){
+        .config = &config,
+        .snapshot = &p.snapshot,
+        .deadline_ns = how->boot ? p.started_mono + config.boot_deadline_ns : INT64_MAX,
+        .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config.timeout_ns,
+        .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config.lazy_umount,
+    };
+    r = procid_boot(p.reaper.boot_id);
+    r = r < 0 ? error_sys(error, -r, "boot id") : how->dry_run ? dry_run(&p, &result, error) : real_run(&p, &result, error);
+    if (r == 0 && !how->dry_run)
+        events_replay(result);
+    replay_clear(&p);
+    if (r < 0)
+        return r;
+    struct rbxj_result_info info;
+    rbxj_result_info(result, &info);
+    bool left = info.left > 0;
+    for (size_t i = 0; i < result->len; i++)
+        left = left || (!how->dry_run && strcmp(result->boxes[i].outcome, "success") != 0);
+    *ret = result;
+    return left;
+}

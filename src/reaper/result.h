@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What a replay, an undo or a list found: the inside of struct rbxj_result.
+ */
+#ifndef RBXJ_REAPER_RESULT_H
+#define RBXJ_REAPER_RESULT_H
+
+#include "reaper/undo.h"
+
+enum outcome {
+    OUTCOME_NONE,
+    OUTCOME_PLANNED,
+    OUTCOME_UNDONE,
+    OUTCOME_ALREADY_GONE,
+    OUTCOME_REFUSED,
+    OUTCOME_FAILED,
+    OUTCOME_SKIPPED,
+};
+
+struct result_entry {
+    uint32_t seq;
+    enum rbxj_kind kind;
+    char *name;
+    enum found found;
+    enum outcome outcome;
+    bool evidence;
+    bool restores; /* a lock whose content is written back */
+    int64_t time_ns;
+    struct rbxj_error error;
+};
+
+struct result_box {
+    struct box box;
+    const char *state, *cause, *outcome; /* literals */
+    bool alive;
+    struct result_entry *entries;
+    size_t len;
+};
+
+struct rbxj_result {
+    char plan[33], boot[33];
+    int64_t started_ns, duration_ns;
+    bool dry_run, list;
+    size_t live;
+    struct result_box *boxes;
+    size_t len;
+};
+
+#endif

@@ -1,0 +1,552 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/teardown.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/helper.h"
+#include "reaper/flocks.h"
+
+#include <inttypes.h>
+#include <string.h>
+#include <sys/file.h>
+#include <time.h>
+#include <xxhash.h>
+
+int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner)
+{
+    struct teardown_item *items = calloc(sb->len + 1, sizeof(*items));
+    if (!items)
+        return -ENOMEM;
+    *t = (struct teardown){.reaper = reaper, .sb = sb, .items = items, .owner = owner};
+    for (size_t i = 0; i < sb->len; i++)
+        items[i] = (struct teardown_item){
+            .record = &sb->records[i], .lock_fd = -1, .silent = sb->records[i].flags & REC_PENDING};
+    t->u = (struct undo){
+        .config = reaper->config,
+        .snapshot = reaper->snapshot,
+        .box = &sb->box,
+        .records = sb->records,
+        .records_len = sb->len,
+        .dry_run = !reaper->journal,
+        .lazy_umount = reaper->lazy_umount,
+        .same_boot = memcmp(sb->box.supervisor.boot_id, reaper->boot_id, 16) == 0,
+        .busy_retries = reaper->config->busy_retries,
+    };
+    return 0;
+}
+
+void teardown_clear(struct teardown *t)
+{
+    for (size_t i = 0; t->items && i < t->sb->len; i++)
+        cleanup_closep(&t->items[i].lock_fd);
+    free(t->items);
+    t->items = NULL;
+}
+
+/* Kinds read mountinfo when they first need it; what one read serves all until the pass says otherwise. */
+static void enter(struct teardown *t)
+{
+    t->u.mounts = t->reaper->mounts;
+}
+
+static void leave(struct teardown *t)
+{
+    t->reaper->mounts = t->u.mounts;
+}
+
+static void start_clock(struct teardown *t)
+{
+    int64_t deadline = now_monotonic_ns() + t->reaper->timeout_ns;
+    t->u.deadline_ns = deadline < t->reaper->deadline_ns ? deadline : t->reaper->deadline_ns;
+}
+
+/* ---- look ---- */
+
+static struct teardown_item *item_of(struct teardown *t, uint32_t seq)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (t->items[i].record->seq == seq)
+            return &t->items[i];
+    return NULL;
+}
+
+/* A directory on which a mount of its own box lies can't be seen: that mount is looked at all the same. */
+static bool is_covered(const struct teardown_item *item, const struct teardown_item *lower)
+{
+    return item->record->kind == RBXJ_MOUNT && lower->look.found == FOUND_BUSY &&
+           strcmp(item->record->path, lower->record->path) == 0;
+}
+
+/* What lies below another record of this box is there only as far as that one is (K13). True: settled. */
+static bool look_at_lower(struct teardown *t, struct teardown_item *item)
+{
+    struct teardown_item *lower = item_of(t, item->record->below);
+    if (!item->record->below || (lower && (lower->look.found == FOUND_PRESENT || is_covered(item, lower))))
+        return false;
+    if (!lower || lower->look.found == FOUND_GONE || (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
+        item->look.found = FOUND_GONE;
+        return true;
+    }
+    item->look.found = lower->look.found;
+    item->look.refused = lower->look.refused;
+    (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0, "seq %" PRIu32 ", in which it is, is left alone", lower->record->seq);
+    return true;
+}
+
+/* Files on a tmpfs did not outlive their boot, whatever is there now. */
+static bool died_with_its_boot(const struct teardown *t, const struct record *r)
+{
+    bool file = r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR;
+    return !t->u.same_boot && file && !r->below && fileid_is_set(&r->parent) && fs_is_volatile(r->parent.fs_magic);
+}
+
+static void look_at(struct teardown *t, struct teardown_item *item)
+{
+    const struct kind *kind = kind_of(item->record->kind);
+    item->look = (struct finding){0};
+    if (!kind) {
+        item->look.found = FOUND_FOREIGN;
+        item->look.refused = true;
+        (void)error_set(&item->look.error, RBXJ_E_BAD_REQUEST, 0, "seq %" PRIu32 ": of a kind that this version does not "
+                        "know", item->record->seq);
+        return;
+    }
+    if (look_at_lower(t, item))
+        return;
+    if (died_with_its_boot(t, item->record)) {
+        item->look.found = FOUND_GONE;
+        return;
+    }
+    int r = kind->look(&t->u, item->record, &item->look);
+    if (r < 0 && item->look.found != FOUND_FOREIGN) {
+        item->look.found = FOUND_BUSY;
+        if (!item->look.error.code)
+            (void)error_sys(&item->look.error, -r, "seq %" PRIu32 ": looking at it", item->record->seq);
+    }
+}
+
+/* A dead server hangs whoever asks it (K16): each directory is probed once, where that can't hang, before it is used.
+ * What does not answer is busy, and nothing else is asked of it. */
+static void probe_paths(struct teardown *t, bool *hangs)
+{
+    struct path_probe probes[PATH_PROBE_MAX];
+    size_t at[PATH_PROBE_MAX], n = 0;
+    char(*dirs)[RECORD_PATH_MAX] = calloc(t->sb->len + 1, sizeof(*dirs));
+    if (!dirs)
+        return;
+    for (size_t i = 0; i < t->sb->len && n < PATH_PROBE_MAX; i++) {
+        const char *path = t->items[i].record->path;
+        if (!path || t->items[i].silent)
+            continue;
+        (void)snprintf(dirs[i], sizeof(dirs[i]), "%s", path);
+        char *slash = strrchr(dirs[i], '/');
+        slash[slash == dirs[i]] = 0;
+        bool same = n && strcmp(probes[n - 1].path, dirs[i]) == 0;
+        if (same)
+            continue;
+        at[n] = i;
+        probes[n++] = (struct path_probe){.path = dirs[i]};
+    }
+    if (n && (t->u.mounts || mounts_read(&t->u.mounts, &t->error) == 0)) {
+        (void)path_probe(probes, n, mount_table_is_local, mounts_own(t->u.mounts), t->sb->box.incarnation,
+                         t->u.deadline_ns, NULL);
+        for (size_t k = 0; k < n; k++)
+            for (size_t i = at[k]; probes[k].result == -ETIMEDOUT && i < t->sb->len; i++)
+                hangs[i] = hangs[i] || (t->items[i].record->path && path_is_below(t->items[i].record->path, probes[k].path));
+    }
+    free(dirs);
+}
+
+void teardown_look(struct teardown *t)
+{
+    bool *hangs = calloc(t->sb->len + 1, sizeof(*hangs));
+    start_clock(t);
+    enter(t);
+    if (hangs)
+        probe_paths(t, hangs);
+    for (size_t i = 0; i < t->sb->len; i++) {
+        struct teardown_item *item = &t->items[i];
+        if (item->silent || item->dropped)
+            continue;
+        if (hangs && hangs[i]) {
+            item->look = (struct finding){.found = FOUND_BUSY};
+            (void)error_set(&item->look.error, EBUSY, ETIMEDOUT, "%s: its file system does not answer",
+                            item->record->path);
+        } else {
+            look_at(t, item);
+        }
+        struct teardown_item *lower = item->look.found == FOUND_PRESENT ? item_of(t, item->record->below) : NULL;
+        if (lower && is_covered(item, lower)) /* by nothing but ours: it will be seen once that is gone */
+            lower->look = (struct finding){.found = FOUND_PRESENT};
+        t->corrupt = t->corrupt || item->look.corrupt;
+    }
+    leave(t);
+    free(hangs);
+}
+
+/* ---- claim and locks ---- */
+
+int teardown_claim(struct teardown *t)
+{
+    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error);
+    t->claimed = r == 0;
+    return r;
+}
+
+struct holders {
+    struct teardown *t;
+    struct rbxj_error *e;
+    size_t payload;
+};
+
+static int judge_holder(void *data, pid_t pid)
+{
+    struct holders *h = data;
+    char who[128];
+    if (flocks_is_payload(&h->t->u, pid)) {
+        h->payload++;
+        return 0;
+    }
+    procid_describe(pid, who, sizeof(who));
+    error_detail(h->e, "held by pid %d (%s)", pid, who);
+    return 1;
+}
+
+/* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held (K7). */
+static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t dev, uint64_t ino)
+{
+    struct rbxj_error error = {0};
+    struct holders h = {t, &error, 0};
+    bool blind = false;
+    (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
+                    item->record->path);
+    int r = flocks_holders(dev, ino, judge_holder, &h, &blind);
+    if (r == 0 && h.payload)
+        return;
+    if (r <= 0)
+        error_detail(&error, "its holder is not visible from here");
+    t->held = true;
+    item->look.found = FOUND_BUSY;
+    item->look.error = error;
+}
+
+/* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it now. */
+static void take_flock(struct teardown *t, struct teardown_item *item, bool after)
+{
+    struct finding f = {0};
+    struct stat st;
+    const char *base;
+    if (item->record->kind != RBXJ_LOCK || item->look.found != FOUND_PRESENT || item->lock_fd >= 0 || t->owner)
+        return;
+    _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
+    int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        cleanup_closep(&fd);
+        return; /* gone meanwhile: undo will see */
+    }
+    if (t->u.dry_run) {
+        (void)close(fd);
+        if (flocks_is_held(st.st_dev, st.st_ino) != 0)
+            judge_held(t, item, st.st_dev, st.st_ino);
+        return;
+    }
+    int r = flock(fd, LOCK_EX | LOCK_NB);
+    while (r < 0 && errno == EWOULDBLOCK && after && now_monotonic_ns() < t->u.deadline_ns) {
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 1000000}, NULL);
+        r = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (r == 0) {
+        item->lock_fd = fd;
+        return;
+    }
+    (void)close(fd);
+    judge_held(t, item, st.st_dev, st.st_ino);
+    if (after && !t->held) { /* even its payload has it no longer to have */
+        t->held = true;
+        item->look.found = FOUND_BUSY;
+        (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held", item->record->path);
+    }
+}
+
+static void take_flocks(struct teardown *t, bool after)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (!t->items[i].silent && !t->items[i].dropped)
+            take_flock(t, &t->items[i], after);
+}
+
+/* ---- quiesce ---- */
+
+static void fail(struct teardown *t, struct teardown_item *item, int r)
+{
+    item->outcome = OUTCOME_FAILED;
+    if (!item->done.error.code)
+        (void)error_sys(&item->done.error, -r, "seq %" PRIu32, item->record->seq);
+    t->stopped = true;
+}
+
+static void each_quiesce(struct teardown *t, bool wait)
+{
+    enter(t);
+    for (size_t i = t->sb->len; i-- > 0;) {
+        struct teardown_item *item = &t->items[i];
+        const struct kind *kind = kind_of(item->record->kind);
+        if (item->silent || item->dropped || !kind || item->look.found != FOUND_PRESENT)
+            continue;
+        int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced : kind->quiesce;
+        item->done = wait ? item->done : (struct finding){.found = FOUND_PRESENT};
+        int r = step && item->outcome != OUTCOME_FAILED ? step(&t->u, item->record, &item->done) : 0;
+        if (r < 0)
+            fail(t, item, r);
+    }
+    leave(t);
+}
+
+static bool needs_quiesce(const struct teardown *t)
+{
+    for (size_t i = 0; i < t->sb->len; i++) {
+        const struct teardown_item *item = &t->items[i];
+        const struct kind *kind = kind_of(item->record->kind);
+        if (!item->silent && !item->dropped && kind && kind->quiesce && item->look.found == FOUND_PRESENT)
+            return true;
+    }
+    return false;
+}
+
+/* An attempt is noted before the box is touched, so that a box that kills the reaper is known by it (K34). */
+static void note_attempt(struct teardown *t, bool begins)
+{
+    if (!t->owner)
+        (void)journal_note_attempts(t->reaper->journal, t->sb->box.incarnation, t->sb->attempts + begins, NULL);
+}
+
+void teardown_quiesce(struct teardown *t)
+{
+    start_clock(t);
+    take_flocks(t, false);
+    if (t->held || t->u.dry_run || !needs_quiesce(t))
+        return;
+    note_attempt(t, true);
+    each_quiesce(t, false);
+    note_attempt(t, false);
+}
+
+void teardown_quiesced(struct teardown *t)
+{
+    if (t->held)
+        return;
+    each_quiesce(t, true);
+    if (!t->stopped)
+        take_flocks(t, true);
+}
+
+/* ---- undo ---- */
+
+static void drop(struct teardown *t, struct teardown_item *item)
+{
+    struct rbxj_error error = {0};
+    if (journal_drop(t->reaper->journal, t->sb->box.incarnation, item->record->seq, &error) < 0) {
+        /* verified, but its record stays: no failed cleanup, the next replay finds it gone (K19) */
+        if (!item->done.error.code)
+            item->done.error = error;
+        return;
+    }
+    item->dropped = true;
+    item->record->flags |= REC_DROPPED; /* it is in nobody's way any more (K4) */
+}
+
+static void undo_present(struct teardown *t, struct teardown_item *item, const struct kind *kind)
+{
+    struct finding f = {.found = item->look.found};
+    uint32_t flags = item->record->flags;
+    int r = kind->undo(&t->u, item->record, &f);
+    bool done = r >= 0;
+    if (r == 1 && (r = kind->verify(&t->u, item->record, &f)) == 0)
+        r = 1;
+    if (item->record->flags != flags)
+        (void)journal_update(t->reaper->journal, item->record, false, NULL);
+    item->done = f;
+    if (done && r >= 0) {
+        item->outcome = r == 1 ? OUTCOME_UNDONE : OUTCOME_ALREADY_GONE;
+        drop(t, item);
+    } else if (f.found == FOUND_FOREIGN && !f.refused) { /* ours is gone, another one is there (K2) */
+        item->outcome = OUTCOME_ALREADY_GONE;
+        drop(t, item);
+    } else if (f.refused || (f.partial && item->record->kind != RBXJ_MOUNT)) {
+        item->outcome = OUTCOME_REFUSED;
+    } else if (f.partial) {
+        item->outcome = OUTCOME_FAILED; /* detached: left, but stops nothing (K15) */
+    } else {
+        fail(t, item, r);
+    }
+}
+
+static void undo_item(struct teardown *t, struct teardown_item *item)
+{
+    const struct kind *kind = kind_of(item->record->kind);
+    if (item->outcome == OUTCOME_FAILED)
+        return; /* in the quiesce */
+    if (t->stopped || t->held || now_monotonic_ns() >= t->u.deadline_ns) {
+        item->outcome = OUTCOME_SKIPPED;
+        t->stopped = true;
+        return;
+    }
+    item->done = item->look;
+    switch (item->look.found) {
+    case FOUND_GONE:
+        item->outcome = OUTCOME_ALREADY_GONE;
+        drop(t, item);
+        return;
+    case FOUND_FOREIGN:
+        item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_ALREADY_GONE;
+        if (!item->look.refused)
+            drop(t, item);
+        return;
+    case FOUND_BUSY:
+    case FOUND_PRESENT:
+        undo_present(t, item, kind);
+        return;
+    }
+}
+
+size_t teardown_undo(struct teardown *t)
+{
+    size_t dropped = 0;
+    start_clock(t);
+    note_attempt(t, true);
+    enter(t);
+    for (size_t i = t->sb->len; i-- > 0;) {
+        struct teardown_item *item = &t->items[i];
+        if (item->dropped)
+            continue;
+        if (item->silent) {
+            if (!t->held)
+                drop(t, item);
+        } else {
+            undo_item(t, item);
+        }
+        dropped += item->dropped && !item->silent;
+    }
+    leave(t);
+    return dropped;
+}
+
+void teardown_again(struct teardown *t)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (!t->items[i].dropped) {
+            t->items[i].outcome = OUTCOME_NONE;
+            t->items[i].done = (struct finding){0};
+        }
+    t->stopped = t->held = false;
+    t->error = (struct rbxj_error){0};
+    teardown_look(t);
+}
+
+size_t teardown_left(const struct teardown *t)
+{
+    size_t left = 0;
+    for (size_t i = 0; i < t->sb->len; i++) {
+        enum outcome o = t->items[i].outcome;
+        left += !t->items[i].silent && o != OUTCOME_UNDONE && o != OUTCOME_ALREADY_GONE;
+    }
+    return left;
+}
+
+/* Was it a failed replay of this box? A refusal, and a file system that is not there yet, are none (K2, K14). */
+static bool has_failed(const struct teardown *t)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (t->items[i].outcome == OUTCOME_FAILED)
+            return true;
+    return false;
+}
+
+void teardown_finish(struct teardown *t, bool end)
+{
+    struct journal *j = t->reaper->journal;
+    uint64_t incarnation = t->sb->box.incarnation;
+    if (!t->claimed)
+        return;
+    bool dropped = true;
+    for (size_t i = 0; i < t->sb->len; i++)
+        dropped = dropped && t->items[i].dropped;
+    if (end && dropped) {
+        t->claimed = journal_end(j, incarnation, &t->error) < 0;
+        return;
+    }
+    if (has_failed(t) || t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
+        t->sb->box.failures++;
+        (void)journal_update_box(j, &t->sb->box, NULL);
+    }
+    t->claimed = journal_unclaim(j, incarnation, &t->error) < 0;
+}
+
+/* ---- reports ---- */
+
+static char *name_of(const struct record *r)
+{
+    char *name = NULL;
+    if (r->kind == RBXJ_PROCESS)
+        return asprintf(&name, "pid %d", r->process.pid) < 0 ? NULL : name;
+    return strdup(r->path);
+}
+
+static int report_item(const struct teardown *t, const struct teardown_item *item, struct result_entry *ret)
+{
+    static const struct finding nothing;
+    const struct finding *f = item->done.error.code             ? &item->done
+                              : item->outcome == OUTCOME_UNDONE ? &nothing
+                                                                : &item->look;
+    *ret = (struct result_entry){
+        .seq = item->record->seq,
+        .kind = item->record->kind,
+        .name = name_of(item->record),
+        .found = item->look.found,
+        .outcome = item->outcome,
+        .evidence = item->record->flags & REC_EVIDENCE,
+        .restores = item->record->kind == RBXJ_LOCK && (item->record->flags & REC_BEFORE_PRESENT),
+        .time_ns = item->record->time_ns,
+        .error = f->error,
+    };
+    if (item->done.error.code && (item->done.found == FOUND_BUSY || item->done.found == FOUND_FOREIGN))
+        ret->found = item->done.found;
+    if (item->outcome == OUTCOME_SKIPPED && !ret->error.code && t->error.code)
+        ret->error = t->error;
+    return ret->name ? 0 : -ENOMEM;
+}
+
+int teardown_report(const struct teardown *t, bool oldest_first, struct result_box *ret)
+{
+    struct result_box box = {.box = t->sb->box};
+    box.entries = calloc(t->sb->len + 1, sizeof(*box.entries));
+    if (!box.entries)
+        return -ENOMEM;
+    size_t left = teardown_left(t);
+    int r = 0;
+    for (size_t k = 0; k < t->sb->len && r == 0; k++) {
+        const struct teardown_item *item = &t->items[oldest_first ? k : t->sb->len - 1 - k];
+        if (!item->silent)
+            r = report_item(t, item, &box.entries[box.len++]);
+    }
+    if (r < 0) {
+        for (size_t k = 0; k < box.len; k++)
+            free(box.entries[k].name);
+        free(box.entries);
+        return r;
+    }
+    box.state = t->held ? "held" : "stale";
+    box.outcome = left == 0 && !t->error.code ? "success" : left == box.len ? "failure" : "partial";
+    *ret = box;
+    return 0;
+}
+
+void teardown_hash(const struct teardown *t, struct XXH3_state_s *state)
+{
+    (void)XXH3_64bits_update(state, &t->sb->box.incarnation, sizeof(t->sb->box.incarnation));
+    for (size_t i = 0; i < t->sb->len; i++) {
+        const struct teardown_item *item = &t->items[i];
+        uint64_t seen[] = {item->record->seq, item->silent, item->look.found, item->look.refused, item->look.identity};
+        (void)XXH3_64bits_update(state, seen, sizeof(seen));
+    }
+}

@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Taking one box down: the one path of a supervisor's normal teardown, a crash replay and a reset (I8). In steps, so
+ * that a replay can take each step for all its boxes before the next: everything is quiesced before mountinfo is read,
+ * and mountinfo is read once for all.
+ *
+ *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
+ *   quiesce    kills what lives in it: cgroups and processes that are proven ours
+ *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
+ *   undo       newest first: undo, verify, drop, one by one (I6, I7)
+ *   finish     ends the box when nothing is left, else gives it back with its failures counted
+ *
+ * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be killed at any
+ * instruction: the next one starts again from what the journal and the system show (I5).
+ */
+#ifndef RBXJ_REAPER_TEARDOWN_H
+#define RBXJ_REAPER_TEARDOWN_H
+
+#include "journal/journal.h"
+#include "reaper/mountinfo.h"
+#include "reaper/result.h"
+
+/* What all boxes of a replay share. */
+struct reaper {
+    const struct config *config;
+    struct journal *journal; /* NULL: only looking */
+    struct snapshot *snapshot;
+    struct mounts *mounts;   /* of this pass; read when first needed */
+    uint8_t boot_id[16];
+    int64_t deadline_ns;     /* of the whole replay, CLOCK_MONOTONIC */
+    int64_t timeout_ns;      /* for one box */
+    bool lazy_umount;
+};
+
+struct teardown_item {
+    struct record *record;
+    struct finding look, done;
+    enum outcome outcome;
+    int lock_fd;  /* the flock that is held until the end, or -1 */
+    bool dropped; /* its record is gone from the journal */
+    bool silent;  /* pending: dropped without touching anything (K22), not reported */
+};
+
+struct teardown {
+    struct reaper *reaper;
+    struct snapshot_box *sb;
+    struct undo u;
+    struct teardown_item *items; /* as the records, oldest first */
+    bool owner;   /* a normal teardown by the box's own supervisor: it has the flocks itself */
+    bool claimed;
+    bool stopped; /* something failed: what is older stays */
+    bool held;    /* somebody who is not its payload holds a lock (K7) */
+    bool corrupt;
+    struct rbxj_error error; /* why the whole box was left */
+};
+
+int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner);
+void teardown_clear(struct teardown *t);
+
+void teardown_look(struct teardown *t);
+int teardown_claim(struct teardown *t); /* 0, or <0 with t->error: left alone */
+void teardown_quiesce(struct teardown *t);
+void teardown_quiesced(struct teardown *t);
+/* Returns how many records were dropped. */
+size_t teardown_undo(struct teardown *t);
+/* end: the box ends when nothing is left of it (a replay), or the supervisor will do that. */
+void teardown_finish(struct teardown *t, bool end);
+
+/* Another try at what is left: looks again. */
+void teardown_again(struct teardown *t);
+
+/* How many records are left, and the box's outcome for the report. */
+size_t teardown_left(const struct teardown *t);
+
+/* Copies the outcome into a report; oldest_first for a list. 0 or -ENOMEM. */
+int teardown_report(const struct teardown *t, bool oldest_first, struct result_box *ret);
+
+/* Feeds what was seen into the plan's hash. */
+struct XXH3_state_s;
+void teardown_hash(const struct teardown *t, struct XXH3_state_s *state);
+
+#endif

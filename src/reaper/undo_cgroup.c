@@ -1,0 +1,400 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The cgroup kind: v2, v1 and hybrid.
+ *
+ * A cgroup dies with the boot. Within one its inode is its cgroup id, which the kernel never gives out again:
+ * another one of our name proves that ours is gone (K2). Whoever is in ours is killed, with two exceptions: a
+ * live box's supervisor and we ourselves (K4); they make the cgroup busy. Only a supervisor that tears down
+ * its own box while it lives in it steps out first.
+ */
+#include "reaper/cgroup.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/undo.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+
+#define EMPTYING_ROUNDS 3 /* of undo(), when it was refilled after the quiesce (K17) */
+
+/* What stands at the record's name. */
+struct place {
+    int parent;
+    const char *base; /* inside the record's path */
+    int fd;
+    struct fileid id;
+    bool ours; /* by evidence or stamp; else it is only known to be empty, which allows rmdir alone (K1) */
+};
+
+static void place_close(struct place *place)
+{
+    cleanup_closep(&place->fd);
+    cleanup_closep(&place->parent);
+}
+
+/* ---- prepare, acquire, prove ---- */
+
+/* It must be absent before (K5). If it is not: the top of a hierarchy, which is always a mount's root, and
+ * what we live in ourselves are worse than that. The kernel lists a process in its cgroup, so this finds our
+ * own in every hierarchy, through bind mounts and cgroup namespaces, and our own cgroup's ancestors as well.
+ */
+static int refuse_existing(int parent, const char *base, const struct record *r, struct rbxj_error *e)
+{
+    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
+    _cleanup_close_ int fd = cgroup_open(parent, base);
+    if (fd == -ENOENT)
+        return 0;
+    if (fd == -EXDEV)
+        return error_set(e, RBXJ_E_PROTECTED_PATH, 0, "cgroup %s: a mount point", r->path);
+    if (fd >= 0 && (cgroup_members(fd, &members) < 0 || cgroup_members_have(&members, getpid())))
+        return error_set(e, RBXJ_E_PROTECTED_PATH, 0, "cgroup %s: the calling process lives in it", r->path);
+    return error_set(e, RBXJ_E_EXISTS, fd < 0 ? -fd : EEXIST, "cgroup %s", r->path);
+}
+
+static int open_parent(const struct record *r, const char **ret_base, struct rbxj_error *e)
+{
+    int parent = fd_open_parent(r->path, ret_base);
+    if (parent == -ENOENT || parent == -ENOTDIR || parent == -ELOOP)
+        return error_set(e, RBXJ_E_BAD_REQUEST, -parent, "cgroup %s: its parent directory", r->path);
+    return parent < 0 ? error_sys(e, -parent, "cgroup %s: its parent directory", r->path) : parent;
+}
+
+static int cgroup_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct fileid id;
+    if (!path_is_normal(r->path))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: not an absolute, plain path",
+                         r->path ? r->path : "");
+    int rc = guard_protected(u->config, RBXJ_CGROUP, r->path, e);
+    if (rc < 0 || r->below) /* below an item that is yet to be made, there is nothing to look at (K13) */
+        return rc;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    rc = fileid_of_fd(parent, &id);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s: its parent directory", r->path);
+    if (!fs_is_cgroup(id.fs_magic))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: its parent directory is not a cgroup",
+                         r->path);
+    rc = refuse_existing(parent, base, r, e);
+    if (rc == 0)
+        r->parent = id;
+    return rc;
+}
+
+/* Opens the parent as it was when the intent was written. */
+static int open_same_parent(const struct record *r, const char **ret_base, struct rbxj_error *e)
+{
+    struct fileid id;
+    _cleanup_close_ int parent = open_parent(r, ret_base, e);
+    if (parent < 0)
+        return parent;
+    int rc = fileid_of_fd(parent, &id);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s: its parent directory", r->path);
+    if (!fs_is_cgroup(id.fs_magic) || (!r->below && !fileid_equal(&id, &r->parent, true)))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: its parent directory is another one now",
+                         r->path);
+    return steal_fd(&parent);
+}
+
+static int cgroup_prove(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    (void)u;
+    const char *base;
+    struct fileid id;
+    uint64_t incarnation;
+    uint32_t seq;
+    uint8_t boot[16];
+    _cleanup_close_ int parent = open_same_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    _cleanup_close_ int fd = cgroup_open(parent, base);
+    if (fd < 0)
+        return error_set(e, fd == -ENOENT ? RBXJ_E_BAD_REQUEST : RBXJ_E_IO, -fd, "cgroup %s", r->path);
+    int rc = fileid_of_fd(fd, &id);
+    int empty = rc < 0 ? rc : cgroup_is_empty(fd);
+    int stamped = empty < 0 ? empty : stamp_get(fd, &incarnation, &seq);
+    rc = stamped < 0 ? stamped : procid_boot(boot);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s", r->path);
+    if (!empty)
+        return error_set(e, RBXJ_E_EXISTS, 0, "cgroup %s: has processes or children already", r->path);
+    if (id.uid != r->owner)
+        return error_set(e, RBXJ_E_EXISTS, 0, "cgroup %s: belongs to uid %u, not %u", r->path, id.uid,
+                         r->owner);
+    if (stamped && (incarnation != r->incarnation || seq != r->seq))
+        return error_set(e, RBXJ_E_EXISTS, 0, "cgroup %s: is stamped by another box", r->path);
+    rc = stamp_set(fd, r);
+    if (rc < 0 && rc != -EOPNOTSUPP)
+        return error_sys(e, -rc, "cgroup %s: its stamp", r->path);
+    r->flags |= REC_EVIDENCE | (rc == 0 ? REC_STAMPED : REC_NO_STAMP);
+    r->id = id;
+    memcpy(r->evidence_boot, boot, sizeof(boot));
+    return 0;
+}
+
+static int cgroup_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd,
+                          struct rbxj_error *e)
+{
+    (void)options;
+    const char *base;
+    _cleanup_close_ int parent = open_same_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    if (mkdirat(parent, base, 0755) < 0)
+        return errno == EEXIST ? error_set(e, RBXJ_E_EXISTS, errno, "cgroup %s", r->path)
+                               : error_sys(e, errno, "mkdir: cgroup %s", r->path);
+    int rc = cgroup_prove(u, r, e);
+    if (rc == 0 && ret_fd)
+        *ret_fd = -1;
+    return rc;
+}
+
+/* ---- looking ---- */
+
+static int refused(struct finding *f, int code, int errnum, const struct record *r, const char *why)
+{
+    f->found = FOUND_FOREIGN;
+    f->refused = true;
+    return error_set(&f->error, code, errnum, "cgroup %s: %s", r->path, why);
+}
+
+static bool of_this_boot(const struct undo *u, const struct record *r)
+{
+    uint8_t boot[16];
+    if (!(r->flags & REC_EVIDENCE))
+        return u->same_boot;
+    return procid_boot(boot) < 0 || memcmp(boot, r->evidence_boot, sizeof(boot)) == 0;
+}
+
+/* Whose is it? 1 present (ours, or nobody's and empty), 0 a stranger's, so ours is gone (K2), negative
+ * refused. */
+static int judge(const struct undo *u, const struct record *r, struct place *place, struct finding *f)
+{
+    int rc = fileid_of_fd(place->fd, &place->id);
+    if (rc < 0)
+        return refused(f, RBXJ_E_IO, -rc, r, "can't be looked at");
+    f->identity = place->id.ino;
+    if (!fs_is_cgroup(place->id.fs_magic))
+        return refused(f, RBXJ_E_FOREIGN, 0, r, "not a cgroup");
+    if (r->flags & REC_EVIDENCE) {
+        place->ours = fileid_equal(&r->id, &place->id, true);
+        f->found = place->ours ? FOUND_PRESENT : FOUND_FOREIGN;
+        if (!place->ours)
+            (void)error_set(&f->error, RBXJ_E_FOREIGN, 0,
+                            "cgroup %s: ours is gone, cgroup id %llu is another's", r->path,
+                            (unsigned long long)place->id.ino);
+        return place->ours;
+    }
+    place->ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot);
+    if (!place->ours && cgroup_is_empty(place->fd) != 1)
+        return refused(f, RBXJ_E_FOREIGN, 0, r, "not proven ours, and not empty");
+    f->found = FOUND_PRESENT;
+    return 1;
+}
+
+/* 1: it is there, and in place. 0: it is gone. Negative: refused or busy, f says why. */
+static int locate(struct undo *u, const struct record *r, struct place *place, struct finding *f)
+{
+    f->found = FOUND_GONE;
+    if (!of_this_boot(u, r))
+        return 0;
+    place->parent = guard_open_parent(u, r, &place->base, f);
+    if (place->parent < 0)
+        return place->parent == -ENOENT && f->found == FOUND_GONE && !f->refused ? 0 : place->parent;
+    place->fd = cgroup_open(place->parent, place->base);
+    if (place->fd == -ENOENT)
+        return 0;
+    if (place->fd == -EXDEV) {
+        f->found = FOUND_BUSY;
+        return error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: something is mounted over it", r->path);
+    }
+    if (place->fd < 0)
+        return refused(f, RBXJ_E_FOREIGN, -place->fd, r, "not a cgroup");
+    int rc = judge(u, r, place, f);
+    uint64_t kills = place->ours ? cgroup_oom_kills(place->fd) : 0;
+    if (kills) /* the count goes with the cgroup */
+        error_detail(&f->error, "%llu out-of-memory kills in it", (unsigned long long)kills);
+    return rc;
+}
+
+/* ---- who is in it ---- */
+
+struct asking {
+    struct undo *u;
+    struct finding *f;
+};
+
+static int may_kill(pid_t pid, void *data)
+{
+    struct asking *asking = data;
+    return guard_kill(asking->u, pid, asking->f);
+}
+
+static bool we_are_supervisor(const struct undo *u)
+{
+    struct procid self;
+    return u->box && procid_of(getpid(), &self) == 0 && procid_equal(&self, &u->box->supervisor);
+}
+
+/* A supervisor in its own box's cgroup steps out of it before the teardown (K4). */
+static int step_out(const struct record *r, const struct place *place, struct finding *f)
+{
+    int rc = cgroup_enter(place->parent);
+    return rc < 0 ? error_set(&f->error, RBXJ_E_BUSY, -rc,
+                              "cgroup %s: its supervisor, pid %d, can't leave it for the parent cgroup",
+                              r->path, getpid())
+                  : 0;
+}
+
+/* May everybody in it be killed (K4)? 0, or negative with f busy, naming who may not. */
+static int ask_members(struct undo *u, const struct record *r, const struct place *place, bool act,
+                       struct finding *f)
+{
+    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
+    int rc = guard_overlap(u, r, r->path, f);
+    if (rc == 0) {
+        rc = cgroup_members(place->fd, &members);
+        if (rc < 0)
+            (void)error_sys(&f->error, -rc, "cgroup %s: its processes", r->path);
+    }
+    if (rc == 0 && members.hidden)
+        rc = error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: processes of another pid namespace are in it",
+                       r->path);
+    for (size_t i = 0; i < members.len && rc == 0; i++) {
+        if (members.pids[i] != getpid() || !we_are_supervisor(u))
+            rc = guard_kill(u, members.pids[i], f);
+        else if (act)
+            rc = step_out(r, place, f);
+    }
+    if (rc < 0)
+        f->found = FOUND_BUSY;
+    return rc;
+}
+
+static int kill_members(struct undo *u, const struct record *r, const struct place *place, struct finding *f)
+{
+    struct asking asking = {u, f};
+    int rc = ask_members(u, r, place, true, f);
+    if (rc < 0)
+        return rc;
+    rc = cgroup_kill(place->fd, may_kill, &asking);
+    if (rc < 0) {
+        f->found = FOUND_BUSY;
+        (void)error_sys(&f->error, -rc, "cgroup %s: killing what is in it", r->path);
+    }
+    return rc;
+}
+
+static int still_populated(const struct record *r, const struct place *place, struct finding *f)
+{
+    char who[200];
+    cgroup_describe(place->fd, who, sizeof(who));
+    f->found = FOUND_BUSY;
+    (void)error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: in use by %s", r->path, who);
+    return -EBUSY;
+}
+
+/* Waits until it is empty; what got in since, or forked away from a round of kills, is killed again. */
+static int wait_until_empty(struct undo *u, const struct record *r, const struct place *place,
+                            struct finding *f)
+{
+    for (;;) {
+        int64_t now = now_monotonic_ns(), slice = now + 500000000;
+        int rc = cgroup_wait_empty(place->fd, slice < u->deadline_ns ? slice : u->deadline_ns);
+        if (rc == 0)
+            return 0;
+        if (rc != -EAGAIN && rc != -ETIMEDOUT)
+            return error_sys(&f->error, -rc, "cgroup %s: waiting until it is empty", r->path);
+        if (now >= u->deadline_ns)
+            return still_populated(r, place, f);
+        rc = kill_members(u, r, place, f);
+        if (rc < 0)
+            return rc;
+    }
+}
+
+/* ---- look, quiesce, undo, verify ---- */
+
+static int cgroup_look(struct undo *u, const struct record *r, struct finding *f)
+{
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    if (locate(u, r, &place, f) > 0)
+        (void)ask_members(u, r, &place, false, f);
+    return 0;
+}
+
+static int cgroup_quiesce(struct undo *u, const struct record *r, struct finding *f)
+{
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    int rc = locate(u, r, &place, f);
+    if (rc <= 0 || !place.ours)
+        return rc < 0 && f->found == FOUND_BUSY ? rc : 0; /* nothing that may be killed */
+    return kill_members(u, r, &place, f);
+}
+
+static int cgroup_quiesced(struct undo *u, const struct record *r, struct finding *f)
+{
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    int rc = locate(u, r, &place, f);
+    if (rc <= 0 || !place.ours)
+        return rc < 0 && f->found == FOUND_BUSY ? rc : 0;
+    return wait_until_empty(u, r, &place, f);
+}
+
+static int cgroup_undo(struct undo *u, struct record *r, struct finding *f)
+{
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    int rc = locate(u, r, &place, f);
+    if (rc <= 0)
+        return rc;
+    for (int round = 0;; round++) {
+        rc = ask_members(u, r, &place, true, f);
+        if (rc < 0)
+            return rc;
+        /* children only of what is ours: what is nobody's was found to have none */
+        rc = place.ours ? cgroup_remove_children(place.fd, u->deadline_ns) : 0;
+        if (rc == 0)
+            rc = cgroup_remove(place.parent, place.base, r->path, &place.id);
+        if (rc == 0 || rc == -ENOENT || rc == -ESTALE)
+            return rc == 0; /* else somebody else removed it */
+        if (rc != -EBUSY || !place.ours || round == EMPTYING_ROUNDS)
+            break;
+        rc = kill_members(u, r, &place, f);
+        if (rc == 0)
+            rc = wait_until_empty(u, r, &place, f);
+        if (rc < 0)
+            return rc;
+    }
+    if (rc == -EBUSY)
+        return still_populated(r, &place, f);
+    f->found = FOUND_BUSY;
+    return error_sys(&f->error, -rc, "cgroup %s: %s", r->path, rc == -EXDEV ? "a mount is in it" : "rmdir");
+}
+
+static int cgroup_verify(struct undo *u, const struct record *r, struct finding *f)
+{
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    int rc = locate(u, r, &place, f);
+    if (rc > 0)
+        rc = error_set(&f->error, RBXJ_E_LEFT, 0, "cgroup %s: is still there", r->path);
+    return rc;
+}
+
+const struct kind kind_cgroup = {
+    .name = "cgroup",
+    .action = "rmdir",
+    .prepare = cgroup_prepare,
+    .acquire = cgroup_acquire,
+    .prove = cgroup_prove,
+    .look = cgroup_look,
+    .quiesce = cgroup_quiesce,
+    .quiesced = cgroup_quiesced,
+    .undo = cgroup_undo,
+    .verify = cgroup_verify,
+};
