@@ -127,7 +127,7 @@ static size_t block_identity(uint64_t dev, char *buf, size_t size)
 
 /* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and the file
  * handle of the parent directory must do. */
-static void fs_identity(int fd, struct fileid *id)
+static void find_fs_identity(int fd, struct fileid *id)
 {
     struct {
         uint32_t magic;
@@ -154,6 +154,30 @@ static void fs_identity(int fd, struct fileid *id)
     XXH128_canonical_t c;
     XXH128_canonicalFromHash(&c, XXH3_128bits(&key, offsetof(__typeof__(key), text) + n));
     memcpy(id->fs, c.digest, 16);
+}
+
+/* The same, asked once for each file system: f_fsid says whether it still is the one that was asked. */
+static void fs_identity(int fd, const struct statfs *sf, struct fileid *id)
+{
+    static _Thread_local struct {
+        uint64_t dev;
+        struct statfs sf;
+        uint8_t fs[16];
+        bool used;
+    } known[4];
+    static _Thread_local unsigned next;
+    for (size_t i = 0; i < ARRAY_LEN(known); i++)
+        if (known[i].used && known[i].dev == id->dev && known[i].sf.f_type == sf->f_type &&
+            memcmp(&known[i].sf.f_fsid, &sf->f_fsid, sizeof(sf->f_fsid)) == 0) {
+            memcpy(id->fs, known[i].fs, sizeof(id->fs));
+            return;
+        }
+    find_fs_identity(fd, id);
+    size_t slot = next++ % ARRAY_LEN(known);
+    known[slot].dev = id->dev;
+    known[slot].sf = *sf;
+    memcpy(known[slot].fs, id->fs, sizeof(id->fs));
+    known[slot].used = true;
 }
 
 static void take_handle(int dirfd, const char *name, int flags, struct fileid *id)
@@ -194,7 +218,7 @@ int fileid_of_fd(int fd, struct fileid *ret)
     if (sx.stx_mask & STATX_BTIME)
         id.btime_ns = (int64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec;
     take_handle(fd, "", AT_EMPTY_PATH, &id);
-    fs_identity(fd, &id);
+    fs_identity(fd, &sf, &id);
     *ret = id;
     return 0;
 }

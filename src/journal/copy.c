@@ -116,58 +116,90 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
     return read_env(folder, 0, boot, ret, e);
 }
 
-/* Which of the two is the truth: the boot journal, if this boot has one (K20). */
-int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)
+/* ---- which of the two is the truth: the boot journal, if this boot has one (K20) ---- */
+
+struct place {
+    int state_fd, runtime_fd;
+    char boot_data[64], boot_folder[RECORD_PATH_MAX + 64], disk_folder[RECORD_PATH_MAX + 16];
+    bool nothing, has_boot;
+};
+
+static void place_close(struct place *p)
 {
-    char hex[33], data[64], folder[RECORD_PATH_MAX + 64];
+    cleanup_closep(&p->state_fd);
+    cleanup_closep(&p->runtime_fd);
+}
+
+static int open_if_there(const char *path, const char *what, int *ret, struct rbxj_error *e)
+{
+    *ret = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    return *ret < 0 && errno != ENOENT ? error_sys(e, errno, "%s %s", what, path) : 0;
+}
+
+/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts. */
+static bool never_used(int state_fd)
+{
+    struct stat st;
+    return fstatat(state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 &&
+           (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_size == 0);
+}
+
+static int locate(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
+{
+    char hex[33];
     uint8_t boot[16];
-    struct journal *j = journal_of_process(state_dir, runtime_dir);
-    if (j)
-        return journal_snapshot(j, ret, e);
     int r = procid_boot(boot);
     if (r < 0)
         return error_sys(e, -r, "boot id");
     hex_encode(hex, boot, 16);
-    (void)snprintf(data, sizeof(data), "journal-%s/data.mdb", hex);
-    (void)snprintf(folder, sizeof(folder), "%s/journal-%s", runtime_dir, hex);
-    _cleanup_close_ int state_fd = open(state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (state_fd < 0 && errno != ENOENT)
-        return error_sys(e, errno, "state directory %s", state_dir);
-    _cleanup_close_ int runtime_fd = open(runtime_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (runtime_fd < 0 && errno != ENOENT)
-        return error_sys(e, errno, "runtime directory %s", runtime_dir);
-    bool has_boot = false;
-    if (runtime_fd >= 0) {
-        r = files_check_data(runtime_fd, data, folder, false, e);
-        if (r < 0 && r != -ENOENT)
-            return r;
-        has_boot = r == 0;
-    }
-    int empty = state_fd < 0 ? 1 : files_dir_is_empty(state_fd);
+    (void)snprintf(p->boot_data, sizeof(p->boot_data), "journal-%s/data.mdb", hex);
+    (void)snprintf(p->boot_folder, sizeof(p->boot_folder), "%s/journal-%s", runtime_dir, hex);
+    (void)snprintf(p->disk_folder, sizeof(p->disk_folder), "%s/journal", state_dir);
+    r = open_if_there(state_dir, "state directory", &p->state_fd, e);
+    if (r == 0)
+        r = open_if_there(runtime_dir, "runtime directory", &p->runtime_fd, e);
+    if (r < 0)
+        return r;
+    r = p->runtime_fd < 0 ? -ENOENT : files_check_data(p->runtime_fd, p->boot_data, p->boot_folder, false, e);
+    if (r < 0 && r != -ENOENT)
+        return r;
+    p->has_boot = r == 0;
+    int empty = p->state_fd < 0 ? 1 : files_dir_is_empty(p->state_fd);
     if (empty < 0)
         return error_sys(e, -empty, "state directory %s", state_dir);
-    if (empty && has_boot)
+    if (empty && p->has_boot) /* K33 */
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "state directory %s: is empty, but this boot has a journal of "
                          "it (not mounted?)", state_dir);
-    if (empty) {
+    p->nothing = empty || (!p->has_boot && never_used(p->state_fd));
+    if (p->nothing)
+        return 0;
+    r = files_check_data(p->state_fd, "journal/data.mdb", p->disk_folder, false, e);
+    if (r == -ENOENT)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
+                         p->disk_folder);
+    return r;
+}
+
+int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct rbxj_error *e)
+{
+    _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
+    int r = locate(state_dir, runtime_dir, &p, e);
+    return r < 0 ? r : p.nothing;
+}
+
+int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)
+{
+    _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
+    struct journal *j = journal_of_process(state_dir, runtime_dir);
+    if (j)
+        return journal_snapshot(j, ret, e);
+    int r = locate(state_dir, runtime_dir, &p, e);
+    if (r == 0 && p.nothing) {
         *ret = (struct snapshot){.nothing = true};
         return 0;
     }
-    char disk[RECORD_PATH_MAX + 16];
-    (void)snprintf(disk, sizeof(disk), "%s/journal", state_dir);
-    r = files_check_data(state_fd, "journal/data.mdb", disk, false, e);
-    if (r == -ENOENT && !has_boot && faccessat(state_fd, "journal", F_OK, AT_SYMLINK_NOFOLLOW) < 0) {
-        struct stat st; /* an opener that was killed before it made anything leaves an empty alive file */
-        if (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_size == 0) {
-            *ret = (struct snapshot){.nothing = true};
-            return 0;
-        }
-    }
-    if (r == -ENOENT)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
-                         disk);
     if (r == 0)
-        r = has_boot ? read_copy(runtime_fd, data, folder, true, ret, e)
-                     : read_copy(state_fd, "journal/data.mdb", disk, false, ret, e);
+        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, ret, e)
+                       : read_copy(p.state_fd, "journal/data.mdb", p.disk_folder, false, ret, e);
     return r == 0 ? snapshot_index(ret, e) : r;
 }

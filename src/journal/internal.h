@@ -129,6 +129,9 @@ struct write {
     uint64_t first;    /* META_POSITION at begin */
 };
 
+/* Is it still this process' handle, with its locks? 0, FORKED or BAD_REQUEST. */
+int journal_check_handle(const struct journal *j, struct rbxj_error *e);
+
 int write_begin(struct journal *j, struct write *w, struct rbxj_error *e);
 int write_commit(struct write *w, struct rbxj_error *e);
 void write_abort(struct write *w);

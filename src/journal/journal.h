@@ -72,16 +72,20 @@ int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct r
 /* Drops the header; LEFT while granted records are there (pending ones go along). */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* Takes the box for a teardown (K11) and notes the attempt (K34). The caller has judged the box stale, or is its live
- * supervisor. BUSY: somebody living has it. Dropped with the box, or by journal_unclaim(), which ends the attempt. */
+/* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY: somebody
+ * living has it. Dropped with the box, or by journal_unclaim(). */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+
+/* Notes how many attempts on the box have not come to their end (K34); journal_unclaim() and journal_end() forget it. */
+int journal_note_attempts(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e);
 
 /* One disk commit, if the disk lacks anything. A replay's last act (K20). */
 int journal_flush(struct journal *j, struct rbxj_error *e);
 
-/* Finds the incarnation of a named box: 0, or NO_SUCH_BOX. */
-int journal_find(struct journal *j, const char *name, struct box *ret, struct rbxj_error *e);
+/* Reads one box with its records, as of one moment: 0, or NO_SUCH_BOX. Free with snapshot_box_clear(). */
+struct snapshot_box;
+int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, struct rbxj_error *e);
 
 /* ---- durability (commit.c) ---- */
 
@@ -113,6 +117,7 @@ struct snapshot {
     struct snapshot_path {
         const char *path;
         size_t box;
+        const struct record *record; /* NULL or with REC_DROPPED: see below */
     } *paths;
     size_t paths_len;
 };
@@ -125,10 +130,13 @@ int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error 
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
 
 void snapshot_clear(struct snapshot *s);
+void snapshot_box_clear(struct snapshot_box *box);
+/* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code. */
+int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
-/* Recorded paths of boxes other than own (an index into boxes) that equal path, lie below it or contain it: calls back
- * for each until it returns non-zero, and returns that. */
-int snapshot_overlaps(const struct snapshot *s, size_t own, const char *path,
+/* Recorded paths (but for records that were dropped since, REC_DROPPED) of boxes other than the incarnation own that equal path, lie below it or contain it: calls back for
+ * each until it returns non-zero, and returns that. */
+int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
                       int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data);
 
 /* ---- liveness (alive.c) ---- */

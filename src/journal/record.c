@@ -270,7 +270,7 @@ int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size
                                .incarnation = r->incarnation,
                                .position = position,
                                .time_ns = r->time_ns};
-    stored.flags &= ~(uint32_t)REC_PENDING;
+    stored.flags &= ~(uint32_t)(REC_PENDING | REC_DROPPED);
     return encode(&head, record_fields, ARRAY_LEN(record_fields), &stored, ret, ret_len);
 }
 

@@ -34,10 +34,7 @@ static void close_box(struct building *b)
 {
     struct snapshot *s = b->s;
     if (s->len && !b->header) {
-        struct snapshot_box *box = &s->boxes[s->len - 1];
-        for (size_t i = 0; i < box->len; i++)
-            record_clear(&box->records[i]);
-        free(box->records);
+        snapshot_box_clear(&s->boxes[s->len - 1]);
         s->len--;
         s->damaged++;
     }
@@ -176,19 +173,92 @@ int scan_store(struct store *store, bool boot, struct snapshot *ret)
     return MDB_SUCCESS;
 }
 
+/* One box out of a read transaction: its header by name, then its range of records, then its pending marks. */
+static int scan_box(struct journal *j, MDB_txn *txn, const char *name, struct snapshot *s)
+{
+    struct building b = {.s = s};
+    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
+    MDB_cursor *cursor;
+    uint64_t incarnation, found;
+    uint32_t seq;
+    int rc = mdb_get(txn, j->boot.boxes, &key, &data), r = 0;
+    if (rc == MDB_SUCCESS && data.mv_size != sizeof(incarnation))
+        rc = MDB_CORRUPTED;
+    if (rc != MDB_SUCCESS)
+        return rc;
+    memcpy(&incarnation, data.mv_data, sizeof(incarnation));
+    struct record_key start = record_key(incarnation, 0);
+    key = (MDB_val){sizeof(start), &start};
+    rc = mdb_cursor_open(txn, j->boot.records, &cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    for (rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE); rc == MDB_SUCCESS && r == 0;
+         rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) {
+        if (key.mv_size != sizeof(start))
+            continue;
+        record_key_parse(key.mv_data, &found, &seq);
+        if (found != incarnation)
+            break;
+        r = add_entry(&b, &key, &data);
+    }
+    close_box(&b);
+    mdb_cursor_close(cursor);
+    for (size_t i = 0; s->len && i < s->boxes[0].len; i++) {
+        struct mark_key mark = {MARK_PENDING, record_key(incarnation, s->boxes[0].records[i].seq)};
+        key = (MDB_val){sizeof(mark), &mark};
+        if (mdb_get(txn, j->boot.marks, &key, &data) == MDB_SUCCESS)
+            s->boxes[0].records[i].flags |= REC_PENDING;
+    }
+    if (r < 0)
+        return -r;
+    return rc == MDB_NOTFOUND || rc == MDB_SUCCESS ? MDB_SUCCESS : rc;
+}
+
+int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
+{
+    struct snapshot s = {0};
+    MDB_txn *txn;
+    int r = journal_check_handle(j, e);
+    if (r < 0)
+        return r;
+    int rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn);
+    if (rc == MDB_SUCCESS) {
+        rc = scan_box(j, txn, name, &s);
+        mdb_txn_abort(txn);
+    }
+    if (rc == MDB_NOTFOUND)
+        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: no such box", name);
+    else if (rc != MDB_SUCCESS)
+        r = store_error(e, rc, &j->boot, j->folder);
+    else if (s.damaged || s.len != 1)
+        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: records of box %s are damaged", j->folder, name);
+    else
+        *ret = s.boxes[0];
+    if (r < 0)
+        snapshot_clear(&s);
+    else
+        free(s.boxes);
+    return r;
+}
+
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)
 {
     int rc = scan_store(&j->boot, true, ret);
     return rc == MDB_SUCCESS ? snapshot_index(ret, e) : store_error(e, rc, &j->boot, j->folder);
 }
 
+void snapshot_box_clear(struct snapshot_box *box)
+{
+    for (size_t k = 0; k < box->len; k++)
+        record_clear(&box->records[k]);
+    free(box->records);
+    *box = (struct snapshot_box){0};
+}
+
 void snapshot_clear(struct snapshot *s)
 {
-    for (size_t i = 0; i < s->len; i++) {
-        for (size_t k = 0; k < s->boxes[i].len; k++)
-            record_clear(&s->boxes[i].records[k]);
-        free(s->boxes[i].records);
-    }
+    for (size_t i = 0; i < s->len; i++)
+        snapshot_box_clear(&s->boxes[i]);
     free(s->boxes);
     free(s->paths);
     *s = (struct snapshot){0};
@@ -223,7 +293,7 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e)
     for (size_t i = 0; i < s->len; i++)
         for (size_t k = 0; k < s->boxes[i].len; k++)
             if (s->boxes[i].records[k].path)
-                s->paths[s->paths_len++] = (struct snapshot_path){s->boxes[i].records[k].path, i};
+                s->paths[s->paths_len++] = (struct snapshot_path){s->boxes[i].records[k].path, i, &s->boxes[i].records[k]};
     if (s->paths_len)
         qsort(s->paths, s->paths_len, sizeof(*s->paths), compare_paths);
     return 0;
@@ -243,7 +313,7 @@ static size_t lower_bound(const struct snapshot *s, const char *path)
     return low;
 }
 
-int snapshot_overlaps(const struct snapshot *s, size_t own, const char *path,
+int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
                       int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data)
 {
     char ancestor[RECORD_PATH_MAX];
@@ -260,7 +330,8 @@ int snapshot_overlaps(const struct snapshot *s, size_t own, const char *path,
             /* an ancestor must be equal; for path itself, what lies inside counts too */
             if (at < len ? strcmp(p->path, ancestor) != 0 : !path_is_below(p->path, path))
                 break;
-            int r = p->box != own ? found(data, &s->boxes[p->box], p->path) : 0;
+            bool dropped = p->record && (p->record->flags & REC_DROPPED);
+            int r = !dropped && s->boxes[p->box].box.incarnation != own ? found(data, &s->boxes[p->box], p->path) : 0;
             if (r != 0)
                 return r;
         }

@@ -13,7 +13,7 @@
 
 #define TRIM_MAX 64 /* covered log entries that one transaction takes away */
 
-static int check_handle(const struct journal *j, struct rbxj_error *e)
+int journal_check_handle(const struct journal *j, struct rbxj_error *e)
 {
     struct stat st;
     if (j->self.pid != getpid())
@@ -28,7 +28,7 @@ static int check_handle(const struct journal *j, struct rbxj_error *e)
 int write_begin(struct journal *j, struct write *w, struct rbxj_error *e)
 {
     struct write new = {.j = j};
-    int r = check_handle(j, e);
+    int r = journal_check_handle(j, e);
     if (r == 0)
         r = gate_lock(&j->gates->boot, j->folder, j->options.gate_timeout_ns, e);
     if (r < 0)
@@ -244,7 +244,7 @@ static int move_to_disk(struct write *w, struct box *box)
 /* Before an intent is accepted: the journals are where they were opened (K21), and have room (K26). */
 static int check_for_intent(struct journal *j, struct rbxj_error *e)
 {
-    int r = check_handle(j, e);
+    int r = journal_check_handle(j, e);
     if (r == 0)
         r = store_is_in_place(&j->boot, e);
     if (r == 0)
@@ -610,22 +610,24 @@ int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
     struct write w;
     struct box box;
     struct procid claimer;
-    uint32_t attempts = 0;
     int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
     if (r < 0)
         return r;
     r = get_box(w.txn, j, incarnation, &box, e);
     if (r == 0 && claimed_by_other(&w, incarnation, &claimer))
         r = error_set(e, RBXJ_E_BUSY, EBUSY, "box %s is being torn down by pid %d", box.name, claimer.pid);
-    if (r == 0) {
-        rc = mark_get(&w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts));
-        attempts++;
-        if (rc == MDB_SUCCESS || rc == MDB_NOTFOUND)
-            rc = mark_put(&w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts));
-        if (rc == MDB_SUCCESS)
-            rc = mark_put(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self));
-    }
+    if (r == 0)
+        rc = mark_put(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self));
     return write_end(&w, r, rc, e);
+}
+
+int journal_note_attempts(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e)
+{
+    struct write w;
+    int r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    return write_end(&w, 0, mark_put(&w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts)), e);
 }
 
 int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
@@ -638,21 +640,4 @@ int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *
     if (rc == MDB_SUCCESS)
         rc = mark_delete(&w, MARK_ATTEMPTS, incarnation, 0);
     return write_end(&w, 0, rc, e);
-}
-
-int journal_find(struct journal *j, const char *name, struct box *ret, struct rbxj_error *e)
-{
-    MDB_txn *txn;
-    struct box box;
-    int r = check_handle(j, e);
-    if (r < 0)
-        return r;
-    int rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn);
-    if (rc != MDB_SUCCESS)
-        return store_error(e, rc, &j->boot, j->folder);
-    r = lookup_name(txn, j, name, &box, e);
-    mdb_txn_abort(txn);
-    if (r == 0)
-        *ret = box;
-    return r;
 }

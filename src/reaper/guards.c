@@ -222,9 +222,12 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
 {
     if (pid <= 1)
         return spare(f, pid, "init");
-    for (pid_t up = getpid(); up > 0; up = parent_of(up))
-        if (up == pid)
-            return spare(f, pid, up == getpid() ? "this process" : "a parent of this process");
+    if (!u->ancestors_len) /* once per box: who is above us changes only when one of them dies */
+        for (pid_t up = getpid(); up > 1 && u->ancestors_len < ARRAY_LEN(u->ancestors); up = parent_of(up))
+            u->ancestors[u->ancestors_len++] = up;
+    for (size_t i = 0; i < u->ancestors_len; i++)
+        if (u->ancestors[i] == pid)
+            return spare(f, pid, i == 0 ? "this process" : "a parent of this process");
     for (size_t i = 0; u->snapshot && i < u->snapshot->len; i++) {
         const struct box *box = &u->snapshot->boxes[i].box;
         if (box->supervisor.pid != pid || (u->box && box->incarnation == u->box->incarnation))

@@ -6,6 +6,7 @@
 
 #include <limits.h>
 #include <string.h>
+#include <unistd.h>
 
 /* The nearest earlier item at or above path: the longest, and of those the youngest. */
 static const struct record *lower_of(const char *path, const struct record *earlier, size_t n)
@@ -62,6 +63,7 @@ int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const s
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: flags %#x are not known", kind->name, resource->flags);
     r->kind = resource->kind;
     r->time_ns = now_realtime_ns();
+    r->owner = geteuid();
     random_bytes(r->nonce, sizeof(r->nonce));
     if (resource->flags & RBXJ_RMDIR_ONLY)
         r->flags |= REC_RMDIR_ONLY;

@@ -72,7 +72,7 @@ int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, stru
         .outcome = outcome_names[e->outcome],
         .evidence = e->evidence,
         .time_ns = e->time_ns,
-        .error = e->error.code ? &e->error : NULL,
+        .error = e->error.code || e->error.detail[0] ? &e->error : NULL,
     };
     return 0;
 }

@@ -136,7 +136,8 @@ static void probe_paths(struct teardown *t, bool *hangs)
         return;
     for (size_t i = 0; i < t->sb->len && n < PATH_PROBE_MAX; i++) {
         const char *path = t->items[i].record->path;
-        if (!path || t->items[i].silent)
+        /* kernfs never hangs, and is never found in the cache (6.18) */
+        if (!path || t->items[i].silent || t->items[i].dropped || t->items[i].record->kind == RBXJ_CGROUP)
             continue;
         (void)snprintf(dirs[i], sizeof(dirs[i]), "%s", path);
         char *slash = strrchr(dirs[i], '/');
@@ -367,7 +368,9 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
         (void)journal_update(t->reaper->journal, item->record, false, NULL);
     item->done = f;
     if (done && r >= 0) {
-        item->outcome = r == 1 ? OUTCOME_UNDONE : OUTCOME_ALREADY_GONE;
+        /* what the quiesce killed is undone, too */
+        item->outcome = r == 1 || (kind->quiesce && item->look.found == FOUND_PRESENT) ? OUTCOME_UNDONE
+                                                                                       : OUTCOME_ALREADY_GONE;
         drop(t, item);
     } else if (f.found == FOUND_FOREIGN && !f.refused) { /* ours is gone, another one is there (K2) */
         item->outcome = OUTCOME_ALREADY_GONE;
@@ -498,6 +501,7 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
     const struct finding *f = item->done.error.code             ? &item->done
                               : item->outcome == OUTCOME_UNDONE ? &nothing
                                                                 : &item->look;
+    const char *detail = item->done.error.detail[0] ? item->done.error.detail : item->look.error.detail;
     *ret = (struct result_entry){
         .seq = item->record->seq,
         .kind = item->record->kind,
@@ -509,6 +513,8 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .time_ns = item->record->time_ns,
         .error = f->error,
     };
+    if (!ret->error.code && detail[0]) /* a note on what was undone: OOM kills */
+        (void)snprintf(ret->error.detail, sizeof(ret->error.detail), "%s", detail);
     if (item->done.error.code && (item->done.found == FOUND_BUSY || item->done.found == FOUND_FOREIGN))
         ret->found = item->done.found;
     if (item->outcome == OUTCOME_SKIPPED && !ret->error.code && t->error.code)

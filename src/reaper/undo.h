@@ -70,6 +70,8 @@ struct undo {
     bool lazy_umount;                /* the policy allows a lazy detach as the last resort (K15) */
     bool same_boot;                  /* the box began in this boot */
     int busy_retries;
+    pid_t ancestors[64];             /* this process and those above it, which guard_kill() spares; filled by it */
+    size_t ancestors_len;
     void *data;                      /* the caller's */
 };
 

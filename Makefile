@@ -1,0 +1,264 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# make            the program and the libraries, all below $(BUILD)
+# make check      everything that is tested, on a fresh machine too; T=config runs tests/test_config.c alone
+# make demo       shows what it does
+# make install    DESTDIR, PREFIX
+# Also: deps asan fuzz bench lint format uninstall clean; V=1 shows the commands
+
+BUILD ?= build
+PREFIX ?= /usr/local
+BINDIR ?= $(PREFIX)/bin
+LIBDIR ?= $(PREFIX)/lib
+INCLUDEDIR ?= $(PREFIX)/include
+STATEDIR ?= /var/lib/rbxj
+
+VERSION := 0.1.0
+SONAME := librbxj.so.0
+SHARED := librbxj.so.$(VERSION)
+
+CC ?= cc
+AR ?= ar
+INSTALL ?= install
+JOBS ?= $(shell nproc)
+TEST_TIMEOUT ?= 120
+FUZZ_SECONDS ?= 20
+
+# ---- what is there ----
+
+LIB_SOURCES := $(wildcard src/base/*.c src/journal/*.c src/reaper/*.c)
+CLI_SOURCES := $(wildcard src/cli/*.c)
+TEST_SOURCES := $(wildcard tests/test_$(or $(T),*).c)
+TEST_SCRIPTS := $(if $(T),,$(sort $(wildcard tests/*.sh)))
+FUZZ_SOURCES := $(wildcard fuzz/fuzz_*.c)
+BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
+HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h)
+C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c fuzz/*.c bench/*.c)
+
+LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
+CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/%.o)
+TESTS := $(TEST_SOURCES:%.c=$(BUILD)/%)
+FUZZERS := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
+PROGRAM := $(if $(CLI_SOURCES),$(BUILD)/rbxj)
+
+# ---- what it needs ----
+
+LIB_PACKAGES := lmdb libcjson mount libcgroup libsystemd inih libxxhash
+CLI_PACKAGES := $(LIB_PACKAGES) smartcols
+
+DEPS = gcc libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
+       libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux \
+       $(shell command -v python3 >/dev/null || echo python3)
+LINT_DEPS = clang-format clang-tidy cppcheck
+FUZZ_DEPS = clang
+
+# pkg-config is asked when a recipe first needs it, which is after deps, and once.
+once = $(eval $(1) := $$(shell $(2)))$($(1))
+LIB_CFLAGS = $(call once,LIB_CFLAGS,pkg-config --cflags $(CLI_PACKAGES) cmocka)
+LIB_LIBS = $(call once,LIB_LIBS,pkg-config --libs $(LIB_PACKAGES))
+CLI_LIBS = $(call once,CLI_LIBS,pkg-config --libs $(CLI_PACKAGES)) -lm
+TEST_LIBS = $(call once,TEST_LIBS,pkg-config --libs cmocka)
+
+# ---- flags ----
+
+WARNINGS := -Wall -Wextra -Wundef -Wformat=2 -Wno-format-truncation -Wnested-externs
+WARNINGS += $(addprefix -Werror=, implicit-function-declaration implicit-int incompatible-pointer-types \
+    int-conversion return-type format format-security shadow vla strict-prototypes missing-prototypes \
+    old-style-definition pointer-arith discarded-qualifiers uninitialized array-bounds overflow parentheses \
+    sequence-point switch init-self main missing-braces nonnull return-local-addr unused-result)
+
+DEFINES := -D_GNU_SOURCE -D_FILE_OFFSET_BITS=64 -Iinclude -Isrc
+OPTIMISE := -O2 -g
+
+# SANITIZE=address,undefined (make asan sets it); FORTIFY and the sanitizers don't go together.
+ifdef SANITIZE
+HARDENING := -fsanitize=$(SANITIZE) -fno-sanitize-recover=all -fno-omit-frame-pointer
+LINK_HARDENING := -fsanitize=$(SANITIZE)
+else
+HARDENING := -D_FORTIFY_SOURCE=2 -fstack-protector-strong -fstack-clash-protection
+SHARED_CHECK := -Wl,-z,defs
+endif
+
+COMPILE = $(CC) -std=gnu11 $(DEFINES) $(LIB_CFLAGS) $(OPTIMISE) -fPIC -pthread $(HARDENING) $(WARNINGS) \
+          $(CPPFLAGS) $(CFLAGS) $(EXTRA_CFLAGS)
+LINK = $(CC) -pthread $(LINK_HARDENING) -Wl,-z,relro,-z,now -Wl,--as-needed $(LDFLAGS)
+
+# "  CC file" in place of the command, unless V=1.
+say = @$(if $(V),:,printf '  %-4s %s\n' $(1) $@)
+quiet := $(if $(V),,@)
+
+# ---- the program and the libraries ----
+
+.PHONY: all
+all: $(PROGRAM) $(BUILD)/librbxj.a $(BUILD)/$(SHARED) $(BUILD)/rbxj.pc
+
+$(BUILD)/%.o: %.c Makefile
+	@mkdir -p $(@D)
+	$(call say,CC)
+	$(quiet)$(COMPILE) -MMD -MP -c -o $@ $<
+
+$(BUILD)/librbxj.a: $(LIB_OBJECTS)
+	@mkdir -p $(@D)
+	$(call say,AR)
+	@rm -f $@
+	$(quiet)$(AR) rcs $@ $(LIB_OBJECTS)
+
+$(BUILD)/$(SHARED): $(LIB_OBJECTS) src/librbxj.map
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(quiet)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/librbxj.map $(SHARED_CHECK) \
+	    -o $@ $(LIB_OBJECTS) $(LIB_LIBS)
+	@ln -sf $(SHARED) $(BUILD)/$(SONAME)
+	@ln -sf $(SONAME) $(BUILD)/librbxj.so
+
+$(BUILD)/rbxj: $(CLI_OBJECTS) $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(LINK) -pie -o $@ $(CLI_OBJECTS) $(BUILD)/librbxj.a $(CLI_LIBS)
+
+# Of another PREFIX each time: always made anew.
+.PHONY: FORCE
+$(BUILD)/rbxj.pc: src/rbxj.pc.in FORCE
+	@mkdir -p $(@D)
+	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
+	    -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(LIB_PACKAGES)|' $< >$@
+
+# ---- tests ----
+
+.PHONY: tests
+tests: $(TESTS)
+
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/harness.o $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(LINK) -pie -o $@ $< $(BUILD)/tests/harness.o $(BUILD)/librbxj.a $(CLI_LIBS) $(TEST_LIBS)
+
+PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
+ASAN = BUILD=$(BUILD)/asan SANITIZE=address,undefined
+RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
+
+.PHONY: check
+check:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(PARALLEL) all tests
+	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests
+	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS)
+
+.PHONY: asan
+asan:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests
+	@$(RUN_TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%)
+
+.PHONY: fuzzers
+fuzzers: $(FUZZERS)
+
+$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(CC) -pthread -fsanitize=fuzzer,address,undefined -o $@ $< $(BUILD)/librbxj.a $(CLI_LIBS)
+
+.PHONY: fuzz
+fuzz:
+	@$(MAKE) --no-print-directory deps
+	$(call install_missing,$(FUZZ_DEPS))
+	@$(MAKE) --no-print-directory $(PARALLEL) CC=clang BUILD=$(BUILD)/clang \
+	    SANITIZE=fuzzer-no-link,address,undefined EXTRA_CFLAGS=-Wno-unknown-warning-option fuzzers
+	@for fuzzer in $(FUZZ_SOURCES:fuzz/fuzz_%.c=%); do \
+	    corpus=$(BUILD)/corpus/$$fuzzer; mkdir -p "$$corpus"; \
+	    [ ! -d fuzz/corpus/$$fuzzer ] || seeds=fuzz/corpus/$$fuzzer; \
+	    echo "== $$fuzzer"; \
+	    $(BUILD)/clang/fuzz/fuzz_$$fuzzer -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/ \
+	        "$$corpus" $${seeds:-} || exit 1; \
+	    seeds=; \
+	done
+
+.PHONY: demo
+demo:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(PARALLEL) all
+	@RBXJ=$(abspath $(BUILD))/rbxj demo/demo.sh
+
+.PHONY: bench
+bench:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(PARALLEL) all
+	@for script in $(BENCH_SCRIPTS); do \
+	    echo "== $$script"; RBXJ=$(abspath $(BUILD))/rbxj RBXJ_BUILD=$(BUILD) "$$script" || exit 1; \
+	done
+
+# ---- style ----
+
+# cppcheck and the analyzer do not know the cleanup attribute: leaks are LeakSanitizer's.
+CPPCHECK = cppcheck --quiet --std=c11 --error-exitcode=1 --inline-suppr --enable=warning,performance,portability \
+           --suppress=missingIncludeSystem --suppress=memleak --suppress=resourceLeak --suppress=uninitdata
+TIDY = clang-tidy --quiet --warnings-as-errors='*'
+
+.PHONY: lint
+lint:
+	@$(MAKE) --no-print-directory deps
+	$(call install_missing,$(LINT_DEPS))
+	@tests/check-includes.sh
+	clang-format --dry-run -Werror $(C_FILES) $(HEADERS)
+	@printf '%s\n' $(C_FILES) | xargs -P $(JOBS) -n 8 $(CPPCHECK) -D_GNU_SOURCE -Iinclude -Isrc
+	@printf '%s\n' $(filter-out src/base/error.c,$(C_FILES)) | xargs -P $(JOBS) -I{} \
+	    $(TIDY) {} -- -std=gnu11 $(DEFINES) $(LIB_CFLAGS) -include tests/analyzer.h
+	@$(TIDY) src/base/error.c -- -std=gnu11 $(DEFINES)
+
+.PHONY: format
+format:
+	clang-format -i $(C_FILES) $(HEADERS)
+
+# ---- packages ----
+
+# Asks for root only when something is missing.
+define install_missing
+@missing=; \
+command -v dpkg-query >/dev/null || { echo "deps: no dpkg-query here; install by hand: $(1)"; exit 0; }; \
+for package in $(1); do \
+    case "$$(dpkg-query -W -f='$${Status}' "$$package" 2>/dev/null)" in \
+    *" installed") ;; \
+    *) missing="$$missing $$package" ;; \
+    esac; \
+done; \
+[ -n "$$missing" ] || exit 0; \
+as_root=; \
+if [ "$$(id -u)" != 0 ]; then \
+    command -v sudo >/dev/null || { echo "deps: missing:$$missing; install them as root" >&2; exit 1; }; \
+    as_root=sudo; \
+fi; \
+echo "deps: installing:$$missing"; \
+apt="$$as_root env DEBIAN_FRONTEND=noninteractive apt-get -qq -o DPkg::Lock::Timeout=120"; \
+$$apt update && $$apt install -y --no-install-recommends $$missing >/dev/null || \
+    { echo "deps: apt-get could not install:$$missing" >&2; exit 1; }
+endef
+
+.PHONY: deps
+deps:
+	$(call install_missing,$(DEPS))
+
+# ---- install ----
+
+.PHONY: install
+install: all
+	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
+	$(if $(PROGRAM),$(INSTALL) -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/rbxj)
+	$(INSTALL) -m 0644 $(BUILD)/librbxj.a $(DESTDIR)$(LIBDIR)/librbxj.a
+	$(INSTALL) -m 0644 $(BUILD)/$(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED)
+	ln -sf $(SHARED) $(DESTDIR)$(LIBDIR)/$(SONAME)
+	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/librbxj.so
+	$(INSTALL) -m 0644 include/rbxj.h $(DESTDIR)$(INCLUDEDIR)/rbxj.h
+	$(INSTALL) -m 0644 $(BUILD)/rbxj.pc $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
+	@# K33: the state directory is made here, never by the program; a package has tmpfiles.d for it.
+	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
+	    $(INSTALL) -d -m 0700 -o root -g root $(STATEDIR) && ldconfig; \
+	fi
+
+# The state directory stays: it may hold the journal of a crash.
+.PHONY: uninstall
+uninstall:
+	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
+	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
+
+.PHONY: clean
+clean:
+	rm -rf $(BUILD)
+
+-include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BUILD)/tests/harness.d

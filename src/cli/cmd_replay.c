@@ -1,0 +1,127 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj replay: the reaper.
+ */
+#include "cli/cli.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <math.h>
+#include <string.h>
+
+enum { OPT_DRY_RUN = 256, OPT_PLAN, OPT_BOX, OPT_BOOT, OPT_LAZY, OPT_TIMEOUT, OPT_ASSUME_DEAD, OPT_REASON };
+
+const struct cli_option replay_options[] = {
+    {"dry-run", OPT_DRY_RUN, NULL, "show what would be done and the plan's id; change nothing"},
+    {"plan", OPT_PLAN, "ID", "do exactly the plan that a dry run showed, or nothing"},
+    {"box", OPT_BOX, "ID", "this box only; may be given several times"},
+    {"boot", OPT_BOOT, NULL, "at boot: stop at boot_deadline and leave the rest"},
+    {"lazy-umount", OPT_LAZY, "WHEN", "detach a busy mount lazily: never, or last-resort"},
+    {"timeout", OPT_TIMEOUT, "SECONDS", "the most to spend on one box"},
+    {"assume-dead", OPT_ASSUME_DEAD, NULL, "take --box's supervisor for dead where that can't be known"},
+    {"reason", OPT_REASON, "TEXT", "why, for the incident record; with --assume-dead"},
+    {0},
+};
+
+static int parse_timeout(const char *text, double *ret)
+{
+    char *end = NULL;
+    double value = strtod(text, &end);
+    if (end == text || *end || !isfinite(value) || value <= 0)
+        return -EINVAL;
+    *ret = value;
+    return 0;
+}
+
+/* Stores one option; 0, or the status of a usage error. */
+static int take_option(struct cli *cli, struct rbxj_replay *how, const char **boxes, int id,
+                       const char *value)
+{
+    switch (id) {
+    case OPT_DRY_RUN:
+        how->dry_run = 1;
+        break;
+    case OPT_PLAN:
+        how->plan = value;
+        break;
+    case OPT_BOX:
+        boxes[how->boxes_len++] = value;
+        break;
+    case OPT_BOOT:
+        how->boot = 1;
+        break;
+    case OPT_LAZY:
+        how->lazy_umount = strcmp(value, "never") == 0 ? 1 : strcmp(value, "last-resort") == 0 ? 2 : 0;
+        if (!how->lazy_umount)
+            return cli_usage(cli, "--lazy-umount takes 'never' or 'last-resort', not '%s'", value);
+        break;
+    case OPT_TIMEOUT:
+        if (parse_timeout(value, &how->timeout) < 0)
+            return cli_usage(cli, "--timeout takes seconds above 0, not '%s'", value);
+        break;
+    case OPT_ASSUME_DEAD:
+        how->assume_dead = 1;
+        break;
+    case OPT_REASON:
+        how->reason = value;
+        break;
+    }
+    return 0;
+}
+
+/* 0, or the status of a usage error. */
+static int check_options(struct cli *cli, const struct rbxj_replay *how)
+{
+    if (how->assume_dead && (!how->boxes_len || !how->reason || !*how->reason))
+        return cli_usage(cli, "--assume-dead goes with --box ID and --reason TEXT: name the box and say why");
+    if (how->reason && !how->assume_dead)
+        return cli_usage(cli, "--reason goes with --assume-dead only");
+    if (how->plan && how->dry_run)
+        return cli_usage(cli, "--plan and --dry-run exclude each other: a dry run shows the present plan");
+    return 0;
+}
+
+static void show_progress(void *data, size_t done, size_t total)
+{
+    print_progress(data, done, total);
+}
+
+int cmd_replay(struct cli *cli, int argc, char **argv)
+{
+    _cleanup_free_ const char **boxes = calloc((size_t)argc + 1, sizeof(*boxes));
+    if (!boxes) {
+        print_problem("replay: out of memory");
+        return STATUS_SYSTEM;
+    }
+    struct print_progress progress = {0};
+    struct rbxj_replay how = {.boxes = boxes};
+    if (!cli->style.quiet) {
+        how.progress = show_progress;
+        how.progress_data = &progress;
+    }
+
+    const char *value;
+    int id, status;
+    while ((id = cli_next(cli, argc, argv, &value)) > 0)
+        if ((status = take_option(cli, &how, boxes, id, value)) != 0)
+            return status;
+    if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
+        return cli->status;
+    if ((status = check_options(cli, &how)) != 0)
+        return status;
+    if (!how.boxes_len)
+        how.boxes = NULL;
+
+    struct rbxj_result *result = NULL;
+    struct rbxj_error error = {0};
+    int rc = rbxj_replay(&cli->options, &how, &result, &error);
+    print_progress_end(&progress);
+    if (rc < 0) {
+        print_failure(&cli->style, "replay", rc, &error);
+        return status_of(rc);
+    }
+    print_replay(&cli->style, result);
+    rbxj_result_free(result);
+    return rc > 0 ? STATUS_LEFT : STATUS_DONE;
+}

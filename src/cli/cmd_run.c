@@ -1,0 +1,307 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj run: the reference supervisor. Killed at any instruction it leaves only what is journaled:
+ *
+ *   block signals, open, begin (the plan is journaled here), acquire each in the order written;
+ *   start the payload, which waits; journal it (K6); move it into the cgroups; let it go;
+ *   forward signals until it ends; undo, by the code that a replay runs; end.
+ *
+ * Signals stay blocked all the time, so that only SIGKILL can come between two of these steps.
+ */
+#include "cli/cli.h"
+#include "cli/payload.h"
+#include "cli/run_plan.h"
+
+#include "base/cleanup.h"
+#include "base/config.h"
+#include "base/error.h"
+#include "base/fd.h"
+
+#include <string.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+enum { RUN_LEFT = 1, RUN_FAILED = 125 };
+
+enum { OPT_BOX = 256, OPT_LOCK, OPT_CGROUP, OPT_MOUNT, OPT_TMPDIR };
+
+const struct cli_option run_options[] = {
+    {"box", OPT_BOX, "ID", "the box's name: A-Z a-z 0-9 . _ -; a fresh one if left out"},
+    {"lock", OPT_LOCK, "PATH", "create and hold a lock file"},
+    {"cgroup", OPT_CGROUP, "PATH", "make a cgroup and run CMD in it"},
+    {"mount", OPT_MOUNT, "FSTYPE,SOURCE,TARGET[,OPTIONS]", "mount"},
+    {"tmpdir", OPT_TMPDIR, "PATH", "make a directory; its content goes with it"},
+    {0},
+};
+
+struct run {
+    struct cli *cli;
+    const char *box;
+    char fresh_name[32];
+    struct run_plan plan;
+    struct rbxj *handle;
+    struct rbxj_resource *begun; /* what begin journals at once */
+    size_t begun_len;
+    size_t begun_items; /* the items that these come from; the others follow when these are acquired */
+    int *locks;         /* held to the end */
+    size_t locks_len;
+};
+
+static enum rbxj_kind kind_of_option(int id)
+{
+    return id == OPT_LOCK     ? RBXJ_LOCK
+           : id == OPT_CGROUP ? RBXJ_CGROUP
+           : id == OPT_MOUNT  ? RBXJ_MOUNT
+                              : RBXJ_TMPDIR;
+}
+
+static const char *name_of_option(int id)
+{
+    return run_options[id - OPT_BOX].name;
+}
+
+/* 0, or -1 when everything is said and cli->status is set. */
+static int parse_options(struct run *run, int argc, char **argv)
+{
+    struct cli *cli = run->cli;
+    const char *value, *why = NULL;
+    int id;
+    while ((id = cli_next(cli, argc, argv, &value)) > 0) {
+        if (id == OPT_BOX) {
+            run->box = value;
+            continue;
+        }
+        int rc = run_plan_add(&run->plan, kind_of_option(id), value, &why);
+        if (rc < 0) {
+            cli->status = why ? cli_usage(cli, "--%s %s, not '%s'", name_of_option(id), why, value)
+                              : cli_usage(cli, "--%s %s: %s", name_of_option(id), value, strerror(-rc));
+            return -1;
+        }
+    }
+    if (id == CLI_LEAVE)
+        return -1;
+    if (optind >= argc) {
+        cli->status = cli_usage(cli, "CMD is missing: rbxj run --box ID [OPTION...] -- CMD [ARG...]");
+        return -1;
+    }
+    if (cli->style.json) {
+        cli->status = cli_usage(cli, "--json is not for run: standard output belongs to CMD");
+        return -1;
+    }
+    return 0;
+}
+
+/* ---- preparing ---- */
+
+/* A user's state directory is made here (K33); root's comes with the installation. */
+static int make_state_dir(const struct rbxj_options *options, struct rbxj_error *e)
+{
+    if (geteuid() == 0)
+        return 0;
+    struct config config = {0};
+    int rc = config_load(options, &config, e);
+    if (rc < 0)
+        return rc;
+    _cleanup_free_ char *path = path_absolute(config.state_dir);
+    config_clear(&config);
+    if (!path)
+        return error_sys(e, errno, "state directory");
+    for (char *slash = path; slash;) {
+        slash = strchr(slash + 1, '/');
+        if (slash)
+            *slash = '\0';
+        if (mkdir(path, 0700) < 0 && errno != EEXIST)
+            return error_sys(e, errno, "making the state directory: %s", path);
+        if (slash)
+            *slash = '/';
+    }
+    return 0;
+}
+
+/* Everything up to the first item about which the system must be asked once those before it are there. */
+static int build_plan(struct run *run, struct rbxj_error *e)
+{
+    const struct run_plan *plan = &run->plan;
+    run->begun = calloc(plan->len * RUN_RESOURCES_MAX + 1, sizeof(*run->begun));
+    run->locks = calloc(plan->len + 1, sizeof(*run->locks));
+    if (!run->begun || !run->locks)
+        return error_sys(e, ENOMEM, "the plan");
+    for (; run->begun_items < plan->len; run->begun_items++) {
+        int n = run_plan_resources(plan, run->begun_items, false, run->begun + run->begun_len);
+        if (n == -EAGAIN)
+            return 0;
+        if (n < 0)
+            return error_sys(e, -n, "mount target: %s", plan->items[run->begun_items].path);
+        run->begun_len += (size_t)n;
+    }
+    return 0;
+}
+
+static int begin(struct run *run, struct rbxj_error *e)
+{
+    int rc = make_state_dir(&run->cli->options, e);
+    if (rc == 0)
+        rc = build_plan(run, e);
+    if (rc == 0)
+        rc = rbxj_open(&run->cli->options, &run->handle, e);
+    if (rc < 0)
+        return rc;
+    if (!run->box) {
+        uint64_t number;
+        random_bytes(&number, sizeof(number));
+        snprintf(run->fresh_name, sizeof(run->fresh_name), "run-%016llx", (unsigned long long)number);
+        run->box = run->fresh_name;
+    }
+    struct rbxj_box box = {.name = run->box, .plan = run->begun, .plan_len = run->begun_len};
+    return rbxj_begin(run->handle, &box, NULL, e);
+}
+
+/* ---- acquiring ---- */
+
+static int acquire(struct run *run, const struct rbxj_resource *resource, uint32_t seq, struct rbxj_error *e)
+{
+    int fd = -1;
+    int rc = rbxj_acquire(run->handle, run->box, seq, resource->options, &fd, e);
+    if (rc == 0 && fd >= 0)
+        run->locks[run->locks_len++] = fd;
+    return rc;
+}
+
+static int acquire_all(struct run *run, struct rbxj_error *e)
+{
+    int rc = 0;
+    for (size_t i = 0; i < run->begun_len && rc == 0; i++)
+        rc = acquire(run, &run->begun[i], (uint32_t)i + 1, e);
+    for (size_t i = run->begun_items; i < run->plan.len && rc == 0; i++) {
+        struct rbxj_resource resources[RUN_RESOURCES_MAX];
+        int n = run_plan_resources(&run->plan, i, true, resources);
+        if (n < 0)
+            return error_sys(e, -n, "mount target: %s", run->plan.items[i].path);
+        for (int k = 0; k < n && rc == 0; k++) {
+            uint32_t seq = 0;
+            rc = rbxj_intend(run->handle, run->box, &resources[k], &seq, e);
+            if (rc == 0)
+                rc = acquire(run, &resources[k], seq, e);
+        }
+    }
+    return rc;
+}
+
+static int enter_cgroups(const struct run *run, pid_t pid, struct rbxj_error *e)
+{
+    char number[16];
+    snprintf(number, sizeof(number), "%d", (int)pid);
+    for (size_t i = 0; i < run->plan.len; i++) {
+        const struct run_item *item = &run->plan.items[i];
+        if (item->kind != RBXJ_CGROUP)
+            continue;
+        _cleanup_free_ char *procs = NULL;
+        if (asprintf(&procs, "%s/cgroup.procs", item->path) < 0)
+            return error_sys(e, ENOMEM, "cgroup: %s", item->path);
+        int rc = fd_write_file(AT_FDCWD, procs, number);
+        if (rc < 0) {
+            int code = error_sys(e, -rc, "moving CMD into the cgroup: %s", item->path);
+            if (rc == -ENOSPC)
+                error_detail(e,
+                             "a v1 cpuset group takes nobody before its cpuset.cpus and cpuset.mems are set");
+            return code;
+        }
+    }
+    return 0;
+}
+
+/* Starts CMD, journaled and in its cgroups, and lets it go. */
+static int start(struct run *run, struct payload *payload, char **argv, struct rbxj_error *e)
+{
+    int rc = payload_start(payload, argv);
+    if (rc < 0)
+        return error_sys(e, -rc, "starting a process for CMD");
+    struct rbxj_resource process = {.kind = RBXJ_PROCESS, .pid = payload->pid};
+    uint32_t seq;
+    rc = rbxj_intend(run->handle, run->box, &process, &seq, e);
+    if (rc == 0)
+        rc = enter_cgroups(run, payload->pid, e);
+    if (rc < 0)
+        payload_abandon(payload);
+    return rc;
+}
+
+/* CMD's exit status, by the convention of env(1). */
+static int let_go(struct payload *payload, char **argv)
+{
+    int exec_errno = payload_let_go(payload);
+    int status = payload_wait(payload);
+    if (exec_errno) {
+        print_problem("run: %s: %s; %s", argv[0], strerror(exec_errno),
+                      exec_errno == ENOENT ? "give its path, or look at PATH"
+                                           : "it must be a program that may be run");
+        return exec_errno == ENOENT ? 127 : 126;
+    }
+    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+}
+
+/* ---- undoing ---- */
+
+/* Returns whether something is left. */
+static bool undo(struct run *run)
+{
+    struct rbxj_result *result = NULL;
+    struct rbxj_error error = {0};
+    int rc = rbxj_undo(run->handle, run->box, &result, &error);
+    if (result)
+        print_problems_of(result);
+    rbxj_result_free(result);
+    if (rc == 0)
+        rc = rbxj_end(run->handle, run->box, &error);
+    if (rc < 0)
+        print_failure(&run->cli->style, "run", rc, &error);
+    return rc < 0;
+}
+
+static void run_clear(struct run *run)
+{
+    rbxj_close(run->handle);
+    for (size_t i = 0; i < run->locks_len; i++)
+        (void)close(run->locks[i]);
+    free(run->locks);
+    free(run->begun);
+    run_plan_clear(&run->plan);
+}
+
+static int supervise(struct run *run, char **argv)
+{
+    struct rbxj_error error = {0};
+    struct payload payload;
+    int status = RUN_FAILED;
+    int rc = payload_block_signals();
+    if (rc < 0)
+        rc = error_sys(&error, -rc, "blocking signals");
+    if (rc == 0)
+        rc = begin(run, &error);
+    if (rc < 0) {
+        print_failure(&run->cli->style, "run", rc, &error);
+        return RUN_FAILED;
+    }
+
+    rc = acquire_all(run, &error);
+    if (rc == 0)
+        rc = start(run, &payload, argv, &error);
+    if (rc == 0)
+        status = let_go(&payload, argv);
+    else
+        print_failure(&run->cli->style, "run", rc, &error);
+    bool left = undo(run);
+    return left && status == 0 ? RUN_LEFT : status;
+}
+
+int cmd_run(struct cli *cli, int argc, char **argv)
+{
+    struct run run = {.cli = cli};
+    int status;
+    if (parse_options(&run, argc, argv) < 0)
+        status = cli->status == STATUS_DONE ? STATUS_DONE : RUN_FAILED;
+    else
+        status = supervise(&run, argv + optind);
+    run_clear(&run);
+    return status;
+}

@@ -1,0 +1,163 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj: the table of commands, and the way from a command line to one of its rows.
+ */
+#include "cli/cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <getopt.h>
+#include <locale.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+const struct command commands[] = {
+    {
+        .name = "run",
+        .synopsis = "[OPTION...] [--] CMD [ARG...]",
+        .summary = "acquire, run CMD, undo",
+        .details =
+            "Acquires in the order written, runs CMD inside the cgroups, and undoes everything in reverse.\n"
+            "--lock, --cgroup, --mount and --tmpdir may be given several times. Relative paths are made\n"
+            "absolute. A mount target that is missing is made, and removed again; a cgroup or tmpdir must\n"
+            "not exist.\n",
+        .exit_status = "Exit status: that of CMD, 128+N if signal N ended it; 125 rbxj failed before CMD, "
+                       "126 CMD is not\n"
+                       "executable, 127 it was not found; 1 if CMD gave 0 but something is left.",
+        .options = run_options,
+        .operands_end_options = true,
+        .run = cmd_run,
+    },
+    {
+        .name = "list",
+        .synopsis = "[OPTION...]",
+        .summary = "boxes, their records, and what is found of them",
+        .details = "Changes nothing.",
+        .options = list_options,
+        .run = cmd_list,
+    },
+    {
+        .name = "replay",
+        .synopsis = "[OPTION...]",
+        .summary = "undo what dead boxes left behind",
+        .details =
+            "Undoes exactly what the journal names for boxes whose supervisor is dead, newest first, and\n"
+            "nothing else. A box whose supervisor lives is never touched.",
+        .options = replay_options,
+        .run = cmd_replay,
+    },
+    {
+        .name = "forget",
+        .synopsis = "--box ID --seq N --reason TEXT [OPTION...]",
+        .summary = "drop one record that nobody can undo",
+        .details = "Touches nothing but the journal. Refused while the box's supervisor lives.",
+        .options = forget_options,
+        .run = cmd_forget,
+    },
+    {0},
+};
+
+/* What stands before the command's name is read like a command's own options. */
+static const struct command program = {
+    .synopsis = "[OPTION...] COMMAND [...]",
+    .summary = "a write-ahead cleanup journal for sandbox supervisors",
+    .operands_end_options = true,
+};
+
+enum status status_of(int code)
+{
+    switch (-code) {
+    case RBXJ_E_BAD_REQUEST:
+    case EINVAL:
+        return STATUS_USAGE;
+    case RBXJ_E_NO_SUCH_BOX:
+    case RBXJ_E_BOX_LIVE:
+    case RBXJ_E_BOX_STALE:
+    case RBXJ_E_PROTECTED_PATH:
+    case RBXJ_E_EXISTS:
+    case RBXJ_E_QUARANTINED:
+    case RBXJ_E_FOREIGN:
+    case RBXJ_E_LEFT:
+        return STATUS_LEFT;
+    case RBXJ_E_JOURNAL_DAMAGED:
+        return STATUS_DAMAGED;
+    case RBXJ_E_PERMISSION:
+    case EPERM:
+    case EACCES:
+    case EROFS:
+        return STATUS_PERMISSION;
+    case RBXJ_E_BUSY:
+    case RBXJ_E_JOURNAL_BUSY:
+    case EBUSY:
+        return STATUS_BUSY;
+    default:
+        return STATUS_SYSTEM;
+    }
+}
+
+static const struct command *find_command(const char *name)
+{
+    for (const struct command *command = commands; command->name; command++)
+        if (strcmp(command->name, name) == 0)
+            return command;
+    return NULL;
+}
+
+/* "run, list, replay, forget": what would be right. */
+static void describe_commands(char *buf, size_t size)
+{
+    size_t used = 0;
+    for (const struct command *command = commands; command->name && used < size; command++) {
+        int n = snprintf(buf + used, size - used, "%s%s", used ? ", " : "", command->name);
+        used += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static int dispatch(struct cli *cli, int argc, char **argv)
+{
+    const char *value;
+    cli_start(cli, &program);
+    if (cli_next(cli, argc, argv, &value) == CLI_LEAVE)
+        return cli->status;
+
+    char names[200];
+    describe_commands(names, sizeof(names));
+    if (optind >= argc)
+        return cli_usage(cli, "a command is missing: one of %s", names);
+    const struct command *command = find_command(argv[optind]);
+    if (!command)
+        return cli_usage(cli, "no command is called '%s': there are %s", argv[optind], names);
+
+    int skipped = optind;
+    cli_start(cli, command);
+    return command->run(cli, argc - skipped, argv + skipped);
+}
+
+/* A descriptor of the journal must not become standard output: 0 to 2 are taken first. 0, or -1. */
+static int take_standard_descriptors(void)
+{
+    for (;;) {
+        int fd = open("/dev/null", O_RDWR | O_NOCTTY);
+        if (fd < 0)
+            return -1;
+        if (fd > STDERR_FILENO)
+            return close(fd);
+    }
+}
+
+int main(int argc, char **argv)
+{
+    struct cli cli = {0};
+    /* Names are shown as UTF-8 or escaped, whatever the caller's locale; numbers are read and written
+     * plainly. */
+    (void)setlocale(LC_CTYPE, "C.UTF-8");
+    if (take_standard_descriptors() < 0) {
+        print_problem("/dev/null: %s", strerror(errno));
+        return STATUS_SYSTEM;
+    }
+    int status = dispatch(&cli, argc, argv);
+    if (print_finish() < 0 && status == STATUS_DONE)
+        status = STATUS_SYSTEM;
+    return status;
+}

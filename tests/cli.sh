@@ -1,0 +1,448 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The program from outside, as its users and their scripts see it: cli.sh [RBXJ]
+# On the real kernel, in a private mount namespace, a scratch directory and a cgroup of its own.
+set -u
+
+rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
+[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
+if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
+    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
+fi
+
+manual=$(dirname "$0")/../man/rbxj.1.scd
+work=$(mktemp -d /tmp/rbxj-cli.XXXXXX)
+group=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
+[ -z "$group" ] || group=$group/rbxj-cli.$$
+[ -z "$group" ] || mkdir "$group" 2>/dev/null || group=
+children=
+
+clean() {
+    local pid
+    for pid in $children; do kill -KILL "$pid" 2>/dev/null; done
+    [ ! -s "$work/payload" ] || kill_payload
+    wait 2>/dev/null
+    if [ -n "$group" ]; then
+        find "$group" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
+        sleep 0.1
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+    fi
+    # the mounts are this namespace's own and go with it
+    awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | sort -r |
+        while read -r target; do umount "$(printf '%b' "$target")"; done
+    rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 1' HUP INT TERM
+
+passed=0 failed=0
+ok() { passed=$((passed + 1)); echo "ok $((passed + failed)) $1"; }
+bad() { failed=$((failed + 1)); echo "not ok $((passed + failed)) $1"; }
+
+# check NAME COMMAND...: passes if the command does.
+check() {
+    local name=$1
+    shift
+    if "$@"; then ok "$name"; else
+        bad "$name"
+        echo "  failed: $*"
+        sed 's/^/  out: /' "$work/out"
+        sed 's/^/  err: /' "$work/err"
+    fi
+}
+
+# call ARG...: runs the program; its status in $status, what it wrote in out and err.
+call() {
+    "$rbxj" "$@" >"$work/out" 2>"$work/err" </dev/null
+    status=$?
+}
+
+# json EXPRESSION: of d, the document in out; it must be the only thing there.
+json() {
+    python3 -I -S -c 'import json, sys
+d = json.load(open(sys.argv[1], "rb"))
+sys.exit(0 if eval("(" + sys.argv[2] + ")") else 1)' "$work/out" "$1"
+}
+json_value() {
+    python3 -I -S -c 'import json, sys
+d = json.load(open(sys.argv[1], "rb"))
+print(eval(sys.argv[2]))' "$work/out" "$1"
+}
+
+is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
+out_empty() { [ ! -s "$work/out" ]; }
+err_empty() { [ ! -s "$work/err" ]; }
+err_is_one_line() { [ "$(wc -l <"$work/err")" = 1 ] && grep -q '^rbxj: ' "$work/err"; }
+err_has() { grep -qF -- "$1" "$work/err"; }
+out_has() { grep -qF -- "$1" "$work/out"; }
+gone() { local path; for path; do [ ! -e "$path" ] && [ ! -L "$path" ] || return 1; done; }
+mounted() { awk -v at="$1" '$2 == at { found = 1 } END { exit !found }' /proc/self/mounts; }
+no_record() { call list --json && [ "$status" = 0 ] && json 'd == {"boxes": []}'; }
+fresh_state() {
+    rm -rf "$work/state" "$work/run"
+    mkdir -m 0700 "$work/state" "$work/run"
+}
+
+# Every option that the help in out names.
+in_man_page() {
+    local option missing=0
+    # shellcheck disable=SC2013
+    for option in $(grep -oE -- '--[a-z-]+[a-z]' "$work/out" | sort -u); do
+        grep -qF -- "*$option*" "$manual" || { echo "  not in the man page: $option"; missing=1; }
+    done
+    return $missing
+}
+
+usage() {
+    local want=$1
+    shift
+    call "$@"
+    check "usage: ${*:-nothing}" is "$status" 2
+    check "usage: ${*:-nothing}: one line" err_is_one_line
+    check "usage: ${*:-nothing}: says what is right" err_has "$want"
+    check "usage: ${*:-nothing}: nothing on standard output" out_empty
+}
+
+# start BOX OPTION... -- : a supervisor in the background, whose payload is one process that stays; $supervisor, and the
+# payload's pid in the file payload.
+start() {
+    rm -f "$work/payload"
+    # shellcheck disable=SC2016
+    "$rbxj" run --box "$@" sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh "$work/payload" \
+        >"$work/run.out" 2>"$work/run.err" </dev/null &
+    supervisor=$!
+    children="$children $supervisor"
+    for _ in {1..100}; do
+        [ ! -s "$work/payload" ] || return 0
+        sleep 0.05
+    done
+    echo "  the payload did not start"
+    sed 's/^/  err: /' "$work/run.err"
+    return 1
+}
+crash() {
+    kill -KILL "$supervisor"
+    wait "$supervisor" 2>/dev/null
+}
+payload_lives() { [ "$(cat "/proc/$(cat "$work/payload")/comm" 2>/dev/null)" = sleep ]; }
+kill_payload() {
+    payload_lives || return 0
+    kill -KILL "$(cat "$work/payload")"
+    while payload_lives; do sleep 0.01; done
+}
+
+# ---- words ----
+
+unset RBXJ_STATE_DIR RBXJ_RUNTIME_DIR NO_COLOR POSIXLY_CORRECT
+export RBXJ_DURABILITY=resource RBXJ_STATE_DIR="$work/state" RBXJ_RUNTIME_DIR="$work/run"
+
+words() {
+    local command
+    for command in "" run list replay forget; do
+        # shellcheck disable=SC2086
+        call $command --help
+        check "help: $command" is "$status" 0
+        check "help: $command: on standard output" out_has "Usage: rbxj"
+        check "help: $command: nothing else" err_empty
+        check "help: $command: the man page has every option" in_man_page
+        # shellcheck disable=SC2086
+        call $command --version
+        check "version: $command" grep -qx 'rbxj [0-9.]*' "$work/out"
+    done
+    usage "run, list, replay, forget"
+    usage "run, list, replay, forget" lst
+    usage "--state-dir" --nonsense list
+    usage "--dry-run" replay --dryrun
+    usage "--box=ID" list -x
+    usage "takes no value" list --json=yes
+    usage "needs its ID" replay --plan
+    usage "takes options only" list extra
+    usage "last-resort" replay --lazy-umount=always
+    usage "seconds" replay --timeout=soon
+    usage "seconds" replay --timeout=-1
+    usage "--reason TEXT" replay --assume-dead --box 7
+    usage "--assume-dead" replay --reason because
+    usage "exclude each other" replay --dry-run --plan=00
+    usage "--seq N" forget --box 7 --reason because
+    usage "from 1 up" forget --box 7 --seq 0 --reason because
+    usage "from 1 up" forget --box 7 --seq 99999999999 --reason because
+    call $'l\e[31m\nst'
+    check "usage: a hostile word is escaped" err_has 'l\x1b[31m\x0ast'
+    "$rbxj" list --help >/dev/full 2>"$work/err"
+    check "a full standard output is an error" is "$?" 6
+}
+
+# ---- nothing there ----
+
+nothing_yet() {
+    rm -rf "$work/state" "$work/run"
+    call list
+    check "no state: list" is "$status" 0
+    check "no state: list says nothing" out_empty
+    check "no state: list has no errors" err_empty
+    call --json list
+    check "no state: list, JSON" json 'd == {"boxes": []}'
+    call replay
+    check "no state: replay" is "$status" 0
+    call replay --json
+    check "no state: replay, JSON" json 'd["boxes"] == [] and d["summary"] == {"boxes": 0, "live": 0, "undone": 0,
+        "already_gone": 0, "refused": 0, "failed": 0, "left": 0} and d["version"] == 1 and d["dry_run"] is False'
+    call replay --dry-run -J
+    check "no state: dry run, JSON" json 'd["dry_run"] is True and d["boxes"] == []'
+    check "no state: nothing was created" gone "$work/state" "$work/run"
+    call run --box 1 true
+    check "no state: run makes none as root (K33)" is "$status" 125
+    check "no state: run says so" err_is_one_line
+    check "no state: run created nothing" gone "$work/state" "$work/run"
+}
+
+# ---- run ----
+
+ends_with() {
+    local want=$1
+    shift
+    call run --box 7 --lock "$work/lock" --tmpdir "$work/tmp" --mount "tmpfs,x,$work/mnt,size=1m" -- "$@"
+    check "run $*: status" is "$status" "$want"
+    check "run $*: nothing is left" gone "$work/lock" "$work/tmp" "$work/mnt"
+    check "run $*: nothing on standard output" out_empty
+    check "run $*: no record" no_record
+}
+
+run_statuses() {
+    fresh_state
+    ends_with 0 true
+    ends_with 3 sh -c 'exit 3'
+    # shellcheck disable=SC2016
+    ends_with 137 sh -c 'kill -KILL $$'
+    ends_with 127 "$work/no-such-program"
+    ends_with 126 /etc/passwd
+
+    mkdir "$work/tmp"
+    call run --box 7 --lock "$work/lock" --tmpdir "$work/tmp" -- touch "$work/ran"
+    check "run, tmpdir is there: 125" is "$status" 125
+    check "run, tmpdir is there: one line" err_is_one_line
+    check "run, tmpdir is there: CMD did not run, the lock is undone" gone "$work/ran" "$work/lock"
+    check "run, tmpdir is there: it stays" test -d "$work/tmp"
+    check "run, tmpdir is there: no record" no_record
+    rmdir "$work/tmp"
+
+    call run --box 7 --mount "nosuchfs,x,$work/mnt" -- touch "$work/ran"
+    check "run, mount fails: 125" is "$status" 125
+    check "run, mount fails: nothing is left" gone "$work/ran" "$work/mnt"
+    check "run, mount fails: no record" no_record
+    call run --box .bad true
+    check "run, bad name: 125" is "$status" 125
+    call run --box 7
+    check "run, no CMD: 125" is "$status" 125
+    call run --mount tmpfs,x true
+    check "run, half a mount: 125" is "$status" 125
+    check "run, half a mount: says what is right" err_has "FSTYPE,SOURCE,TARGET"
+    call run --json true
+    check "run has no JSON: 125" is "$status" 125
+    call run true
+    check "run, no name: 0" is "$status" 0
+}
+
+run_paths() {
+    fresh_state
+    mkdir "$work/there"
+    # shellcheck disable=SC2016
+    (cd "$work" && call run --box 7 --mount tmpfs,x,there,size=1m --mount tmpfs,y,./there/deep,size=1m \
+        --tmpdir a/../tmp -- sh -c 'mountpoint -q there && mountpoint -q there/deep && test -d tmp'; exit "$status")
+    check "run: relative paths, a mount in a mount" is "$?" 0
+    check "run: a target that was there stays, empty" rmdir "$work/there"
+    check "run: what was made is removed" gone "$work/tmp"
+    check "run: paths: no record" no_record
+
+    mkdir -p "$work/tree/sub" "$work/tree/here"
+    # shellcheck disable=SC2016
+    call run --box 7 --mount "bind,$work/tree,$work/root" --mount "tmpfs,x,$work/root/sub,size=1m" -- \
+        sh -c 'test -d "$1/root/here" && mountpoint -q "$1/root/sub"' sh "$work"
+    check "run: a target that a bind mount shows is not made" is "$status" 0
+    check "run: and not removed" test -d "$work/tree/sub"
+    check "run: bind: nothing is left" gone "$work/root"
+    rm -rf "$work/tree"
+}
+
+run_payload() {
+    fresh_state
+    # shellcheck disable=SC2016
+    call run --lock "$work/lock" -- sh -c 'for fd in $(seq 0 40); do [ ! -e "/proc/$$/fd/$fd" ] || echo "$fd"; done'
+    check "run: CMD has descriptors 0 to 2 only (K7)" is "$(tr '\n' ' ' <"$work/out")" "0 1 2 "
+    call run grep -E 'SigBlk|SigIgn' /proc/self/status
+    check "run: CMD has no signal blocked or ignored" is "$(grep -c 0000000000000000 "$work/out")" 2
+    (trap '' HUP CHLD && call run true && exit "$status")
+    check "run: ignored SIGCHLD does no harm" is "$?" 0
+
+    # shellcheck disable=SC2016
+    "$rbxj" run --box 7 --tmpdir "$work/tmp" -- sh -c 'trap "exit 7" TERM; : >"$1"
+        while :; do sleep 0.05; done' sh "$work/ready" >"$work/out" 2>"$work/err" </dev/null &
+    supervisor=$!
+    children="$children $supervisor"
+    while [ ! -e "$work/ready" ] && kill -0 "$supervisor" 2>/dev/null; do sleep 0.02; done
+    kill -TERM "$supervisor"
+    wait "$supervisor"
+    check "run: SIGTERM is forwarded" is "$?" 7
+    check "run: SIGTERM: nothing is left" gone "$work/tmp"
+    check "run: SIGTERM: no record" no_record
+
+    if [ -n "$group" ]; then
+        # shellcheck disable=SC2016
+        call run --box 7 --cgroup "$group/box" -- sh -c 'sleep 60 & grep -q "^0::.*/box$" /proc/self/cgroup'
+        check "run: CMD is in its cgroup" is "$status" 0
+        check "run: what CMD left in it is killed, the cgroup removed" gone "$group/box"
+    fi
+}
+
+# ---- live, then crashed ----
+
+crash_and_replay() {
+    fresh_state
+    local cgroup=()
+    [ -z "$group" ] || cgroup=(--cgroup "$group/box")
+    start 7 --lock "$work/lock" "${cgroup[@]}" --mount "tmpfs,x,$work/mnt,size=1m" --tmpdir "$work/tmp" -- || {
+        bad "crash: start"
+        return
+    }
+    call list -J
+    check "live: list" json 'len(d["boxes"]) == 1 and d["boxes"][0]["box"] == "7" and
+        d["boxes"][0]["state"] == "live" and d["boxes"][0]["cause"] is None and
+        d["boxes"][0]["supervisor"] == {"pid": '"$supervisor"', "alive": True} and
+        [r["seq"] for r in d["boxes"][0]["records"]] == list(range(1, len(d["boxes"][0]["records"]) + 1)) and
+        {r["found"] for r in d["boxes"][0]["records"]} == {"present"} and
+        d["boxes"][0]["records"][-1]["kind"] == "process"'
+    call replay -J
+    check "live: replay leaves it alone (I3)" json 'd["boxes"] == [] and d["summary"]["live"] == 1'
+    check "live: replay is done with nothing left" is "$status" 0
+    check "live: everything stands" test -d "$work/tmp" -a -e "$work/lock"
+    call forget --box 7 --seq 1 --reason test
+    check "live: forget is refused" is "$status" 1
+    call run --box 7 true
+    check "live: a second run of the box: 125" is "$status" 125
+
+    crash
+    check "crash: the payload lives on" payload_lives
+    call list
+    check "crash: list says stale" out_has stale
+    call list --noheadings
+    check "crash: no headings" is "$(grep -c INCARNATION "$work/out")" 0
+    call list -J
+    check "crash: list, JSON" json 'd["boxes"][0]["state"] == "stale" and
+        d["boxes"][0]["cause"] == "supervisor_crash" and d["boxes"][0]["supervisor"]["alive"] is False'
+    local records
+    records=$(json_value 'len(d["boxes"][0]["records"])')
+    call run --box 7 true
+    check "crash: run of a stale box: 125" is "$status" 125
+    check "crash: and says what to do" err_has "replay"
+
+    call replay --dry-run --json
+    check "dry run: all of it can be done" is "$status" 0
+    check "dry run: JSON" json 'd["dry_run"] is True and len(d["boxes"]) == 1 and
+        d["boxes"][0]["outcome"] == "planned" and {e["outcome"] for e in d["boxes"][0]["entries"]} == {"planned"} and
+        [e["seq"] for e in d["boxes"][0]["entries"]] == list(range('"$records"', 0, -1))'
+    local plan
+    plan=$(json_value 'd["plan"]')
+    check "dry run: changed nothing" test -d "$work/tmp" -a -e "$work/lock"
+    check "dry run: killed nobody" payload_lives
+    call replay -J --dry-run
+    check "dry run: the same plan again" is "$(json_value 'd["plan"]')" "$plan"
+    call replay --dry-run
+    check "dry run: the plan's id in the text" out_has "$plan"
+
+    call replay --json
+    check "replay: nothing left" is "$status" 0
+    check "replay: JSON" json 'd["dry_run"] is False and d["boxes"][0]["outcome"] == "success" and
+        d["boxes"][0]["cause"] == "supervisor_crash" and d["summary"]["left"] == 0 and
+        d["summary"]["boxes"] == 1 and d["summary"]["undone"] + d["summary"]["already_gone"] == '"$records"' and
+        len(d["boot_id"]) in (32, 36) and d["duration_s"] >= 0 and d["started"].endswith("Z")'
+    check "replay: everything is gone" gone "$work/lock" "$work/tmp" "$work/mnt" "${group:-$work}/box"
+    if payload_lives; then bad "replay: the payload is dead"; else ok "replay: the payload is dead"; fi
+    check "replay: no record" no_record
+    call replay
+    check "replay again: nothing to do" is "$status" 0
+}
+
+plan_refused() {
+    fresh_state
+    start 7 --lock "$work/lock" --tmpdir "$work/tmp" -- || { bad "plan: start"; return; }
+    crash
+    call replay --dry-run --json
+    local plan
+    plan=$(json_value 'd["plan"]')
+    call replay --plan=0123456789abcdef
+    check "plan: one that never was: 1" is "$status" 1
+    kill_payload
+    call replay --plan="$plan"
+    check "plan: refused after a change: 1" is "$status" 1
+    check "plan: refused: nothing was touched" test -d "$work/tmp" -a -e "$work/lock"
+    call replay --dry-run --json
+    plan=$(json_value 'd["plan"]')
+    call replay --plan="$plan" --json
+    check "plan: the present one is done" is "$status" 0
+    check "plan: and all is gone" gone "$work/lock" "$work/tmp"
+    check "plan: no record" no_record
+}
+
+forgetting() {
+    fresh_state
+    start 7 --tmpdir "$work/tmp" -- || { bad "forget: start"; return; }
+    crash
+    mv "$work/tmp" "$work/aside"
+    mkdir "$work/tmp"
+    : >"$work/tmp/precious"
+    call replay --json
+    check "foreign: replay: 1" is "$status" 1
+    check "foreign: refused (K2)" json 'd["summary"]["refused"] == 1 and d["summary"]["left"] == 1 and
+        [(e["found"], e["outcome"]) for e in d["boxes"][0]["entries"] if e["kind"] == "tmpdir"] ==
+        [("foreign", "refused")] and
+        [e["error"] for e in d["boxes"][0]["entries"] if e["kind"] == "tmpdir"][0]["message"]'
+    call replay
+    check "foreign: text: a line on standard error" err_has "$work/tmp"
+    check "foreign: is untouched" test -e "$work/tmp/precious"
+    call forget --box 7 --seq 99 --reason "no such record"
+    check "forget: no such record: 1" is "$status" 1
+    check "forget: no such record: one line" err_is_one_line
+    call forget --box 8 --seq 1 --reason "no such box"
+    check "forget: no such box: 1" is "$status" 1
+    call forget --box 7 --seq 1 --reason "somebody else's" --json
+    check "forget: 0" is "$status" 0
+    check "forget: JSON" json 'd == {"box": "7", "seq": 1, "forgotten": True}'
+    call replay
+    check "forget: replay has nothing left" is "$status" 0
+    check "forget: the stranger is untouched" test -e "$work/tmp/precious"
+    check "forget: no record" no_record
+    rm -r "$work/tmp" "$work/aside"
+}
+
+hostile_names() {
+    fresh_state
+    local name=$work/$'h\n\e[31m\xff"\\ \xc3\xb6'
+    start 7 --tmpdir "$name" -- || { bad "names: start"; return; }
+    crash
+    call list
+    check "names: no escape gets through" is "$(LC_ALL=C grep -c $'[\e\xff]' "$work/out")" 0
+    check "names: escaped" out_has 'h\x0a\x1b[31m\xff'
+    call list --json
+    check "names: JSON has the bytes beside it" json 'bytes.fromhex(d["boxes"][0]["records"][0]["raw"]) ==
+        b"'"$work"'/h\n\x1b[31m\xff\"\\ \xc3\xb6"'
+    check "names: JSON text" json 'd["boxes"][0]["records"][0]["name"] == "'"$work"'/h\n\x1b[31m\u00ff\"\\ \u00f6"'
+    check "names: no control byte in the JSON" is "$(tr -d '\n' <"$work/out" | LC_ALL=C grep -c '[[:cntrl:]]')" 0
+    call replay
+    check "names: replayed" is "$status" 0
+    check "names: gone" gone "$name"
+}
+
+words
+nothing_yet
+run_statuses
+run_paths
+run_payload
+crash_and_replay
+plan_refused
+forgetting
+hostile_names
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,168 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "harness.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/helper.h"
+#include "base/procid.h"
+#include "hung_fuse.h"
+#include "reaper/mountinfo.h"
+
+#include <errno.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/mount.h>
+#include <sys/wait.h>
+
+static int64_t in_ms(int ms)
+{
+    return now_monotonic_ns() + (int64_t)ms * 1000000;
+}
+
+static int answers(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    memcpy(output, data, 5);
+    return 4711;
+}
+
+static int counts_descriptors(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    (void)data;
+    (void)output;
+    int open_ones = 0;
+    for (int fd = 0; fd < 1024; fd++)
+        open_ones += fcntl(fd, F_GETFD) >= 0;
+    return open_ones;
+}
+
+static int sleeps(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    (void)data;
+    output[0] = 'x';
+    return pause();
+}
+
+static int crashes(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    (void)data;
+    (void)output;
+    return kill(getpid(), SIGKILL);
+}
+
+static void k16_answers_and_has_no_descriptors(void **state)
+{
+    (void)state;
+    struct helper_result result;
+    assert_int_equal(0, helper_run(answers, "hello", 0, in_ms(5000), &result));
+    assert_int_equal(4711, result.code);
+    assert_string_equal("hello", (char *)result.output);
+    assert_int_equal(0, helper_run(counts_descriptors, NULL, 0, in_ms(5000), &result));
+    assert_int_equal(0, result.code);
+    assert_int_equal(-EPIPE, helper_run(crashes, NULL, 0, in_ms(5000), &result));
+    /* all of them were reaped, and none is seen by the host program's wait */
+    assert_int_equal(-1, waitpid(-1, NULL, WNOHANG | __WCLONE));
+    assert_int_equal(ECHILD, errno);
+}
+
+static void k16_a_deadline_holds(void **state)
+{
+    (void)state;
+    struct helper_result result;
+    int64_t start = now_monotonic_ns();
+    assert_int_equal(-ETIMEDOUT, helper_run(sleeps, NULL, 1, in_ms(50), &result));
+    assert_true(now_monotonic_ns() - start < 1000000000);
+    assert_int_equal(0, result.left.pid); /* it could be killed */
+    assert_int_equal('x', result.output[0]);
+}
+
+static int stats_it(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    (void)output;
+    struct stat st;
+    return stat(data, &st) < 0 ? -errno : 0;
+}
+
+static void k16_one_that_will_not_die_is_left_and_not_doubled(void **state)
+{
+    (void)state;
+    harness_need_root();
+    char *path = harness_format("%s/fuse", harness_disk());
+    pid_t daemon = hung_fuse(path);
+    struct helper_result result, again;
+    assert_int_equal(-ETIMEDOUT, helper_run(stats_it, path, 42, in_ms(100), &result));
+    assert_true(result.left.pid > 0);
+    assert_true(result.left.start_time > 0);
+    assert_false(helper_left_gone(&result.left));
+    unsigned count = helper_count();
+    assert_int_equal(-EBUSY, helper_run(stats_it, path, 42, in_ms(100), &again));
+    assert_int_equal(result.left.pid, again.left.pid);
+    assert_int_equal(count, helper_count());
+    harness_kill(daemon); /* the server is gone for good: its callers are let go */
+    int64_t deadline = in_ms(5000);
+    while (!helper_left_gone(&result.left) && now_monotonic_ns() < deadline)
+        usleep(1000);
+    assert_int_equal(0, helper_run(answers, "hello", 42, in_ms(5000), &again));
+}
+
+static void k16_local_paths_need_no_helper(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct mounts *mounts;
+    struct stat st;
+    const char *file = harness_format("%s/file", harness_tmpfs());
+    harness_write(file, "");
+    assert_int_equal(0, stat(file, &st));
+    assert_int_equal(0, stat(harness_disk(), &st));
+    assert_int_equal(0, mounts_read(&mounts, NULL));
+    struct path_probe probes[] = {{.path = file}, {.path = harness_disk()}, {.path = "/proc"}};
+    unsigned count = helper_count();
+    assert_int_equal(0, path_probe(probes, ARRAY_LEN(probes), mount_table_is_local, mounts_own(mounts), 0,
+                                   in_ms(1000), NULL));
+    bool cached = probes[0].is_local && probes[1].is_local && probes[2].is_local;
+    for (size_t i = 0; i < ARRAY_LEN(probes); i++)
+        assert_int_equal(0, probes[i].result);
+    /* the scratch directory may be on an overlay, where a helper is right */
+    assert_true(probes[0].is_local);
+    assert_int_equal(cached ? count : count + 1, helper_count());
+    struct mount_at at;
+    assert_int_equal(0, mount_at(AT_FDCWD, file, &at));
+    assert_int_equal(at.id, probes[0].mount_id);
+    mounts_free(mounts);
+}
+
+static void k16_hung_paths_are_told_apart(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct mounts *mounts;
+    const char *path = harness_format("%s/fuse", harness_disk());
+    const char *missing = harness_format("%s/missing", harness_disk());
+    (void)hung_fuse(path);
+    assert_int_equal(0, mounts_read(&mounts, NULL));
+    struct path_probe probes[] = {
+        {.path = harness_disk()}, {.path = missing}, {.path = path}, {.path = "/proc/1/x"}};
+    struct helper_left left = {0};
+    int64_t start = now_monotonic_ns();
+    assert_int_equal(0, path_probe(probes, ARRAY_LEN(probes), mount_table_is_local, mounts_own(mounts), 0,
+                                   in_ms(200), &left));
+    assert_true(now_monotonic_ns() - start < 2000000000);
+    assert_int_equal(0, probes[0].result);
+    assert_int_equal(-ENOENT, probes[1].result);
+    assert_int_equal(-ETIMEDOUT, probes[2].result);
+    assert_int_equal(-ETIMEDOUT, probes[3].result); /* behind it: not looked at */
+    assert_true(left.pid > 0);
+    mounts_free(mounts);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        harness_test(k16_answers_and_has_no_descriptors),
+        harness_test(k16_a_deadline_holds),
+        harness_test(k16_one_that_will_not_die_is_left_and_not_doubled),
+        harness_test(k16_local_paths_need_no_helper),
+        harness_test(k16_hung_paths_are_told_apart),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}

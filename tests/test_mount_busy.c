@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "hung_fuse.h"
+#include "mount_fixture.h"
+
+#include <signal.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+
+/* ---- busy ---- */
+
+static pid_t spawn_in(const char *path)
+{
+    int ready[2];
+    char c;
+    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
+    pid_t pid = fork();
+    if (pid == 0) {
+        if (chdir(path) < 0)
+            _exit(1);
+        (void)!write(ready[1], "x", 1);
+        (void)close(ready[1]);
+        for (;;)
+            pause();
+    }
+    harness_track(pid);
+    (void)close(ready[1]);
+    assert_int_equal(1, read(ready[0], &c, 1));
+    (void)close(ready[0]);
+    return pid;
+}
+
+static void k15_a_strangers_use_is_busy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    pid_t pid = spawn_in(a);
+    assert_int_equal(FOUND_PRESENT, look(r));
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(FOUND_BUSY, x.f.found);
+    assert_int_equal(EBUSY, x.f.error.errnum);
+    assert_non_null(strstr(x.f.error.detail, harness_format("pid %d", pid)));
+    assert_int_equal(0, kill(pid, 0));
+    assert_int_equal(0, waitpid(pid, NULL, WNOHANG));
+    assert_int_equal(1, mounted(a));
+    harness_kill(pid);
+    /* an open file, and a mapped one */
+    const char *file = harness_format("%s/file", a);
+    harness_write(file, "x");
+    int fd = open(file, O_RDWR | O_CLOEXEC);
+    struct mount_holders holders;
+    assert_int_equal(0, mount_holders_find(&x.undo, r->mount.id, r->mount.unique, 0, &holders));
+    assert_int_equal(1, holders.len);
+    assert_int_equal(getpid(), holders.at[0].pid);
+    assert_int_equal('f', holders.at[0].how);
+    void *map = mmap(NULL, 1, PROT_READ, MAP_SHARED, fd, 0);
+    (void)close(fd);
+    assert_int_equal(0, mount_holders_find(&x.undo, r->mount.id, r->mount.unique, 0, &holders));
+    assert_int_equal(1, holders.len);
+    assert_int_equal('m', holders.at[0].how);
+    assert_int_equal(0, munmap(map, 1));
+    assert_undone(r);
+}
+
+static void k15_a_bind_is_not_held_through_its_original(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *source = dir("source"), *a = dir("a");
+    struct record *r = acquire("bind", source, a, NULL);
+    pid_t pid = spawn_in(source);
+    struct mount_holders holders;
+    assert_int_equal(0, mount_holders_find(&x.undo, r->mount.id, r->mount.unique, 0, &holders));
+    assert_int_equal(0, holders.len);
+    r->mount.unique = 0;
+    assert_undone(r);
+    assert_int_equal(0, waitpid(pid, NULL, WNOHANG));
+}
+
+static void k4_own_processes_are_killed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    pid_t pid = spawn_in(a), stranger = spawn_in(harness_disk());
+    struct record *p = add("", "", "");
+    p->kind = RBXJ_PROCESS;
+    p->flags = REC_EVIDENCE;
+    assert_int_equal(0, procid_of(pid, &p->process));
+    memcpy(p->evidence_boot, p->process.boot_id, 16);
+    assert_int_equal(1, undo(r));
+    assert_int_equal(0, verify(r));
+    assert_true(WIFSIGNALED(harness_wait(pid)));
+    assert_int_equal(0, waitpid(stranger, NULL, WNOHANG));
+}
+
+static void k4_processes_in_own_cgroups_are_killed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *cgroup = harness_cgroup();
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    pid_t pid = spawn_in(a);
+    struct record *c = add("", "", cgroup);
+    c->kind = RBXJ_CGROUP;
+    c->flags = REC_EVIDENCE;
+    memcpy(c->evidence_boot, r->evidence_boot, 16);
+    assert_int_equal(0, fileid_of_name(AT_FDCWD, cgroup, &c->id));
+    assert_int_equal(-RBXJ_E_BUSY, undo(r)); /* not inside */
+    harness_write(harness_format("%s/cgroup.procs", cgroup), harness_format("%d", pid));
+    assert_int_equal(1, undo(r));
+    assert_int_equal(0, verify(r));
+    assert_true(WIFSIGNALED(harness_wait(pid)));
+}
+
+static void k15_detached_until_nobody_holds_it(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *b = dir("b");
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    harness_mkdir(harness_format("%s/sub", a));
+    tmpfs_on(harness_format("%s/sub", a), "sub");
+    pid_t pid = spawn_in(a);
+    x.undo.lazy_umount = true;
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_true(x.f.partial);
+    assert_non_null(strstr(x.f.error.detail, harness_format("pid %d", pid)));
+    assert_true(r->flags & REC_DETACHED);
+    assert_int_equal(0, mounted(a));
+    tmpfs_on(a, "the next box");
+    assert_int_equal(FOUND_BUSY, look(r));
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(-RBXJ_E_BUSY, verify(r));
+    harness_kill(pid);
+    assert_int_equal(FOUND_GONE, look(r));
+    assert_int_equal(0, undo(r));
+    assert_int_equal(0, verify(r));
+    assert_int_equal(1, mounted(a));
+    /* a bind of it elsewhere still shows its device */
+    r = acquire("tmpfs", "x", b, NULL);
+    const char *c = dir("c");
+    assert_int_equal(0, mount(b, c, NULL, MS_BIND, NULL));
+    pid = spawn_in(b);
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    harness_kill(pid);
+    assert_int_equal(FOUND_BUSY, look(r));
+    assert_int_equal(0, umount2(c, 0));
+    assert_int_equal(FOUND_GONE, look(r));
+}
+
+static void k15_a_detached_bind_waits_for_its_holders_only(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *source = dir("source"), *a = dir("a");
+    struct record *r = acquire("bind", source, a, NULL);
+    pid_t pid = spawn_in(a);
+    x.undo.lazy_umount = true;
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(FOUND_BUSY, look(r));
+    harness_kill(pid);
+    assert_int_equal(FOUND_GONE, look(r)); /* the host's file system goes on */
+}
+
+static void k16_a_hung_server_hangs_nobody(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *hung = harness_format("%s/hung", a);
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    (void)hung_fuse(hung);
+    int64_t start = now_monotonic_ns();
+    assert_int_equal(FOUND_PRESENT, look(r));
+    assert_int_equal(1, undo(r));
+    assert_int_equal(0, verify(r));
+    assert_int_equal(0, mounted(a));
+    assert_true(now_monotonic_ns() - start < 3000000000);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mount_test(k15_a_strangers_use_is_busy),
+        mount_test(k15_a_bind_is_not_held_through_its_original),
+        mount_test(k4_own_processes_are_killed),
+        mount_test(k4_processes_in_own_cgroups_are_killed),
+        mount_test(k15_detached_until_nobody_holds_it),
+        mount_test(k15_a_detached_bind_waits_for_its_holders_only),
+        mount_test(k16_a_hung_server_hangs_nobody),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
