@@ -5,6 +5,7 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <linux/btrfs.h>
 #include <linux/fs.h>
 #include <linux/magic.h>
 #include <stdio.h>
@@ -21,15 +22,20 @@ struct fsuuid2 {
 };
 #define FS_IOC_GETFSUUID _IOR(0x15, 0, struct fsuuid2)
 #endif
-#ifndef FS_IOC_GETFSMAP
-#define FS_IOC_GETFSMAP 0
-#endif
 #define EXT4_IOC_GETFSUUID_OLD _IOR('f', 44, struct ext4_fsuuid) /* ext4, since 6.0 */
 struct ext4_fsuuid {
     uint32_t len;
     uint32_t flags;
     uint8_t uuid[16];
 };
+/* struct xfs_fsop_geom_v1 of xfsprogs' <xfs/xfs_fs.h> */
+struct xfs_geometry {
+    uint32_t sizes[8];
+    uint64_t blocks[4];
+    uint8_t uuid[16];
+    uint32_t rest[8];
+};
+#define XFS_IOC_FSGEOMETRY_V1_ _IOR('X', 100, struct xfs_geometry)
 #ifndef CIFS_SUPER_MAGIC
 #define CIFS_SUPER_MAGIC 0xff534d42u
 #endif
@@ -88,16 +94,26 @@ bool fs_is_cgroup(uint32_t magic)
 
 /* The UUID that the file system itself tells, by whichever call its version knows. Needs a real descriptor, not O_PATH.
  * Returns its length, 0 for none. */
-static size_t fs_uuid(int fd, uint8_t uuid[16])
+static size_t fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
 {
     struct fsuuid2 u2 = {0};
+    struct xfs_geometry xfs;
+    struct btrfs_ioctl_fs_info_args btrfs;
     if (ioctl(fd, FS_IOC_GETFSUUID, &u2) == 0 && u2.len > 0 && u2.len <= 16) {
         memcpy(uuid, u2.uuid, u2.len);
         return u2.len;
     }
     struct ext4_fsuuid e4 = {.len = 16};
-    if (ioctl(fd, EXT4_IOC_GETFSUUID_OLD, &e4) == 0 && e4.len == 16) {
+    if (magic == EXT4_SUPER_MAGIC && ioctl(fd, EXT4_IOC_GETFSUUID_OLD, &e4) == 0 && e4.len == 16) {
         memcpy(uuid, e4.uuid, 16);
+        return 16;
+    }
+    if (magic == XFS_SUPER_MAGIC && ioctl(fd, XFS_IOC_FSGEOMETRY_V1_, &xfs) == 0) {
+        memcpy(uuid, xfs.uuid, 16);
+        return 16;
+    }
+    if (magic == BTRFS_SUPER_MAGIC && ioctl(fd, BTRFS_IOC_FS_INFO, &btrfs) == 0) {
+        memcpy(uuid, btrfs.fsid, 16);
         return 16;
     }
     return 0;
@@ -143,7 +159,7 @@ static void find_fs_identity(int fd, struct fileid *id)
         if (real < 0 && safe)
             real = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (real >= 0)
-            n = fs_uuid(real, (uint8_t *)key.text);
+            n = fs_uuid(real, id->fs_magic, (uint8_t *)key.text);
     }
     if (n == 0)
         n = block_identity(id->dev, key.text, sizeof(key.text));
