@@ -19,6 +19,13 @@ int error_set(struct rbxj_error *e, int code, int errnum, const char *format, ..
  * the rest. errnum is positive. */
 int error_sys(struct rbxj_error *e, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
 
+/* Forgets what an earlier call has set: at the entry of every public function. */
+static inline void error_clear(struct rbxj_error *e)
+{
+    if (e)
+        *e = (struct rbxj_error){0};
+}
+
 /* Adds the detail line (who holds it, what to do), if there is none yet. */
 void error_detail(struct rbxj_error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 

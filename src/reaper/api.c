@@ -27,6 +27,7 @@ int handle_open_journal(const struct config *config, struct journal **ret, struc
 
 int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error)
 {
+    error_clear(error);
     struct rbxj *handle = calloc(1, sizeof(*handle));
     if (!handle)
         return error_sys(error, ENOMEM, "rbxj");
@@ -96,6 +97,7 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
 
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation, struct rbxj_error *error)
 {
+    error_clear(error);
     struct box new = {.begun_ns = now_realtime_ns()};
     if (!box_name_is_valid(box->name))
         return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a name is 1 to 64 of A-Z a-z 0-9 . _ - and starts with "
@@ -144,6 +146,7 @@ static int get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
 int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
                 struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box sb;
     struct record record = {0};
     int r = get_own(handle, box, &sb, error);
@@ -180,6 +183,7 @@ static int record_evidence(struct rbxj *handle, const struct record *r, struct r
 
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box sb;
     int r = get_own(handle, box, &sb, error);
     if (r < 0)
@@ -197,6 +201,7 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box sb;
     _cleanup_close_ int fd = -1;
     int r = get_own(handle, box, &sb, error);
@@ -222,6 +227,7 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
 
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box sb;
     struct finding f = {0};
     int r = get_own(handle, box, &sb, error);
@@ -287,6 +293,7 @@ static int undo_box(struct rbxj *handle, struct reaper *reaper, struct snapshot_
 
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box own;
     struct snapshot snapshot;
     int r = get_own(handle, box, &own, error);
@@ -323,6 +330,7 @@ int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, st
 
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)
 {
+    error_clear(error);
     struct snapshot_box sb;
     int r = get_own(handle, box, &sb, error);
     if (r < 0)

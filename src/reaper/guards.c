@@ -76,6 +76,37 @@ int guard_protected(const struct config *config, enum rbxj_kind kind, const char
 
 /* ---- the way to a path ---- */
 
+static uint64_t mount_ns_inode(const char *path)
+{
+    struct stat st;
+    return stat(path, &st) == 0 ? st.st_ino : 0;
+}
+
+int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e)
+{
+    uint64_t first = mount_ns_inode("/proc/1/ns/mnt");
+    r->mount_ns = mount_ns_inode("/proc/self/ns/mnt");
+    if (!first || first == r->mount_ns)
+        return 0; /* not visible from here, or the same namespace */
+    _cleanup_close_ int root = open("/proc/1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
+    if (root < 0)
+        return 0;
+    const char *slash = strrchr(r->path, '/');
+    _cleanup_free_ char *dir =
+        slash == r->path ? strdup(".") : strndup(r->path + 1, (size_t)(slash - r->path - 1));
+    if (!dir)
+        return error_sys(e, ENOMEM, "%s", r->path);
+    struct fileid theirs;
+    _cleanup_close_ int fd = fd_openat2(root, dir, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+    int res = fd < 0 ? fd : fileid_of_fd(fd, &theirs);
+    if (res == -EACCES || res == -EPERM || (res == 0 && fileid_equal(parent, &theirs, true)))
+        return 0;
+    (void)error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: its parent directory is not what pid 1 finds there: private /tmp?",
+                    r->path);
+    error_detail(e, "no reaper outside of this mount namespace could undo it");
+    return -RBXJ_E_BAD_REQUEST;
+}
+
 int guard_chain(struct record *r)
 {
     const char *end = r->path + strlen(r->path), *base;

@@ -57,6 +57,7 @@ static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *
 
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
 {
+    error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct snapshot snapshot = {0};
     struct rbxj_result *result = calloc(1, sizeof(*result));
@@ -118,6 +119,7 @@ static int forget(struct journal *j, const struct config *config, const char *bo
 int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
                 struct rbxj_error *error)
 {
+    error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct journal *j = NULL;
     if (!box_name_is_valid(box) || !reason || !reason[0])

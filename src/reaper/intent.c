@@ -86,6 +86,8 @@ int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const s
     const struct record *lower = lower_of(r->path, earlier, n);
     r->below = lower ? lower->seq : 0;
     res = kind->prepare(u, r, e);
+    if (res == 0 && !r->below && (r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR))
+        res = guard_namespace(r, &r->parent, e);
     if (res == 0 && !r->below && (res = guard_chain(r)) < 0)
         res = error_sys(e, -res, "%s %s: the way to it", kind->name, r->path);
     return res;

@@ -38,7 +38,7 @@ int mount_find_space(struct undo *u, const struct record *r, struct mount_space 
  * then). */
 int mount_find(struct undo *u, const struct record *r, struct mount_space *space, struct mount **ret,
                struct finding *f);
-/* Is m what another record of this box names? */
+/* Does m look like what the record names? */
 bool mount_is_of_record(const struct record *r, const struct mount *m);
 /* Is it known to have been there when the intent was written? */
 bool mount_is_older(const struct record *r, const struct mount_space *space, const struct mount *m);

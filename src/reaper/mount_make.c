@@ -61,33 +61,6 @@ bool mount_is_device(const struct record *r, const struct mount *m)
 
 /* ---- prepare ---- */
 
-/* K10: with a private /tmp our parent directory is not the one that the reaper will find. */
-static int check_first_process(const struct record *r, const struct fileid *ours, struct rbxj_error *e)
-{
-    uint64_t first_ns = mount_ns_of(1);
-    if (!first_ns || first_ns == r->mount_ns)
-        return 0; /* not visible from here, or the same namespace */
-    _cleanup_close_ int root = open("/proc/1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
-    if (root < 0)
-        return 0;
-    const char *slash = strrchr(r->path, '/');
-    _cleanup_free_ char *dir = slash == r->path ? strdup(".")
-                                                : strndup(r->path + 1, (size_t)(slash - r->path - 1));
-    if (!dir)
-        return error_sys(e, ENOMEM, "mount %s", r->path);
-    struct fileid theirs;
-    _cleanup_close_ int fd = fd_openat2(root, dir, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
-    int rc = fd < 0 ? fd : fileid_of_fd(fd, &theirs);
-    if (rc == -EACCES || rc == -EPERM)
-        return 0;
-    if (rc == 0 && fileid_equal(ours, &theirs, true))
-        return 0;
-    (void)error_set(e, RBXJ_E_BAD_REQUEST, 0,
-                    "mount %s: its parent directory is not what pid 1 finds there: private /tmp?", r->path);
-    error_detail(e, "no reaper outside of this mount namespace could undo it");
-    return -RBXJ_E_BAD_REQUEST;
-}
-
 static int open_parent(const struct record *r, const char **ret_base, struct rbxj_error *e)
 {
     int fd = fd_open_parent(r->path, ret_base);
@@ -126,7 +99,7 @@ int mount_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
         rc = rc < 0 ? rc : fileid_of_fd(target, &before);
         if (rc < 0)
             return error_sys(e, -rc, "mount %s", r->path);
-        rc = check_first_process(r, &parent_id, e);
+        rc = guard_namespace(r, &parent_id, e);
         if (rc < 0)
             return rc;
         r->parent = parent_id;

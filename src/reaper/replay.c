@@ -322,6 +322,7 @@ static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
 int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
                 struct rbxj_error *error)
 {
+    error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct rbxj_result *result = NULL;
     int r = check_arguments(how, error);

@@ -94,6 +94,10 @@ int guard_overlap(struct undo *u, const struct record *r, const char *path, stru
 /* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box. */
 int guard_kill(struct undo *u, pid_t pid, struct finding *f);
 
+/* Records the mount namespace of an intent, and refuses one whose parent directory is another one for pid 1: with a
+ * private /tmp no reaper would find what was made there (K10). 0, or -RBXJ_E_BAD_REQUEST. */
+int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e);
+
 /* Fills r->chain, the way to r->path, for the overlap check of a new intent (K4). 0 or -errno. */
 int guard_chain(struct record *r);
 

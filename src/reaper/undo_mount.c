@@ -43,10 +43,11 @@ static int outcome(const struct finding *f)
     return f->error.code ? -f->error.code : -RBXJ_E_BUSY;
 }
 
-static bool is_of_box(const struct undo *u, const struct mount *m)
+/* Is m what another record of this box names? */
+static bool is_of_box(const struct undo *u, const struct record *r, const struct mount *m)
 {
     for (size_t i = 0; i < u->records_len; i++)
-        if (mount_is_of_record(&u->records[i], m))
+        if (u->records[i].seq != r->seq && mount_is_of_record(&u->records[i], m))
             return true;
     return false;
 }
@@ -58,7 +59,7 @@ static bool is_covered(struct undo *u, const struct record *r, const struct sigh
     struct mount_set children = mount_table_find(sight->space.table, MOUNT_BY_PARENT, &key);
     for (size_t i = 0; i < children.len; i++) {
         const struct mount *child = children.mounts[i];
-        if (child->gone || strcmp(child->target, sight->mount->target) || is_of_box(u, child))
+        if (child->gone || strcmp(child->target, sight->mount->target) || is_of_box(u, r, child))
             continue;
         f->found = FOUND_BUSY;
         (void)error_set(&f->error, RBXJ_E_BUSY, EBUSY,
@@ -74,7 +75,7 @@ static void look_at_place(struct undo *u, const struct record *r, const struct m
                           struct finding *f)
 {
     const struct mount *top = mount_table_top(space->table, r->path);
-    if (!top || is_of_box(u, top) || mount_is_older(r, space, top))
+    if (!top || is_of_box(u, r, top) || mount_is_older(r, space, top))
         return;
     f->found = FOUND_FOREIGN;
     f->identity = (uint64_t)top->id;
@@ -104,6 +105,27 @@ static int look_for_copy(struct undo *u, const struct record *r, uint64_t except
     return 0;
 }
 
+/* In the namespace that was found. */
+static int locate_in(struct undo *u, const struct record *r, struct sight *sight, struct finding *f)
+{
+    int rc = mount_find(u, r, &sight->space, &sight->mount, f);
+    if (rc < 0)
+        return rc;
+    if (sight->mount) {
+        f->found = FOUND_PRESENT;
+        f->identity = r->mount.unique ? r->mount.unique : (uint64_t)sight->mount->id;
+    } else if (f->found == FOUND_GONE && !sight->space.whole) {
+        f->found = FOUND_BUSY;
+        f->refused = true;
+        (void)error_set(&f->error, RBXJ_E_PERMISSION, 0,
+                        "mount %s: not visible from the root directory of pid %d", r->path,
+                        (int)sight->space.pid);
+    } else if (f->found == FOUND_GONE) {
+        look_at_place(u, r, &sight->space, f);
+    }
+    return 0;
+}
+
 static int locate(struct undo *u, const struct record *r, struct sight *ret, struct finding *f)
 {
     *ret = (struct sight){0};
@@ -112,30 +134,13 @@ static int locate(struct undo *u, const struct record *r, struct sight *ret, str
     if (!of_this_boot(u, r))
         return 0; /* no mount survives a boot */
     int rc = read_mounts(u, f);
-    rc = rc < 0 ? rc : mount_find_space(u, r, &ret->space, f);
-    if (rc < 0 || (rc == 0 && f->found != FOUND_GONE))
+    if (rc < 0)
         return rc;
-    if (rc == 1) {
-        rc = mount_find(u, r, &ret->space, &ret->mount, f);
-        if (rc < 0)
-            return rc;
-        if (!ret->mount && !ret->space.whole && f->found == FOUND_GONE) {
-            f->found = FOUND_BUSY;
-            f->refused = true;
-            return (void)error_set(&f->error, RBXJ_E_PERMISSION, 0,
-                                   "mount %s: not visible from the root directory of pid %d", r->path,
-                                   (int)ret->space.pid),
-                   0;
-        }
-        if (!ret->mount && f->found == FOUND_GONE)
-            look_at_place(u, r, &ret->space, f);
-    }
-    if (ret->mount) {
-        f->found = FOUND_PRESENT;
-        f->identity = r->mount.unique ? r->mount.unique : (uint64_t)ret->mount->id;
-        return 0;
-    }
-    return f->refused ? 0 : look_for_copy(u, r, rc == 1 ? ret->space.ns : 0, f);
+    int has_space = mount_find_space(u, r, &ret->space, f);
+    rc = has_space == 1 ? locate_in(u, r, ret, f) : has_space;
+    if (rc < 0 || f->found == FOUND_PRESENT || f->found == FOUND_BUSY || f->refused)
+        return rc;
+    return look_for_copy(u, r, has_space ? ret->space.ns : 0, f);
 }
 
 /* ---- detached (K15) ---- */
