@@ -9,11 +9,44 @@ set -eu
 rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
 [ -x "$rbxj" ] || { echo "demo: $rbxj is not there; build it with 'make', or name it: demo.sh RBXJ" >&2; exit 2; }
 
-if [ "$(id -u)" != 0 ]; then
-    [ -z "${RBXJ_DEMO_INSIDE:-}" ] || { echo "demo: no root in the user namespace either" >&2; exit 1; }
+# The journal wants every directory above it to be root's, or its owner's. In a user namespace the host's root is nobody,
+# so the demo gets a root directory of its own there, in which the host's directories are mounted.
+enter_own_root() {
+    root=$RBXJ_DEMO_ROOT
+    mount -t tmpfs -o mode=0755 demo "$root"
+    for entry in /*; do
+        case $entry in
+        /tmp) mkdir -m 1777 "$root/tmp" ;;
+        *)
+            if [ -L "$entry" ]; then
+                cp -P "$entry" "$root$entry"
+            elif [ -d "$entry" ] && [ "$entry" != /lost+found ]; then
+                mkdir "$root$entry"
+                mount --rbind "$entry" "$root$entry" 2>/dev/null || true
+            fi
+            ;;
+        esac
+    done
+    cp "$0" "$root/tmp/demo.sh"
+    cp "$rbxj" "$root/tmp/rbxj"
+    unset TMPDIR
+    RBXJ_DEMO=inside exec chroot "$root" /bin/sh /tmp/demo.sh /tmp/rbxj
+}
+
+case $(id -u)${RBXJ_DEMO:-} in
+0 | 0inside) ;;
+0enter) enter_own_root ;;
+*)
     echo "Not root: going on in a user namespace."
-    RBXJ_DEMO_INSIDE=1 exec unshare --user --map-root-user --mount "$0" "$rbxj"
-fi
+    RBXJ_DEMO_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/rbxj-demo.XXXXXX")
+    trap 'rmdir "$RBXJ_DEMO_ROOT"' EXIT
+    trap 'exit 1' HUP INT TERM
+    export RBXJ_DEMO=enter RBXJ_DEMO_ROOT
+    status=0
+    unshare --user --map-root-user --mount "$0" "$rbxj" || status=$?
+    exit $status
+    ;;
+esac
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/rbxj-demo.XXXXXX")
 group=
@@ -21,6 +54,12 @@ supervisors=
 
 say() { printf '\n== %s\n' "$*"; }
 show() { printf '$ rbxj %s\n' "$*"; "$rbxj" "$@"; }
+
+# Is it still the payload of that box, and not a zombie that nobody has reaped?
+lives() {
+    awk -v name="rbxj-demo-$2" '$1 == "Name:" { ours = $2 == name } $1 == "State:" { dead = $2 ~ /[ZX]/ }
+                                END { exit !(ours && !dead) }' "/proc/$1/status" 2>/dev/null
+}
 
 # For a demo that fails half-way: takes away what it made itself, and only that.
 # shellcheck disable=SC2317
@@ -31,13 +70,11 @@ clean() {
     wait 2>/dev/null
     for box in 1 2 3; do
         pid=$(cat "$work/payload.$box" 2>/dev/null)
-        if [ -n "$pid" ] && [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = "rbxj-demo-$box" ]; then
-            kill -KILL "$pid"
-        fi
+        [ -z "$pid" ] || ! lives "$pid" "$box" || kill -KILL "$pid"
         umount "$work/box/$box/root" 2>/dev/null
     done
     if [ -n "$group" ]; then
-        for try in 1 2 3 4 5 6 7 8 9 10; do
+        for _ in 1 2 3 4 5 6 7 8 9 10; do
             rmdir "$group"/box-* "$group" 2>/dev/null
             [ -d "$group" ] || break
             sleep 0.1
@@ -62,7 +99,7 @@ find_group() {
         mkdir "$group" 2>/dev/null || continue
         if mkdir "$group/probe" 2>/dev/null &&
             sh -c 'echo $$ >"$1/cgroup.procs"' sh "$group/probe" 2>/dev/null; then
-            for try in 1 2 3 4 5; do rmdir "$group/probe" 2>/dev/null && return; sleep 0.1; done
+            for _ in 1 2 3 4 5; do rmdir "$group/probe" 2>/dev/null && return; sleep 0.1; done
         fi
         rmdir "$group/probe" "$group" 2>/dev/null || true
     done
@@ -84,7 +121,7 @@ start_box() {
     for word; do case $word in sh) echo ' sh ... &'; break ;; *) printf ' %s' "$word" ;; esac; done
     "$rbxj" run "$@" </dev/null &
     supervisors="$supervisors $!"
-    for try in $(seq 100); do
+    for _ in $(seq 100); do
         [ ! -s "$work/payload.$box" ] || return 0
         sleep 0.1
     done
@@ -102,7 +139,7 @@ look() {
         [ ! -e "$dir/root" ] || echo "  target   $dir/root"
         [ ! -e "$dir/tmp" ] || echo "  tmpdir   $dir/tmp"
         pid=$(cat "$work/payload.$box")
-        [ "$(cat "/proc/$pid/comm" 2>/dev/null)" != "rbxj-demo-$box" ] || echo "  process  $pid"
+        ! lives "$pid" "$box" || echo "  process  $pid"
     done
 }
 

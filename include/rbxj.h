@@ -211,6 +211,7 @@ struct rbxj_result_entry {
     int evidence;        /* its identity is known */
     int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
     const struct rbxj_error *error; /* NULL: none */
+    const char *note;    /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
 };
 
 void rbxj_result_info(const struct rbxj_result *result, struct rbxj_result_info *ret);

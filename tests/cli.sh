@@ -21,9 +21,10 @@ children=
 
 clean() {
     local pid
+    [ -z "${PYTHON_PID:-}" ] || eval "exec ${PYTHON[1]}>&-"
     for pid in $children; do kill -KILL "$pid" 2>/dev/null; done
     [ ! -s "$work/payload" ] || kill_payload
-    wait 2>/dev/null
+    { wait; } 2>/dev/null
     if [ -n "$group" ]; then
         find "$group" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
         sleep 0.1
@@ -59,17 +60,23 @@ call() {
     status=$?
 }
 
-# json EXPRESSION: of d, the document in out; it must be the only thing there.
-json() {
-    python3 -I -S -c 'import json, sys
-d = json.load(open(sys.argv[1], "rb"))
-sys.exit(0 if eval("(" + sys.argv[2] + ")") else 1)' "$work/out" "$1"
-}
+# One Python for the whole run, because starting one may take longer than a test: a line with an expression of d, the
+# document in out, is answered by a line with its value. Whatever is not one JSON document is no value.
+coproc PYTHON { python3 -I -S -u -c 'import json, sys
+for line in sys.stdin:
+    try:
+        d = json.load(open(sys.argv[1], "rb"))
+        print(eval(line))
+    except Exception as e:
+        print("error:", repr(e))' "$work/out" 2>&1; }
 json_value() {
-    python3 -I -S -c 'import json, sys
-d = json.load(open(sys.argv[1], "rb"))
-print(eval(sys.argv[2]))' "$work/out" "$1"
+    local value
+    tr '\n' ' ' <<<"$1" >&"${PYTHON[1]}"
+    echo >&"${PYTHON[1]}"
+    read -r value <&"${PYTHON[0]}"
+    echo "$value"
 }
+json() { is "$(json_value "bool($1)")" True; }
 
 is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
 out_empty() { [ ! -s "$work/out" ]; }
@@ -126,7 +133,8 @@ crash() {
     kill -KILL "$supervisor"
     wait "$supervisor" 2>/dev/null
 }
-payload_lives() { [ "$(cat "/proc/$(cat "$work/payload")/comm" 2>/dev/null)" = sleep ]; }
+# A zombie that nobody has reaped is dead.
+payload_lives() { grep -qE '^State:.[^ZX]' "/proc/$(cat "$work/payload")/status" 2>/dev/null; }
 kill_payload() {
     payload_lives || return 0
     kill -KILL "$(cat "$work/payload")"
@@ -143,13 +151,13 @@ words() {
     for command in "" run list replay forget; do
         # shellcheck disable=SC2086
         call $command --help
-        check "help: $command" is "$status" 0
-        check "help: $command: on standard output" out_has "Usage: rbxj"
-        check "help: $command: nothing else" err_empty
-        check "help: $command: the man page has every option" in_man_page
+        check "help: ${command:-rbxj}" is "$status" 0
+        check "help: ${command:-rbxj}: on standard output" out_has "Usage: rbxj"
+        check "help: ${command:-rbxj}: nothing else" err_empty
+        check "help: ${command:-rbxj}: the man page has every option" in_man_page
         # shellcheck disable=SC2086
         call $command --version
-        check "version: $command" grep -qx 'rbxj [0-9.]*' "$work/out"
+        check "version: ${command:-rbxj}" grep -qx 'rbxj [0-9.]*' "$work/out"
     done
     usage "run, list, replay, forget"
     usage "run, list, replay, forget" lst
@@ -245,6 +253,23 @@ run_statuses() {
     check "run, no name: 0" is "$status" 0
 }
 
+run_leaves_something() {
+    local code
+    for code in 0 3; do
+        fresh_state
+        # shellcheck disable=SC2016
+        call run --box 7 --lock "$work/lock" --tmpdir "$work/tmp" -- \
+            sh -c 'mv "$1" "$1.aside"; mkdir "$1"; exit "$2"' sh "$work/tmp" "$code"
+        check "run, a stranger in its place, CMD gave $code" is "$status" "$((code ? code : 1))"
+        check "run, a stranger: is named" err_has "$work/tmp"
+        check "run, a stranger: is left" rmdir "$work/tmp"
+        check "run, a stranger: the lock is undone all the same (K2)" gone "$work/lock"
+        call list --json
+        check "run, a stranger: its record stays" json '[r["kind"] for r in d["boxes"][0]["records"]] == ["tmpdir"]'
+        rmdir "$work/tmp.aside"
+    done
+}
+
 run_paths() {
     fresh_state
     mkdir "$work/there"
@@ -278,7 +303,7 @@ run_payload() {
 
     # shellcheck disable=SC2016
     "$rbxj" run --box 7 --tmpdir "$work/tmp" -- sh -c 'trap "exit 7" TERM; : >"$1"
-        while :; do sleep 0.05; done' sh "$work/ready" >"$work/out" 2>"$work/err" </dev/null &
+        for _ in $(seq 100); do sleep 0.05; done' sh "$work/ready" >"$work/out" 2>"$work/err" </dev/null &
     supervisor=$!
     children="$children $supervisor"
     while [ ! -e "$work/ready" ] && kill -0 "$supervisor" 2>/dev/null; do sleep 0.02; done
@@ -437,6 +462,7 @@ hostile_names() {
 words
 nothing_yet
 run_statuses
+run_leaves_something
 run_paths
 run_payload
 crash_and_replay

@@ -167,6 +167,11 @@ static void k10_a_mount_in_another_namespace(void **state)
     (void)close(home);
     assert_int_equal(0, mounted(a));
     assert_int_equal(mount_ns_of(pid), r->mount.ns);
+    if (r->mount.unique) { /* one that has its number there, but is another one */
+        r->mount.unique++;
+        assert_int_equal(FOUND_FOREIGN, look(r));
+        r->mount.unique--;
+    }
     /* a stranger of the same name here is not it */
     tmpfs_on(a, "stranger");
     assert_undone(r);

@@ -206,6 +206,8 @@ static void add_entry(cJSON *entries, const struct rbxj_result_entry *e)
     (void)add_text(entry, "action", e->action);
     (void)add_text(entry, "outcome", e->outcome);
     add_error(entry, e->error);
+    if (e->note)
+        (void)add_text(entry, "note", e->note);
 }
 
 char *json_replay(const struct rbxj_result *result)

@@ -36,12 +36,13 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
     if (n < 0)
         return error_sys(e, errno, "%s/alive", j->state_dir);
     found[n] = 0;
+    int others = fd_record_holder(j->alive_fd, ALIVE_OPEN_BYTE, &pid);
+    if (others < 0)
+        return error_sys(e, -others, "%s/alive", j->state_dir);
+    j->alone = others == 0;
     if (strcmp(own, found) != 0) {
         /* another boot or another runtime directory: only if nobody is at work there */
-        int r = fd_record_holder(j->alive_fd, ALIVE_OPEN_BYTE, &pid);
-        if (r < 0)
-            return error_sys(e, -r, "%s/alive", j->state_dir);
-        if (r > 0) {
+        if (others) {
             found[strcspn(found, "\n")] = 0;
             char *dir = strchr(found, '/');
             return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is in use by pid %d with runtime directory %s",
@@ -54,28 +55,34 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
     return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
 }
 
-/* Does anybody else hold that byte? Looks through the open journal's descriptor, else through one of its own: a process
- * without an open journal has no locks to lose. 1, 0 or a negative errno. */
+/* Does anybody else hold that byte? 1, 0 or a negative errno. */
 static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t byte)
 {
+    char path[RECORD_PATH_MAX + 8];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/alive", state_dir);
+    /* a second descriptor would drop this process' locks when it is closed */
+    if (!j && lstat(path, &st) == 0)
+        j = journal_with_alive(&st);
     if (j)
         return fd_record_holder(j->alive_fd, byte, NULL);
-    char path[RECORD_PATH_MAX + 8];
-    (void)snprintf(path, sizeof(path), "%s/alive", state_dir);
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     return fd < 0 ? -errno : fd_record_holder(fd, byte, NULL);
 }
 
+#define INITIAL_PID_NS 0xEFFFFFFCu /* PROC_PID_INIT_INO: fixed in every kernel since 3.8 */
+
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box)
 {
     struct procid self;
-    uint8_t boot[16];
-    if (procid_boot(boot) < 0)
+    if (j && procid_equal(&box->supervisor, &j->self))
+        return LIVE_ALIVE;
+    if (j)
+        self = j->self;
+    else if (procid_of(getpid(), &self) < 0)
         return LIVE_UNKNOWN;
-    if (memcmp(boot, box->supervisor.boot_id, 16) != 0)
+    if (memcmp(self.boot_id, box->supervisor.boot_id, 16) != 0)
         return LIVE_DEAD;
-    if (procid_of(getpid(), &self) < 0)
-        return LIVE_UNKNOWN;
     if (procid_comparable(&self, &box->supervisor)) {
         int fd = procid_open(&box->supervisor);
         if (fd >= 0)
@@ -83,11 +90,14 @@ enum liveness box_liveness(struct journal *j, const char *state_dir, const struc
         return fd >= 0 ? LIVE_ALIVE : fd == -ESRCH ? LIVE_DEAD : LIVE_UNKNOWN;
     }
     /* another pid or time namespace: only its record lock tells */
-    int open = byte_is_held(j, state_dir, ALIVE_OPEN_BYTE);
     int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation));
     if (slot > 0)
         return LIVE_ALIVE;
     if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
         return LIVE_DEAD;
-    return open == 0 ? LIVE_DEAD : LIVE_UNKNOWN; /* nobody has the journals open: its whole namespace is gone */
+    /* A box that was begun for another process has no lock. In a container, where nobody has the journals open, it is one
+     * of an earlier life of the container: that pid namespace is gone. The host can't tell. */
+    if (self.pid_ns != INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
+        return LIVE_DEAD;
+    return LIVE_UNKNOWN;
 }

@@ -38,7 +38,7 @@ static int apply_entry(struct journal *j, MDB_txn *to, MDB_val *data, uint64_t p
 {
     struct log_frame frame;
     if (log_check(data->mv_data, data->mv_size, position, &frame) < 0)
-        return MDB_CORRUPTED;
+        return EBADMSG;
     struct record_key k = record_key(frame.incarnation, frame.seq);
     MDB_val key = {sizeof(k), &k};
     if (frame.op == LOG_DELETE) {
@@ -96,8 +96,10 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     if (rc == MDB_SUCCESS)
         rc = apply_log(j, from, to, &covered);
     mdb_txn_abort(from);
-    if (rc == MDB_SUCCESS && covered != last) /* an entry is missing between what the disk has and what was given out */
-        rc = MDB_CORRUPTED;
+    /* EBADMSG: the checksum of an entry is wrong; else one is missing between what the disk has and what was given out */
+    if (rc == EBADMSG || (rc == MDB_SUCCESS && covered != last))
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: its log is damaged after position %llu: no more of "
+                         "it goes to disk", j->folder, (unsigned long long)covered);
     if (rc == MDB_SUCCESS)
         rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
@@ -131,6 +133,8 @@ static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error
         rc = mdb_txn_commit(to);
         if (rc != MDB_SUCCESS)
             r = store_error(e, rc, &j->disk, "disk journal");
+        else
+            r = store_is_in_place(&j->disk, e); /* before anybody counts as covered (K21) */
     }
     if (r == 0)
         atomic_store(&j->gates->covered, covered);
@@ -160,6 +164,9 @@ int journal_flush(struct journal *j, struct rbxj_error *e)
 {
     MDB_txn *txn;
     uint64_t last;
+    int r = journal_check_handle(j, e);
+    if (r < 0)
+        return r;
     int rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn);
     if (rc == MDB_SUCCESS) {
         rc = meta_get(txn, j->boot.meta, META_POSITION, &last, sizeof(last));

@@ -80,12 +80,11 @@ static int copy_once(int fd, int *ret_memfd)
     return 0;
 }
 
-static const struct journal_options reader_options = {.map_size = 1 << 20};
-
 static int read_env(const char *path, unsigned flags, bool boot, struct snapshot *ret, struct rbxj_error *e)
 {
     struct store s;
-    int r = store_open(&s, path, MDB_RDONLY | flags, boot, &reader_options, e);
+    static const struct journal_options unused;
+    int r = store_open(&s, path, MDB_RDONLY | flags, boot, &unused, e);
     if (r < 0)
         return r;
     int rc = scan_store(&s, boot, ret);
@@ -98,7 +97,7 @@ static int read_env(const char *path, unsigned flags, bool boot, struct snapshot
 static int read_copy(int dirfd, const char *name, const char *folder, bool boot, struct snapshot *ret,
                      struct rbxj_error *e)
 {
-    char path[40];
+    char path[40], lock[RECORD_PATH_MAX + 80];
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_sys(e, errno, "journal %s", folder);
@@ -112,7 +111,10 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
         return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, ret, e);
     }
-    /* writers are too busy for a copy */
+    /* writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. */
+    (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", folder);
+    if (faccessat(AT_FDCWD, lock, W_OK, AT_EACCESS) < 0)
+        return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s", folder, lock);
     return read_env(folder, 0, boot, ret, e);
 }
 

@@ -70,6 +70,15 @@ int create_disk_journal(struct journal *j, struct rbxj_error *e)
     return r < 0 ? error_sys(e, -r, "%s", j->state_dir) : 0;
 }
 
+/* journal-<32 hex digits> or journal-making-<32 hex digits>: anything else in the directory is not ours to remove. */
+static bool is_folder_name(const char *name)
+{
+    if (strncmp(name, "journal-", 8) != 0)
+        return false;
+    name += strncmp(name + 8, MAKING "-", strlen(MAKING) + 1) == 0 ? 8 + strlen(MAKING) + 1 : 8;
+    return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
+}
+
 /* Removes every folder of the runtime directory that belongs to another boot, or was never finished: unread. */
 static int remove_other_boots(struct journal *j, const char *own, struct rbxj_error *e)
 {
@@ -78,7 +87,7 @@ static int remove_other_boots(struct journal *j, const char *own, struct rbxj_er
     if (!dir)
         return error_sys(e, errno, "%s", j->runtime_dir);
     for (struct dirent *d; (d = readdir(dir));) {
-        if (strcmp(d->d_name, own) == 0 || strncmp(d->d_name, "journal-", 8) != 0)
+        if (strcmp(d->d_name, own) == 0 || !is_folder_name(d->d_name))
             continue;
         int r = files_remove_folder(j->runtime_fd, d->d_name);
         if (r < 0)
@@ -87,7 +96,7 @@ static int remove_other_boots(struct journal *j, const char *own, struct rbxj_er
     return 0;
 }
 
-static int make_gate(int folder_fd, const uint8_t generation[16])
+static int make_gate(int folder_fd)
 {
     _cleanup_close_ int fd = openat(folder_fd, "gate", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof(struct gate_page)) < 0)
@@ -95,14 +104,15 @@ static int make_gate(int folder_fd, const uint8_t generation[16])
     struct gate_page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return -errno;
-    int r = gate_page_init(page, generation);
+    int r = gate_page_init(page);
     (void)munmap(page, sizeof(*page));
     return r;
 }
 
 /* Copies one record of the disk journal, unchanged, and makes its index entries. A record whose checksum is wrong is
- * copied too: whoever reads it will say so, and it is not lost. */
-static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB_val *key, MDB_val *data)
+ * copied too: whoever reads it will say so, and it is not lost. last: the box whose header came last. */
+static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB_val *key, MDB_val *data,
+                         struct box *last)
 {
     struct box box;
     struct record r;
@@ -110,11 +120,13 @@ static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB
     if (rc != MDB_SUCCESS || key->mv_size != sizeof(struct record_key))
         return rc;
     if (record_decode_box(data->mv_data, data->mv_size, key->mv_data, &box) == 0) {
+        *last = box;
         MDB_val name = {strlen(box.name), box.name}, incarnation = {sizeof(box.incarnation), &box.incarnation};
         return mdb_put(to, boot->boxes, &name, &incarnation, 0);
     }
     if (record_decode(data->mv_data, data->mv_size, key->mv_data, &r) == 0) {
-        bool same_boot = memcmp(r.evidence_boot, j->boot_id, 16) == 0;
+        /* device and inode numbers of its parent were read when its box was begun, or later */
+        bool same_boot = last->incarnation == r.incarnation && memcmp(last->supervisor.boot_id, j->boot_id, 16) == 0;
         rc = names_add(to, boot->names, &r, same_boot ? j->boot_id : NULL);
         record_clear(&r);
     }
@@ -125,11 +137,12 @@ static int import_all(struct journal *j, struct store *boot, MDB_txn *from, MDB_
 {
     MDB_cursor *cursor;
     MDB_val key, data;
+    struct box last = {0};
     int rc = mdb_cursor_open(from, j->disk.records, &cursor);
     if (rc != MDB_SUCCESS)
         return rc;
     while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS) {
-        rc = import_record(j, boot, to, &key, &data);
+        rc = import_record(j, boot, to, &key, &data, &last);
         if (rc != MDB_SUCCESS)
             break;
     }
@@ -138,29 +151,27 @@ static int import_all(struct journal *j, struct store *boot, MDB_txn *from, MDB_
 }
 
 /* Both transactions of a new generation: the disk's says which boot journal it follows from now on (and locks out a
- * leader of a lost one, K21), the boot's holds everything. The disk's is committed first. */
+ * leader of a lost one, K21), the boot's holds everything. The disk's is committed last: what a crash before that leaves
+ * is unfinished, and nobody has heard of it. */
 static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *to)
 {
     uint64_t covered = 0, state[2];
-    uint32_t format = JOURNAL_FORMAT, lost = 0;
+    uint32_t format = JOURNAL_FORMAT, lost = 0, was_always = 0, always = j->options.always;
     uint8_t disk_boot[16] = {0};
     struct stat st;
     int rc = meta_get(from, j->disk.meta, META_COVERED, &covered, sizeof(covered));
-    if (rc == MDB_SUCCESS)
-        rc = meta_get(from, j->disk.meta, META_BOOT, disk_boot, 16);
-    if (rc == MDB_NOTFOUND)
-        rc = MDB_SUCCESS;
     if (rc != MDB_SUCCESS)
         return rc;
+    /* a disk journal that no boot has used lacks the next three */
+    (void)meta_get(from, j->disk.meta, META_BOOT, disk_boot, 16);
+    (void)meta_get(from, j->disk.meta, META_ALWAYS, &was_always, sizeof(was_always));
+    (void)meta_get(from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
     if (fstat(j->state_fd, &st) < 0)
         return errno;
     state[0] = st.st_dev;
     state[1] = st.st_ino;
-    if (memcmp(disk_boot, j->boot_id, 16) == 0) {
-        j->second_generation = true;
-        (void)meta_get(from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
-        lost++;
-    }
+    if (memcmp(disk_boot, j->boot_id, 16) == 0 && !(j->alone && was_always))
+        lost++; /* a boot journal has vanished within this boot, and it was not a container's restart (K21) */
     random_bytes(j->generation, 16);
     covered++; /* the first sequence is above what the disk has covered under any generation */
     const struct {
@@ -173,6 +184,7 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
         {from, j->disk.meta, META_BOOT, j->boot_id, 16},
         {from, j->disk.meta, META_GENERATION, j->generation, 16},
         {from, j->disk.meta, META_COVERED, &covered, sizeof(covered)},
+        {from, j->disk.meta, META_ALWAYS, &always, sizeof(always)},
         {from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost)},
         {to, boot->meta, META_FORMAT, &format, sizeof(format)},
         {to, boot->meta, META_INSTANCE, j->instance, 16},
@@ -215,6 +227,8 @@ int create_boot_journal(struct journal *j, struct rbxj_error *e)
 {
     char name[64], making[80], path[RECORD_PATH_MAX + 96], boot_hex[33];
     struct store boot;
+    struct journal_options options = j->options;
+    MDB_envinfo info;
     hex_encode(boot_hex, j->boot_id, 16);
     (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
     (void)snprintf(making, sizeof(making), "journal-" MAKING "-%s", boot_hex);
@@ -227,14 +241,17 @@ int create_boot_journal(struct journal *j, struct rbxj_error *e)
     _cleanup_close_ int fd = openat(j->runtime_fd, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0)
         return error_sys(e, errno, "%s", path);
-    r = store_open(&boot, path, MDB_CREATE | MDB_NOSYNC, true, &j->options, e);
+    /* everything that the disk holds must fit, and room be left */
+    if (mdb_env_info(j->disk.env, &info) == MDB_SUCCESS && info.me_mapsize > options.map_size)
+        options.map_size = info.me_mapsize;
+    r = store_open(&boot, path, MDB_CREATE | MDB_NOSYNC, true, &options, e);
     if (r < 0)
         return r;
     int rc = fill_and_commit(j, &boot);
     if (rc != MDB_SUCCESS)
         r = store_error(e, rc, &boot, path);
     store_close(&boot);
-    if (r == 0 && (r = make_gate(fd, j->generation)) < 0)
+    if (r == 0 && (r = make_gate(fd)) < 0)
         r = error_sys(e, -r, "%s/gate", path);
     if (r == 0 && renameat2(j->runtime_fd, making, j->runtime_fd, name, RENAME_NOREPLACE) < 0)
         r = error_sys(e, errno, "%s/%s", j->runtime_dir, name);

@@ -94,12 +94,14 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
 {
     struct stat st;
     struct lmdb_meta meta[2];
-    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && errno == ENOENT)
+    _cleanup_close_ int fd = fd_openat2(dirfd, name, O_RDONLY | O_NONBLOCK, 0, RESOLVE_NO_SYMLINKS);
+    if (fd == -ENOENT)
         return -ENOENT;
-    if (fd < 0 && errno == ELOOP)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is a symbolic link", shown);
-    if (fd < 0 || fstat(fd, &st) < 0)
+    if (fd == -ELOOP)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is a symbolic link, or its folder is", shown);
+    if (fd < 0)
+        return error_sys(e, -fd, "journal %s", shown);
+    if (fstat(fd, &st) < 0)
         return error_sys(e, errno, "journal %s", shown);
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is not a regular file", shown);
@@ -108,9 +110,10 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
     if (ours && (st.st_uid != geteuid() || (st.st_mode & 077)))
         return error_set(e, RBXJ_E_PERMISSION, 0, "journal %s: must be mode 0600 and belong to uid %u", shown,
                          geteuid());
+    /* the size last: a writer may extend the file, then say so in a meta page, while it is looked at */
     ssize_t n0 = pread(fd, &meta[0], sizeof(meta[0]), 0);
     ssize_t n1 = n0 == sizeof(meta[0]) ? pread(fd, &meta[1], sizeof(meta[1]), meta[0].page_size) : -1;
-    if (n0 < 0 || (n1 < 0 && n0 == sizeof(meta[0])))
+    if (n0 < 0 || (n1 < 0 && n0 == sizeof(meta[0])) || fstat(fd, &st) < 0)
         return error_sys(e, errno, "journal %s", shown);
     /* both must do: LMDB picks the newer, and falls back on neither */
     if (n1 != sizeof(meta[1]) || !meta_is_sound(&meta[0], 0, (uint64_t)st.st_size) ||

@@ -11,7 +11,7 @@
 #include <time.h>
 #include <unistd.h>
 
-int gate_page_init(struct gate_page *page, const uint8_t generation[16])
+int gate_page_init(struct gate_page *page)
 {
     pthread_mutexattr_t attr;
     memset(page, 0, sizeof(*page));
@@ -24,7 +24,6 @@ int gate_page_init(struct gate_page *page, const uint8_t generation[16])
     if (r == 0)
         r = pthread_mutex_init(&page->disk.mutex, &attr);
     (void)pthread_mutexattr_destroy(&attr);
-    memcpy(page->generation, generation, sizeof(page->generation));
     page->size = sizeof(*page);
     page->magic = GATE_MAGIC;
     return -r;
@@ -88,9 +87,9 @@ static int lock_until(struct gate *gate, uint32_t self, int64_t deadline)
 
 int gate_lock(struct gate *gate, const char *what, int64_t timeout_ns, struct rbxj_error *e)
 {
-    uint32_t self = (uint32_t)gettid();
     int r = atomic_load(&gate->elder) == 0 ? pthread_mutex_trylock(&gate->mutex) : EBUSY;
     if (r == EBUSY) {
+        uint32_t self = (uint32_t)gettid();
         r = lock_until(gate, self, now_monotonic_ns() + timeout_ns);
         resign_elder(gate, self);
     }

@@ -31,13 +31,12 @@ struct gate {
 struct gate_page {
     uint32_t magic;
     uint32_t size; /* of this struct: another libc or version lays it out differently */
-    uint8_t generation[16];
     struct gate boot; /* writers of the boot journal */
     struct gate disk; /* leaders of a disk commit */
     _Atomic uint64_t covered; /* what the disk is known to have; a hint that lags, never leads */
 };
 
-int gate_page_init(struct gate_page *page, const uint8_t generation[16]);
+int gate_page_init(struct gate_page *page);
 int gate_lock(struct gate *gate, const char *what, int64_t timeout_ns, struct rbxj_error *e);
 void gate_unlock(struct gate *gate);
 

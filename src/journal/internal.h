@@ -38,6 +38,7 @@ struct store {
 #define META_POSITION "position"     /* boot: the last position given out */
 #define META_COVERED "covered"       /* disk: complete up to this position of that generation */
 #define META_STATE_DIR "state"       /* boot: device and inode of the state directory (K33) */
+#define META_ALWAYS "always" /* disk: uint32_t, has everything of this generation gone to disk? */
 #define META_GENERATIONS "generations" /* disk: boot journals lost within a boot, not yet audited (K21) */
 
 enum mark {
@@ -60,9 +61,9 @@ struct journal {
     struct store boot, disk;
     struct gate_page *gates;
     uint8_t boot_id[16], instance[16], generation[16];
+    pid_t opener;       /* set first: tells a child of fork() */
     struct procid self;
-    bool second_generation; /* a boot journal vanished within this boot (K21) */
-    uint64_t disk_covered;  /* guarded by the disk gate */
+    bool alone; /* nobody else had the journals open when this process entered */
 };
 
 /* ---- paths and files (files.c) ---- */
@@ -85,9 +86,12 @@ int files_remove_folder(int dirfd, const char *name);
 int store_open(struct store *s, const char *path, unsigned flags, bool all, const struct journal_options *options,
                struct rbxj_error *e);
 void store_close(struct store *s);
-/* Grows the file ahead of its use and refuses intents beyond the reserve (K26). Outside of a transaction. */
+/* Makes the map larger and stores its size. Only while nobody else has the journals open: in another process it would
+ * fail every transaction from then on (MDB_MAP_RESIZED). */
+int store_raise_map(struct store *s, uint64_t size, struct rbxj_error *e);
 /* Are data.mdb and lock.mdb still the files that were opened? 0 or JOURNAL_DAMAGED. */
 int store_is_in_place(const struct store *s, struct rbxj_error *e);
+/* Grows the file ahead of its use and refuses intents beyond the reserve (K26). Outside of a transaction. */
 int store_make_room(struct store *s, const char *what, const struct journal_options *options,
                     struct rbxj_error *e);
 /* An LMDB error as ours. */
@@ -120,7 +124,11 @@ uint64_t alive_slot(uint64_t incarnation);
 int alive_enter(struct journal *j, struct rbxj_error *e);
 void alive_created(struct journal *j);
 
-/* ---- write transactions (write.c) ---- */
+/* The open journal of this process whose STATE/alive that is, or NULL. */
+const struct journal *journal_with_alive(const struct stat *alive);
+
+/* ---- write transactions (write.c): every writer of the boot journal goes through these. LMDB's codes, unless there is
+ * an error argument ---- */
 
 struct write {
     struct journal *j;
@@ -133,8 +141,34 @@ struct write {
 int journal_check_handle(const struct journal *j, struct rbxj_error *e);
 
 int write_begin(struct journal *j, struct write *w, struct rbxj_error *e);
-int write_commit(struct write *w, struct rbxj_error *e);
 void write_abort(struct write *w);
+/* Commits when nothing went wrong, else aborts and says what. r: our code, rc: LMDB's. */
+int write_end(struct write *w, int r, int rc, struct rbxj_error *e);
+
+/* Header and record of a box: 0, NO_SUCH_BOX, JOURNAL_DAMAGED. */
+int write_get_box(struct write *w, uint64_t incarnation, struct box *ret, struct rbxj_error *e);
+int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct record *ret, struct rbxj_error *e);
+/* The first record of a box from seq on, the header being seq 0. MDB_NOTFOUND at the end. */
+int write_next(struct write *w, uint64_t incarnation, uint32_t seq, uint32_t *ret_seq, MDB_val *ret_data);
+
+/* Stores a record, record NULL: the header; and logs it when the box is on disk (J2). */
+int write_put(struct write *w, const struct box *box, const struct record *record, bool needs_disk);
+/* Takes one record away with its index entries and marks, and from the disk in log order. r NULL: the header. */
+int write_remove(struct write *w, const struct box *box, uint32_t seq, const struct record *r);
+/* The header, the name if it is this incarnation's, and the box's own marks. */
+int write_remove_box(struct write *w, const struct box *box);
+/* The first entry of a box that goes to disk takes its header and all its earlier records along (K23). */
+int write_move_to_disk(struct write *w, struct box *box);
+
+int write_mark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, const void *value, size_t len);
+int write_mark_get(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, void *value, size_t len);
+int write_unmark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq);
+
+/* ---- claims (claim.c) ---- */
+
+/* write_begin(), and reads the header of a box that no other living process has claimed. code: the error if one has. */
+int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int code,
+                          struct rbxj_error *e);
 
 /* ---- the names index (names.c) ---- */
 
@@ -142,7 +176,7 @@ int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t
 int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r);
 /* Does a recorded path of another box equal r's path, contain it or lie inside it? 0, MDB_KEYEXIST with the other's
  * incarnation, or an MDB_* error. related: incarnations of the box itself and of those in which it lives. */
-int names_overlap(MDB_txn *txn, struct store *s, const struct record *r, const uint64_t *related, size_t n,
+int names_overlap(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint64_t *related, size_t n,
                   uint64_t *ret_other);
 
 #endif

@@ -170,6 +170,27 @@ static int open_boot(struct journal *j, struct rbxj_error *e)
     return 0;
 }
 
+/* Does everything of this generation go to disk? Only then is a new one in the same boot no loss (K21). */
+static int note_durability(struct journal *j, struct rbxj_error *e)
+{
+    uint32_t always;
+    MDB_txn *txn;
+    int rc = read_meta(&j->disk, META_ALWAYS, &always, sizeof(always));
+    if (rc == MDB_SUCCESS && (j->options.always || !always))
+        return 0;
+    always = 0;
+    if (rc == MDB_SUCCESS)
+        rc = mdb_txn_begin(j->disk.env, NULL, 0, &txn);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, j->disk.path);
+    rc = meta_put(txn, j->disk.meta, META_ALWAYS, &always, sizeof(always));
+    if (rc == MDB_SUCCESS)
+        rc = mdb_txn_commit(txn);
+    else
+        mdb_txn_abort(txn);
+    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, j->disk.path);
+}
+
 static int open_all(struct journal *j, struct rbxj_error *e)
 {
     char data[RECORD_PATH_MAX + 128], boot_hex[33], name[64];
@@ -195,18 +216,32 @@ static int open_all(struct journal *j, struct rbxj_error *e)
         return r;
     if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
         return r;
-    if ((r = open_boot(j, e)) < 0)
+    if ((r = open_boot(j, e)) < 0 || (r = note_durability(j, e)) < 0)
+        return r;
+    if (j->alone && ((r = store_raise_map(&j->disk, j->options.map_size, e)) < 0 ||
+                     (r = store_raise_map(&j->boot, j->options.map_size, e)) < 0))
         return r;
     alive_created(j);
     return 0;
 }
 
+/* Makes j the one of this process. One that was inherited by fork() is the parent's and does not count. */
+static bool become_the_one(struct journal *j)
+{
+    struct journal *other = atomic_load(&process_journal);
+    while (!other || other->opener != getpid())
+        if (atomic_compare_exchange_weak(&process_journal, &other, j))
+            return true;
+    return false;
+}
+
 int journal_open(const struct journal_options *options, struct journal **ret, struct rbxj_error *e)
 {
-    struct journal *j = calloc(1, sizeof(*j)), *none = NULL;
+    struct journal *j = calloc(1, sizeof(*j));
     if (!j)
         return error_sys(e, ENOMEM, "journal");
     j->options = *options;
+    j->opener = getpid();
     j->state_fd = j->runtime_fd = j->alive_fd = -1;
     j->state_dir = strdup(options->state_dir);
     j->runtime_dir = strdup(options->runtime_dir);
@@ -214,7 +249,7 @@ int journal_open(const struct journal_options *options, struct journal **ret, st
         journal_close(j);
         return error_sys(e, ENOMEM, "journal");
     }
-    if (!atomic_compare_exchange_strong(&process_journal, &none, j)) {
+    if (!become_the_one(j)) {
         free(j->state_dir);
         free(j->runtime_dir);
         free(j);
@@ -235,15 +270,16 @@ void journal_close(struct journal *j)
     struct journal *self = j;
     if (!j)
         return;
-    /* in a child of fork() the environments belong to the parent: only the memory is ours to give back */
-    if (j->self.pid == 0 || j->self.pid == getpid()) {
+    /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to close one
+     * of STATE/alive would drop the locks of a journal that the child has opened itself. */
+    if (j->opener == getpid()) {
         store_close(&j->boot);
         store_close(&j->disk);
+        if (j->alive_fd >= 0)
+            (void)close(j->alive_fd);
     }
     if (j->gates)
         (void)munmap(j->gates, sizeof(*j->gates));
-    if (j->alive_fd >= 0)
-        (void)close(j->alive_fd);
     if (j->runtime_fd >= 0)
         (void)close(j->runtime_fd);
     if (j->state_fd >= 0)
@@ -255,11 +291,24 @@ void journal_close(struct journal *j)
     free(j);
 }
 
+static bool is_dir(const char *path, int fd)
+{
+    struct stat named, opened;
+    return stat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_dev == opened.st_dev &&
+           named.st_ino == opened.st_ino;
+}
+
 struct journal *journal_of_process(const char *state_dir, const char *runtime_dir)
 {
     struct journal *j = atomic_load(&process_journal);
-    if (!j || j->self.pid != getpid() || strcmp(j->state_dir, state_dir) != 0 ||
-        strcmp(j->runtime_dir, runtime_dir) != 0)
-        return NULL;
-    return j;
+    /* by identity: under another spelling of its paths a second look would drop its locks, too */
+    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd) && is_dir(runtime_dir, j->runtime_fd);
+    return same ? j : NULL;
+}
+
+const struct journal *journal_with_alive(const struct stat *alive)
+{
+    const struct journal *j = atomic_load(&process_journal);
+    bool same = j && j->opener == getpid() && j->alive_st.st_dev == alive->st_dev && j->alive_st.st_ino == alive->st_ino;
+    return same ? j : NULL;
 }

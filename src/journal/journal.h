@@ -52,7 +52,7 @@ void journal_close(struct journal *j);
 /* The open journal of this process if it is of these directories, or NULL. */
 struct journal *journal_of_process(const char *state_dir, const char *runtime_dir);
 
-/* ---- state transitions (write.c) ---- */
+/* ---- state transitions (begin.c, change.c, claim.c) ---- */
 
 /* box: name, supervisor, parent, flags in; incarnation, next_seq and flags out. plan[i]: seq i + 1 and the incarnation
  * out. Refuses a box of that name (BOX_LIVE, BOX_STALE) and a path that overlaps another box's (EXISTS). */
@@ -103,6 +103,7 @@ struct snapshot_box {
     size_t len;
     struct procid claimer;  /* pid 0: not claimed */
     uint32_t attempts;      /* attempts on it that did not end, in a row (K34) */
+    size_t damaged;         /* records of it that can't be read: it is not undone (K24) */
 };
 
 struct snapshot {

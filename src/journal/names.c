@@ -111,8 +111,7 @@ int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r)
 /* ---- looking up ---- */
 
 struct lookup {
-    MDB_txn *txn;
-    struct store *s;
+    MDB_cursor *cursor;
     const struct record *r;
     const uint64_t *related;
     size_t n;
@@ -134,61 +133,70 @@ static bool may_stand(const struct lookup *l, uint64_t incarnation, const char *
     return false;
 }
 
+/* Whose entry is it? The end of every key says so. */
+static uint64_t incarnation_of(const MDB_val *key)
+{
+    struct record_key own;
+    uint64_t incarnation;
+    uint32_t seq;
+    memcpy(&own, (uint8_t *)key->mv_data + key->mv_size - sizeof(own), sizeof(own));
+    record_key_parse(&own, &incarnation, &seq);
+    return incarnation;
+}
+
+static int check_alias(struct lookup *l, const MDB_val *key)
+{
+    uint64_t incarnation = incarnation_of(key);
+    for (size_t i = 0; i < l->n; i++)
+        if (l->related[i] == incarnation)
+            return MDB_SUCCESS;
+    l->other = incarnation;
+    return MDB_KEYEXIST;
+}
+
+static int check_path(struct lookup *l, const MDB_val *key, const MDB_val *data)
+{
+    char path[RECORD_PATH_MAX + PATH_KEY_MAX];
+    size_t around = 1 + 1 + sizeof(struct record_key);
+    if (key->mv_size < around || key->mv_size - around + data->mv_size >= sizeof(path))
+        return MDB_CORRUPTED;
+    size_t head = key->mv_size - around;
+    memcpy(path, (uint8_t *)key->mv_data + 1, head);
+    memcpy(path + head, data->mv_data, data->mv_size);
+    path[head + data->mv_size] = 0;
+    uint64_t incarnation = incarnation_of(key);
+    /* a range of cut keys holds strangers, too */
+    if ((!path_is_below(path, l->r->path) && !path_is_below(l->r->path, path)) || may_stand(l, incarnation, path))
+        return MDB_SUCCESS;
+    l->other = incarnation;
+    return MDB_KEYEXIST;
+}
+
 /* Every entry whose key begins with prefix: MDB_KEYEXIST at the first that is in the way. alias: no path to compare. */
 static int check_range(struct lookup *l, const struct name_key *prefix, bool alias)
 {
-    MDB_cursor *cursor;
     MDB_val key = {prefix->len, (void *)(uintptr_t)prefix->bytes}, data;
-    int rc = mdb_cursor_open(l->txn, l->s->names, &cursor);
-    if (rc != MDB_SUCCESS)
-        return rc;
-    rc = mdb_cursor_get(cursor, &key, &data, MDB_SET_RANGE);
-    for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) {
+    int rc = mdb_cursor_get(l->cursor, &key, &data, MDB_SET_RANGE);
+    for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(l->cursor, &key, &data, MDB_NEXT)) {
         if (key.mv_size < prefix->len || memcmp(key.mv_data, prefix->bytes, prefix->len) != 0)
-            break;
-        char path[RECORD_PATH_MAX + PATH_KEY_MAX];
-        struct record_key own;
-        uint64_t incarnation;
-        uint32_t seq;
-        memcpy(&own, (uint8_t *)key.mv_data + key.mv_size - sizeof(own), sizeof(own));
-        record_key_parse(&own, &incarnation, &seq);
-        if (alias) {
-            bool related = false;
-            for (size_t i = 0; i < l->n; i++)
-                related = related || l->related[i] == incarnation;
-            if (related)
-                continue;
-            l->other = incarnation;
-            rc = MDB_KEYEXIST;
-            break;
-        }
-        size_t head = key.mv_size - 1 - 1 - sizeof(own), tail = data.mv_size;
-        if (key.mv_size < 2 + sizeof(own) || head + tail >= sizeof(path)) {
-            rc = MDB_CORRUPTED;
-            break;
-        }
-        memcpy(path, (uint8_t *)key.mv_data + 1, head);
-        memcpy(path + head, data.mv_data, tail);
-        path[head + tail] = 0;
-        if ((!path_is_below(path, l->r->path) && !path_is_below(l->r->path, path)) ||
-            may_stand(l, incarnation, path))
-            continue;
-        l->other = incarnation;
-        rc = MDB_KEYEXIST;
-        break;
+            return MDB_SUCCESS;
+        rc = alias ? check_alias(l, &key) : check_path(l, &key, &data);
+        if (rc != MDB_SUCCESS)
+            return rc;
     }
-    mdb_cursor_close(cursor);
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
-int names_overlap(MDB_txn *txn, struct store *s, const struct record *r, const uint64_t *related, size_t n,
+int names_overlap(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint64_t *related, size_t n,
                   uint64_t *ret_other)
 {
-    struct lookup l = {.txn = txn, .s = s, .r = r, .related = related, .n = n};
+    struct lookup l = {.r = r, .related = related, .n = n};
     if (!r->path)
         return MDB_SUCCESS;
     size_t len = strlen(r->path);
-    int rc = MDB_SUCCESS;
+    int rc = mdb_cursor_open(txn, names, &l.cursor);
+    if (rc != MDB_SUCCESS)
+        return rc;
     /* what equals or contains it: every ancestor, and itself */
     for (size_t at = 1; at <= len && at <= PATH_KEY_MAX && rc == MDB_SUCCESS; at++) {
         if (r->path[at] != '/' && r->path[at] != 0)
@@ -207,6 +215,7 @@ int names_overlap(MDB_txn *txn, struct store *s, const struct record *r, const u
         struct name_key k = alias_key(r->chain[i].dev, r->chain[i].ino, r->chain[i].base_hash);
         rc = check_range(&l, &k, true);
     }
+    mdb_cursor_close(l.cursor);
     if (rc == MDB_KEYEXIST)
         *ret_other = l.other;
     return rc;

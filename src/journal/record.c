@@ -1,18 +1,19 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Encoding and decoding: the fields of a record. What is around them, and how it is checked, is in frame.c.
+ */
 #include "journal/record.h"
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 
 #include <endian.h>
 #include <errno.h>
-#include <inttypes.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
 /* One table drives encoding, decoding, copying and freeing: a field is a tag, a type and a place in the struct. */
-enum field_type { F_U8 = 1, F_U32, F_U64, F_BYTES16, F_NAME, F_STRING, F_BLOB, F_FILEID, F_PROCID };
+enum field_type { F_U32 = 1, F_U64, F_BYTES16, F_NAME, F_STRING, F_BLOB, F_FILEID, F_PROCID };
 
 struct field {
     uint16_t tag; /* fixed for ever */
@@ -55,7 +56,6 @@ static const struct field record_fields[] = {
     R(22, F_PROCID, process),
     R(23, F_BYTES16, evidence_boot),
     R(24, F_U64, devices_held),
-    R(25, F_U64, time_ns),
 };
 #undef R
 
@@ -102,68 +102,37 @@ static void add_field(struct buffer *b, uint16_t tag, const void *data, size_t l
 
 /* ---- the two structs that are fields, as packed bytes ---- */
 
+struct span {
+    size_t offset, len;
+};
+
+#define F(member) {offsetof(struct fileid, member), sizeof(((struct fileid *)0)->member)}
+static const struct span fileid_spans[] = {F(fs),   F(fs_magic),    F(uid),        F(dev),   F(ino), F(btime_ns),
+                                           F(mode), F(handle_type), F(handle_len), F(handle)};
+#undef F
 #define FILEID_BYTES (16 + 4 + 4 + 8 + 8 + 8 + 4 + 4 + 1 + FILEID_HANDLE_MAX)
+
+#define P(member) {offsetof(struct procid, member), sizeof(((struct procid *)0)->member)}
+static const struct span procid_spans[] = {P(boot_id), P(pid_ns), P(time_ns), P(start_time), P(pid)};
+#undef P
 #define PROCID_BYTES (16 + 8 + 8 + 8 + 4)
-
-static uint8_t *pack(uint8_t *p, const void *data, size_t len)
-{
-    memcpy(p, data, len);
-    return p + len;
-}
-
-static const uint8_t *unpack(const uint8_t *p, void *data, size_t len)
-{
-    memcpy(data, p, len);
-    return p + len;
-}
 
 static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed fields are little-endian; swap them here otherwise");
 
-static void pack_fileid(uint8_t *p, const struct fileid *f)
+static void pack(uint8_t *to, const void *object, const struct span *spans, size_t n)
 {
-    p = pack(p, f->fs, 16);
-    p = pack(p, &f->fs_magic, 4);
-    p = pack(p, &f->uid, 4);
-    p = pack(p, &f->dev, 8);
-    p = pack(p, &f->ino, 8);
-    p = pack(p, &f->btime_ns, 8);
-    p = pack(p, &f->mode, 4);
-    p = pack(p, &f->handle_type, 4);
-    p = pack(p, &f->handle_len, 1);
-    (void)pack(p, f->handle, FILEID_HANDLE_MAX);
+    for (size_t i = 0; i < n; i++) {
+        memcpy(to, (const uint8_t *)object + spans[i].offset, spans[i].len);
+        to += spans[i].len;
+    }
 }
 
-static bool unpack_fileid(const uint8_t *p, struct fileid *f)
+static void unpack(const uint8_t *from, void *object, const struct span *spans, size_t n)
 {
-    p = unpack(p, f->fs, 16);
-    p = unpack(p, &f->fs_magic, 4);
-    p = unpack(p, &f->uid, 4);
-    p = unpack(p, &f->dev, 8);
-    p = unpack(p, &f->ino, 8);
-    p = unpack(p, &f->btime_ns, 8);
-    p = unpack(p, &f->mode, 4);
-    p = unpack(p, &f->handle_type, 4);
-    p = unpack(p, &f->handle_len, 1);
-    (void)unpack(p, f->handle, FILEID_HANDLE_MAX);
-    return f->handle_len <= FILEID_HANDLE_MAX;
-}
-
-static void pack_procid(uint8_t *p, const struct procid *id)
-{
-    p = pack(p, id->boot_id, 16);
-    p = pack(p, &id->pid_ns, 8);
-    p = pack(p, &id->time_ns, 8);
-    p = pack(p, &id->start_time, 8);
-    (void)pack(p, &id->pid, 4);
-}
-
-static void unpack_procid(const uint8_t *p, struct procid *id)
-{
-    p = unpack(p, id->boot_id, 16);
-    p = unpack(p, &id->pid_ns, 8);
-    p = unpack(p, &id->time_ns, 8);
-    p = unpack(p, &id->start_time, 8);
-    (void)unpack(p, &id->pid, 4);
+    for (size_t i = 0; i < n; i++) {
+        memcpy((uint8_t *)object + spans[i].offset, from, spans[i].len);
+        from += spans[i].len;
+    }
 }
 
 /* ---- encode ---- */
@@ -179,7 +148,7 @@ static bool all_zero(const void *data, size_t len)
 /* A field that holds nothing is left out: absent decodes to zero. */
 static void encode_field(struct buffer *b, const struct field *f, const void *object)
 {
-    static const uint8_t widths[] = {[F_U8] = 1, [F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
+    static const uint8_t widths[] = {[F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
     const void *member = (const uint8_t *)object + f->offset;
     uint8_t packed[FILEID_BYTES > PROCID_BYTES ? FILEID_BYTES : PROCID_BYTES];
     const char *text;
@@ -201,16 +170,15 @@ static void encode_field(struct buffer *b, const struct field *f, const void *ob
     case F_FILEID:
         if (!fileid_is_set(member))
             return;
-        pack_fileid(packed, member);
+        pack(packed, member, fileid_spans, ARRAY_LEN(fileid_spans));
         add_field(b, f->tag, packed, FILEID_BYTES);
         return;
     case F_PROCID:
         if (((const struct procid *)member)->pid == 0)
             return;
-        pack_procid(packed, member);
+        pack(packed, member, procid_spans, ARRAY_LEN(procid_spans));
         add_field(b, f->tag, packed, PROCID_BYTES);
         return;
-    case F_U8:
     case F_U32:
     case F_U64:
     case F_BYTES16:
@@ -218,13 +186,6 @@ static void encode_field(struct buffer *b, const struct field *f, const void *ob
             add_field(b, f->tag, member, widths[f->type]);
         return;
     }
-}
-
-/* The frame without its checksum field: the part before it seeds the part behind it. */
-static uint64_t checksum(const void *data, size_t len, size_t hole)
-{
-    XXH64_hash_t seed = XXH3_64bits(data, hole);
-    return XXH3_64bits_withSeed((const uint8_t *)data + hole + 8, len - hole - 8, seed);
 }
 
 static int encode(const struct record_head *start, const struct field *fields, size_t n, const void *object,
@@ -241,7 +202,7 @@ static int encode(const struct record_head *start, const struct field *fields, s
     }
     head.length = (uint32_t)b.len;
     memcpy(b.data, &head, sizeof(head));
-    head.checksum = checksum(b.data, b.len, offsetof(struct record_head, checksum));
+    head.checksum = record_checksum(b.data, b.len);
     memcpy(b.data, &head, sizeof(head));
     *ret = b.data;
     *ret_len = b.len;
@@ -274,33 +235,7 @@ int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size
     return encode(&head, record_fields, ARRAY_LEN(record_fields), &stored, ret, ret_len);
 }
 
-/* ---- check and decode ---- */
-
-int record_check(const void *data, size_t len, const struct record_key *key, struct record_head *ret)
-{
-    struct record_head head;
-    if (len < sizeof(head) || len > RECORD_MAX)
-        return -EBADMSG;
-    memcpy(&head, data, sizeof(head));
-    if (head.magic != RECORD_MAGIC || head.length != len)
-        return -EBADMSG;
-    if (checksum(data, len, offsetof(struct record_head, checksum)) != head.checksum)
-        return -EBADMSG;
-    /* the version counts only in a record that is whole */
-    if (head.version > RECORD_VERSION)
-        return -EPROTONOSUPPORT;
-    if (head.version == 0 || (head.type != RECORD_BOX && head.type != RECORD_RESOURCE) ||
-        (head.type == RECORD_BOX) != (head.seq == 0))
-        return -EBADMSG;
-    if (key) {
-        struct record_key own = record_key(head.incarnation, head.seq);
-        if (memcmp(&own, key, sizeof(own)) != 0)
-            return -EBADMSG;
-    }
-    if (ret)
-        *ret = head;
-    return 0;
-}
+/* ---- decode ---- */
 
 static int decode_string(char **ret, const uint8_t *data, size_t len)
 {
@@ -312,7 +247,7 @@ static int decode_string(char **ret, const uint8_t *data, size_t len)
 
 static int decode_field(const struct field *f, void *object, const uint8_t *data, size_t len)
 {
-    static const uint8_t widths[] = {[F_U8] = 1, [F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
+    static const uint8_t widths[] = {[F_U32] = 4, [F_U64] = 8, [F_BYTES16] = 16};
     uint8_t *member = (uint8_t *)object + f->offset;
     switch ((enum field_type)f->type) {
     case F_NAME:
@@ -333,13 +268,15 @@ static int decode_field(const struct field *f, void *object, const uint8_t *data
         *(size_t *)((uint8_t *)object + f->length_offset) = len;
         return 0;
     case F_FILEID:
-        return len == FILEID_BYTES && unpack_fileid(data, (struct fileid *)member) ? 0 : -EBADMSG;
+        if (len != FILEID_BYTES)
+            return -EBADMSG;
+        unpack(data, member, fileid_spans, ARRAY_LEN(fileid_spans));
+        return ((struct fileid *)member)->handle_len <= FILEID_HANDLE_MAX ? 0 : -EBADMSG;
     case F_PROCID:
         if (len != PROCID_BYTES)
             return -EBADMSG;
-        unpack_procid(data, (struct procid *)member);
+        unpack(data, member, procid_spans, ARRAY_LEN(procid_spans));
         return 0;
-    case F_U8:
     case F_U32:
     case F_U64:
     case F_BYTES16:
@@ -404,7 +341,7 @@ int record_decode(const void *data, size_t len, const struct record_key *key, st
     if (head.type != RECORD_RESOURCE)
         return -EBADMSG;
     r = decode(data, len, record_fields, ARRAY_LEN(record_fields), &rec);
-    if (r == 0 && (head.kind == RBXJ_PROCESS ? rec.process.pid == 0 : !rec.path))
+    if (r == 0 && (head.kind == RBXJ_PROCESS ? rec.process.pid <= 0 : !path_is_normal(rec.path)))
         r = -EBADMSG;
     if (r < 0) {
         record_clear(&rec);
@@ -414,6 +351,7 @@ int record_decode(const void *data, size_t len, const struct record_key *key, st
     rec.seq = head.seq;
     rec.kind = (enum rbxj_kind)head.kind;
     rec.position = head.position;
+    rec.time_ns = head.time_ns;
     *ret = rec;
     return 0;
 }
@@ -456,88 +394,4 @@ int record_copy(struct record *dst, const struct record *src)
     }
     *dst = copy;
     return 0;
-}
-
-/* ---- keys, log frames, stamps ---- */
-
-struct record_key record_key(uint64_t incarnation, uint32_t seq)
-{
-    struct record_key key;
-    uint64_t i = htobe64(incarnation);
-    uint32_t s = htobe32(seq);
-    memcpy(key.incarnation, &i, 8);
-    memcpy(key.seq, &s, 4);
-    return key;
-}
-
-void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint32_t *seq)
-{
-    uint64_t i;
-    uint32_t s;
-    memcpy(&i, key->incarnation, 8);
-    memcpy(&s, key->seq, 4);
-    *incarnation = be64toh(i);
-    *seq = be32toh(s);
-}
-
-static uint64_t log_checksum(const struct log_frame *frame, const void *record, size_t len)
-{
-    struct log_frame zeroed = *frame;
-    zeroed.checksum = 0;
-    return XXH3_64bits_withSeed(record, len, XXH3_64bits(&zeroed, sizeof(zeroed)));
-}
-
-void log_frame_fill(struct log_frame *frame, const char *box, uint64_t incarnation, uint32_t seq,
-                    uint64_t position, bool needs_disk, const void *record, size_t len)
-{
-    *frame = (struct log_frame){
-        .length = (uint32_t)(sizeof(*frame) + len),
-        .op = record ? LOG_PUT : LOG_DELETE,
-        .needs_disk = needs_disk,
-        .incarnation = incarnation,
-        .position = position,
-        .seq = seq,
-    };
-    (void)snprintf(frame->box, sizeof(frame->box), "%s", box);
-    frame->checksum = log_checksum(frame, record ? record : "", len);
-}
-
-int log_check(const void *data, size_t len, uint64_t position, struct log_frame *ret)
-{
-    struct log_frame frame;
-    if (len < sizeof(frame) || len > sizeof(frame) + RECORD_MAX)
-        return -EBADMSG;
-    memcpy(&frame, data, sizeof(frame));
-    if (frame.length != len || frame.position != position || (frame.op != LOG_PUT && frame.op != LOG_DELETE) ||
-        log_checksum(&frame, (const uint8_t *)data + sizeof(frame), len - sizeof(frame)) != frame.checksum)
-        return -EBADMSG;
-    *ret = frame;
-    return 0;
-}
-
-void stamp_format(char buf[STAMP_MAX], uint64_t incarnation, uint32_t seq)
-{
-    (void)snprintf(buf, STAMP_MAX, "%" PRIu64 ":%" PRIu32, incarnation, seq);
-}
-
-bool stamp_parse(const char *text, uint64_t *incarnation, uint32_t *seq)
-{
-    uint64_t i;
-    uint32_t s;
-    char back[STAMP_MAX];
-    if (sscanf(text, "%" SCNu64 ":%" SCNu32, &i, &s) != 2)
-        return false;
-    stamp_format(back, i, s); /* only the one way to write it is a stamp */
-    if (strcmp(back, text) != 0)
-        return false;
-    *incarnation = i;
-    *seq = s;
-    return true;
-}
-
-bool box_name_is_valid(const char *name)
-{
-    static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
-    size_t len = name ? strlen(name) : 0;
-    return len >= 1 && len <= BOX_NAME_MAX && strspn(name, allowed) == len && name[0] != '.' && name[0] != '-';
 }

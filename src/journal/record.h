@@ -44,7 +44,7 @@ struct record_head {
     uint32_t seq;
     uint64_t incarnation;
     uint64_t position; /* of the log entry that carried it, 0: it never needed one */
-    int64_t time_ns;   /* when written, CLOCK_REALTIME */
+    int64_t time_ns;   /* when the intent was written or the box begun, CLOCK_REALTIME */
     uint64_t checksum; /* XXH3 of what follows it, seeded with the XXH3 of what precedes it */
 };
 static_assert(sizeof(struct record_head) == 48, "the record head is 48 bytes on disk");
@@ -170,6 +170,9 @@ void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint3
 /* Encode into fresh memory; 0 or -ENOMEM, -E2BIG. position and time are stamped into the head. */
 int record_encode_box(const struct box *box, uint64_t position, uint8_t **ret, size_t *ret_len);
 int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size_t *ret_len);
+
+/* The checksum of an encoded record of at least a head's length; its checksum field is left out. */
+uint64_t record_checksum(const void *data, size_t len);
 
 /* Checks magic, version, length, checksum and key (key NULL: a carver, which has none).
  * 0, -EBADMSG (damaged), -EPROTONOSUPPORT (a newer version). Never reads past len. */

@@ -68,6 +68,7 @@ static int add_entry(struct building *b, MDB_val *key, MDB_val *data)
     if (res == -ENOMEM)
         return res;
     if (res < 0) {
+        box->damaged++;
         s->damaged++;
         return 0;
     }
@@ -243,6 +244,9 @@ int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, s
 
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)
 {
+    int r = journal_check_handle(j, e);
+    if (r < 0)
+        return r;
     int rc = scan_store(&j->boot, true, ret);
     return rc == MDB_SUCCESS ? snapshot_index(ret, e) : store_error(e, rc, &j->boot, j->folder);
 }

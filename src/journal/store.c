@@ -91,7 +91,7 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all, cons
     int rc = mdb_env_create(&new.env);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxdbs(new.env, JOURNAL_MAX_DBS);
-    if (rc == MDB_SUCCESS)
+    if (rc == MDB_SUCCESS && create) /* later openers use the size that is stored: see store_raise_map() */
         rc = mdb_env_set_mapsize(new.env, options->map_size);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxreaders(new.env, JOURNAL_MAX_READERS);
@@ -123,6 +123,30 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all, cons
     }
     *s = new;
     return 0;
+}
+
+int store_raise_map(struct store *s, uint64_t size, struct rbxj_error *e)
+{
+    MDB_envinfo info;
+    MDB_txn *txn;
+    uint32_t format;
+    int rc = mdb_env_info(s->env, &info);
+    if (rc == MDB_SUCCESS && size <= info.me_mapsize)
+        return 0;
+    if (rc == MDB_SUCCESS)
+        rc = mdb_env_set_mapsize(s->env, size);
+    if (rc == MDB_SUCCESS)
+        rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, s, s->path);
+    rc = meta_get(txn, s->meta, META_FORMAT, &format, sizeof(format));
+    if (rc == MDB_SUCCESS) /* a commit without a change would not store the new size */
+        rc = meta_put(txn, s->meta, META_FORMAT, &format, sizeof(format));
+    if (rc == MDB_SUCCESS)
+        rc = mdb_txn_commit(txn);
+    else
+        mdb_txn_abort(txn);
+    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, s, s->path);
 }
 
 void store_close(struct store *s)
@@ -188,30 +212,34 @@ int store_make_room(struct store *s, const char *what, const struct journal_opti
     if (mdb_env_info(s->env, &info) != MDB_SUCCESS || mdb_env_stat(s->env, &stat) != MDB_SUCCESS ||
         fstat(s->fd, &st) < 0)
         return error_sys(e, errno, "%s", what);
-    uint64_t used = (info.me_last_pgno + 1) * stat.ms_psize;
-    if (used <= RESERVE_USED((uint64_t)st.st_size))
+    uint64_t used = (info.me_last_pgno + 1) * stat.ms_psize, size = (uint64_t)st.st_size, available = 0;
+    if (used <= RESERVE_USED(size))
         return 0;
-    /* the high-water mark is near: ahead of the use, in steps, at most to the map's size */
-    uint64_t step = options->preallocate ? options->preallocate : 1 << 20;
-    uint64_t want = (uint64_t)st.st_size + step;
-    if (want > info.me_mapsize)
-        want = info.me_mapsize;
-    if (want > (uint64_t)st.st_size && fallocate(s->fd, 0, 0, (off_t)want) == 0)
-        return 0;
-    int grow_errno = want > (uint64_t)st.st_size ? errno : 0;
-    uint64_t available = 0;
-    int dead, rc = mdb_reader_check(s->env, &dead); /* a dead reader pins pages: clear it before a full map is believed */
+    /* the high-water mark is near; a dead reader pins pages: clear it before that is believed */
+    int dead, grow_errno = 0, rc = mdb_reader_check(s->env, &dead);
     if (rc == MDB_SUCCESS)
         rc = free_pages(s->env, &available);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, s, what);
-    if (used - available * stat.ms_psize <= RESERVE_USED((uint64_t)st.st_size))
+    used -= available * stat.ms_psize;
+    if (used <= RESERVE_USED(size))
         return 0;
-    if (grow_errno == EOPNOTSUPP)
+    /* ahead of the use, in steps, at most to the map's size */
+    uint64_t want = size + (options->preallocate ? options->preallocate : 1 << 20);
+    if (want > info.me_mapsize)
+        want = info.me_mapsize;
+    if (want > size && fallocate(s->fd, 0, 0, (off_t)want) < 0)
+        grow_errno = errno;
+    if (want > size && !grow_errno)
         return 0;
+    if (grow_errno == EOPNOTSUPP) { /* nothing can be reserved: the map alone is the limit */
+        if (used <= RESERVE_USED(info.me_mapsize))
+            return 0;
+        grow_errno = 0;
+    }
     if (grow_errno)
         return error_set(e, RBXJ_E_DISK_FULL, grow_errno, "%s: no room to grow for another intent", what);
     return error_set(e, RBXJ_E_JOURNAL_FULL, 0,
                      "%s: %llu of %llu bytes are used, the rest is kept for undoing: raise map_size", what,
-                     (unsigned long long)(used - available * stat.ms_psize), (unsigned long long)info.me_mapsize);
+                     (unsigned long long)used, (unsigned long long)info.me_mapsize);
 }

@@ -68,11 +68,12 @@ int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, stru
         .kind = kind ? kind->name : "unknown",
         .name = e->name,
         .found = found_names[e->found],
-        .action = result->list ? NULL : e->restores ? "restore" : kind ? kind->action : NULL,
+        .action = result->list ? NULL : e->action,
         .outcome = outcome_names[e->outcome],
         .evidence = e->evidence,
         .time_ns = e->time_ns,
-        .error = e->error.code || e->error.detail[0] ? &e->error : NULL,
+        .error = e->error.code ? &e->error : NULL,
+        .note = e->note[0] ? e->note : NULL,
     };
     return 0;
 }

@@ -24,7 +24,8 @@ struct result_entry {
     enum found found;
     enum outcome outcome;
     bool evidence;
-    bool restores; /* a lock whose content is written back */
+    const char *action; /* literal: what undoing it is called */
+    char note[200];     /* what was seen besides, or empty */
     int64_t time_ns;
     struct rbxj_error error;
 };

@@ -495,6 +495,16 @@ static char *name_of(const struct record *r)
     return strdup(r->path);
 }
 
+static const char *action_of(const struct record *r)
+{
+    const struct kind *kind = kind_of(r->kind);
+    if (r->kind == RBXJ_LOCK && (r->flags & REC_BEFORE_PRESENT))
+        return "restore";
+    if (r->flags & REC_RMDIR_ONLY)
+        return "rmdir";
+    return kind ? kind->action : NULL;
+}
+
 static int report_item(const struct teardown *t, const struct teardown_item *item, struct result_entry *ret)
 {
     static const struct finding nothing;
@@ -509,12 +519,12 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .found = item->look.found,
         .outcome = item->outcome,
         .evidence = item->record->flags & REC_EVIDENCE,
-        .restores = item->record->kind == RBXJ_LOCK && (item->record->flags & REC_BEFORE_PRESENT),
+        .action = action_of(item->record),
         .time_ns = item->record->time_ns,
         .error = f->error,
     };
     if (!ret->error.code && detail[0]) /* a note on what was undone: OOM kills */
-        (void)snprintf(ret->error.detail, sizeof(ret->error.detail), "%s", detail);
+        (void)snprintf(ret->note, sizeof(ret->note), "%s", detail);
     if (item->done.error.code && (item->done.found == FOUND_BUSY || item->done.found == FOUND_FOREIGN))
         ret->found = item->done.found;
     if (item->outcome == OUTCOME_SKIPPED && !ret->error.code && t->error.code)

@@ -1,0 +1,235 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * begin and intend: from nothing to pending to granted (K22). What fails on the way is taken back.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <string.h>
+
+/* The incarnations to which overlap is no stranger: the box's own, and those of the boxes it lives in. */
+static size_t related_boxes(struct write *w, const struct box *box, uint64_t *related, size_t max)
+{
+    struct box outer = *box;
+    size_t n = 0;
+    related[n++] = box->incarnation;
+    while (n < max && outer.parent && write_get_box(w, outer.parent, &outer, NULL) == 0)
+        related[n++] = outer.incarnation;
+    return n;
+}
+
+/* Stores one new intent: index, record, pending mark where the disk comes first (K22). */
+static int add_intent(struct write *w, struct box *box, struct record *r, bool pending, struct rbxj_error *e)
+{
+    uint64_t related[16], other;
+    size_t n = related_boxes(w, box, related, ARRAY_LEN(related));
+    int rc = names_overlap(w->txn, w->j->boot.names, r, related, n, &other);
+    if (rc == MDB_KEYEXIST) {
+        struct box owner = {0};
+        if (write_get_box(w, other, &owner, NULL) < 0)
+            (void)strcpy(owner.name, "?");
+        return error_set(e, RBXJ_E_EXISTS, EEXIST, "%s: overlaps what box %s has journaled", r->path, owner.name);
+    }
+    r->incarnation = box->incarnation;
+    if (rc == MDB_SUCCESS)
+        rc = names_add(w->txn, w->j->boot.names, r, w->j->boot_id);
+    if (rc == MDB_SUCCESS)
+        rc = write_put(w, box, r, true);
+    if (rc == MDB_SUCCESS && pending)
+        rc = write_mark(w, MARK_PENDING, r->incarnation, r->seq, NULL, 0);
+    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &w->j->boot, w->j->folder);
+}
+
+/* A name that is taken: by a living supervisor, or by a dead one's records. */
+static int refuse_name(struct journal *j, const struct box *found, struct rbxj_error *e)
+{
+    enum liveness live = box_liveness(j, j->state_dir, found);
+    if (live == LIVE_DEAD)
+        return error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: records of a dead supervisor (pid %d) are there: run "
+                         "rbxj replay first", found->name, found->supervisor.pid);
+    return error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", found->name, found->supervisor.pid);
+}
+
+/* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction), JOURNAL_DAMAGED. */
+static int check_name(struct write *w, const char *name, struct box *ret_taken, struct rbxj_error *e)
+{
+    MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
+    uint64_t incarnation;
+    int rc = mdb_get(w->txn, w->j->boot.boxes, &key, &data);
+    if (rc == MDB_NOTFOUND)
+        return 0;
+    if (rc == MDB_SUCCESS && data.mv_size != sizeof(incarnation))
+        rc = MDB_CORRUPTED;
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &w->j->boot, w->j->folder);
+    memcpy(&incarnation, data.mv_data, sizeof(incarnation));
+    int r = write_get_box(w, incarnation, ret_taken, e);
+    return r < 0 ? r : -RBXJ_E_BOX_LIVE;
+}
+
+static int fresh_incarnation(struct write *w, uint64_t *ret)
+{
+    for (;;) {
+        random_bytes(ret, sizeof(*ret));
+        struct record_key k = record_key(*ret, 0);
+        MDB_val key = {sizeof(k), &k}, data;
+        int rc = *ret ? mdb_get(w->txn, w->j->boot.records, &key, &data) : MDB_SUCCESS;
+        if (rc == MDB_NOTFOUND)
+            return MDB_SUCCESS;
+        if (rc != MDB_SUCCESS)
+            return rc;
+    }
+}
+
+/* Before an intent is accepted: this process' handle, and room (K26). */
+static int check_room(struct journal *j, struct rbxj_error *e)
+{
+    int r = journal_check_handle(j, e);
+    return r < 0 ? r : store_make_room(&j->boot, j->folder, &j->options, e);
+}
+
+/* Takes back what was written: nobody was told. Where that fails too, it stays pending. */
+static void withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq, bool whole)
+{
+    struct write w;
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, NULL);
+    if (r < 0)
+        return;
+    for (uint32_t seq = first_seq; seq <= last_seq && r == 0 && rc == MDB_SUCCESS; seq++) {
+        struct record record = {0};
+        r = write_get_record(&w, box->incarnation, seq, &record, NULL);
+        if (r == 0)
+            rc = write_remove(&w, box, seq, &record);
+        record_clear(&record);
+    }
+    if (r == 0 && rc == MDB_SUCCESS && whole)
+        rc = write_remove_box(&w, box);
+    (void)write_end(&w, r, rc, NULL);
+}
+
+/* The disk has it: the marks go, and only now may the caller acquire (K22). */
+static int grant(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq, struct rbxj_error *e)
+{
+    struct write w;
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    for (uint32_t seq = first_seq; seq <= last_seq && rc == MDB_SUCCESS; seq++)
+        rc = write_unmark(&w, MARK_PENDING, incarnation, seq);
+    return write_end(&w, 0, rc, e);
+}
+
+/* From the boot journal's commit to success. A boot journal that has vanished is noticed here, after the write: what was
+ * written to a lost one counts for nothing (K21). */
+static int make_granted(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq, bool disk,
+                        uint64_t position, struct rbxj_error *e)
+{
+    int r = store_is_in_place(&j->boot, e);
+    if (r < 0 || !disk)
+        return r;
+    r = commit_through(j, position, e);
+    if (r == 0)
+        r = grant(j, box->incarnation, first_seq, last_seq, e);
+    return r < 0 ? r : store_is_in_place(&j->boot, e);
+}
+
+static int begin_locked(struct write *w, struct box *box, struct record *plan, size_t n, struct box *taken,
+                        struct rbxj_error *e)
+{
+    struct box parent;
+    int r = check_name(w, box->name, taken, e);
+    if (r == 0 && box->parent)
+        r = write_get_box(w, box->parent, &parent, e);
+    if (r < 0)
+        return r;
+    MDB_val name = {strlen(box->name), box->name}, data = {sizeof(box->incarnation), &box->incarnation};
+    int rc = mdb_put(w->txn, w->j->boot.boxes, &name, &data, 0);
+    if (rc == MDB_SUCCESS)
+        rc = write_put(w, box, NULL, true);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &w->j->boot, w->j->folder);
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = add_intent(w, box, &plan[i], box->flags & BOX_ON_DISK, e);
+    return r;
+}
+
+/* One transaction with header and plan; position: the last log entry's. */
+static int begin_pending(struct journal *j, struct box *new, struct record *plan, size_t n, uint64_t *ret_position,
+                         struct rbxj_error *e)
+{
+    struct write w;
+    struct box taken = {0};
+    int r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    int rc = fresh_incarnation(&w, &new->incarnation);
+    if (rc == MDB_SUCCESS && (new->flags & BOX_OWNER_LOCK)) { /* before anybody can see the box (K9) */
+        r = fd_record_lock(j->alive_fd, F_WRLCK, alive_slot(new->incarnation));
+        if (r < 0)
+            r = error_sys(e, -r, "%s/alive: the lock of box %s", j->state_dir, new->name);
+    }
+    if (r == 0 && rc == MDB_SUCCESS)
+        r = begin_locked(&w, new, plan, n, &taken, e);
+    *ret_position = w.position;
+    r = write_end(&w, r, rc, e);
+    return r == -RBXJ_E_BOX_LIVE ? refuse_name(j, &taken, e) : r;
+}
+
+int journal_begin(struct journal *j, struct box *box, struct record *plan, size_t n, struct rbxj_error *e)
+{
+    struct box new = *box;
+    uint64_t position;
+    bool disk = j->options.always;
+    for (size_t i = 0; i < n; i++) {
+        plan[i].seq = (uint32_t)i + 1;
+        disk = disk || commit_is_needed(false, &plan[i]);
+    }
+    new.flags &= ~(uint32_t)(BOX_ON_DISK | BOX_OWNER_LOCK);
+    if (disk)
+        new.flags |= BOX_ON_DISK;
+    if (procid_equal(&box->supervisor, &j->self))
+        new.flags |= BOX_OWNER_LOCK;
+    new.incarnation = 0;
+    new.planned = (uint32_t)n;
+    new.next_seq = (uint32_t)n + 1;
+    int r = check_room(j, e);
+    if (r == 0)
+        r = begin_pending(j, &new, plan, n, &position, e);
+    if (r == 0) {
+        r = make_granted(j, &new, 1, (uint32_t)n, disk, position, e);
+        if (r < 0)
+            withdraw(j, &new, 1, (uint32_t)n, true);
+    }
+    if (r < 0) {
+        if (new.incarnation && (new.flags & BOX_OWNER_LOCK))
+            (void)fd_record_lock(j->alive_fd, F_UNLCK, alive_slot(new.incarnation));
+        return r;
+    }
+    *box = new;
+    return 0;
+}
+
+int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    bool disk = commit_is_needed(j->options.always, r);
+    int rc, res = check_room(j, e);
+    if (res == 0)
+        res = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BOX_STALE, e);
+    if (res < 0)
+        return res;
+    r->seq = box.next_seq++;
+    rc = disk && !(box.flags & BOX_ON_DISK) ? write_move_to_disk(&w, &box) : write_put(&w, &box, NULL, disk);
+    if (rc == MDB_SUCCESS)
+        res = add_intent(&w, &box, r, disk, e);
+    uint64_t position = w.position;
+    res = write_end(&w, res, rc, e);
+    if (res == 0) {
+        res = make_granted(j, &box, r->seq, r->seq, disk, position, e);
+        if (res < 0)
+            withdraw(j, &box, r->seq, r->seq, false);
+    }
+    return res;
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The rest of a record's life, after it was granted; and the end of a box.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <string.h>
+
+int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    struct record old = {0};
+    int rc = MDB_SUCCESS, res = write_begin(j, &w, e);
+    if (res < 0)
+        return res;
+    res = write_get_box(&w, r->incarnation, &box, e);
+    if (res == 0)
+        res = write_get_record(&w, r->incarnation, r->seq, &old, e);
+    if (res == 0 && durable && !(box.flags & BOX_ON_DISK))
+        rc = write_move_to_disk(&w, &box);
+    if (res == 0 && rc == MDB_SUCCESS)
+        rc = write_put(&w, &box, r, durable);
+    record_clear(&old);
+    uint64_t position = w.position;
+    res = write_end(&w, res, rc, e);
+    return res == 0 && durable ? commit_through(j, position, e) : res;
+}
+
+int journal_update_box(struct journal *j, const struct box *changed, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    int rc = MDB_SUCCESS, res = write_begin(j, &w, e);
+    if (res < 0)
+        return res;
+    res = write_get_box(&w, changed->incarnation, &box, e);
+    if (res == 0) {
+        box.failures = changed->failures;
+        box.refused_boots = changed->refused_boots;
+        rc = write_put(&w, &box, NULL, false);
+    }
+    return write_end(&w, res, rc, e);
+}
+
+int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    struct record old = {0};
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    r = write_get_box(&w, incarnation, &box, e);
+    if (r == 0)
+        r = write_get_record(&w, incarnation, seq, &old, e);
+    if (r == 0)
+        rc = write_remove(&w, &box, seq, &old);
+    record_clear(&old);
+    return write_end(&w, r, rc, e);
+}
+
+/* Takes the pending records of a box away; LEFT at the first granted one. */
+static int remove_pending(struct write *w, const struct box *box, struct rbxj_error *e)
+{
+    uint32_t seq = 0;
+    MDB_val data;
+    int rc, r = 0;
+    while ((rc = write_next(w, box->incarnation, seq + 1, &seq, &data)) == MDB_SUCCESS) {
+        struct record record = {0};
+        if (write_mark_get(w, MARK_PENDING, box->incarnation, seq, NULL, 0) == MDB_NOTFOUND)
+            return error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: seq %u is still there: undo first", box->name, seq);
+        r = write_get_record(w, box->incarnation, seq, &record, e);
+        if (r == 0)
+            rc = write_remove(w, box, seq, &record);
+        record_clear(&record);
+        if (r < 0 || rc != MDB_SUCCESS)
+            break;
+    }
+    return r < 0 ? r : rc == MDB_NOTFOUND ? 0 : store_error(e, rc, &w->j->boot, w->j->folder);
+}
+
+int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    r = write_get_box(&w, incarnation, &box, e);
+    if (r == 0)
+        r = remove_pending(&w, &box, e);
+    if (r == 0)
+        rc = write_remove_box(&w, &box);
+    r = write_end(&w, r, rc, e);
+    if (r == 0 && (box.flags & BOX_OWNER_LOCK) && procid_equal(&box.supervisor, &j->self))
+        (void)fd_record_lock(j->alive_fd, F_UNLCK, alive_slot(incarnation));
+    return r;
+}

@@ -1,0 +1,589 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * For test_replay.c: supervisors that are killed at a chosen moment, the picture of the machine by which "as before"
+ * is judged, and the stepper that kills a process at its n-th system call.
+ *
+ *     world_open();                             a journal and places of its own
+ *     supervisor_start("b", ALL, LIVES);        a box beside it
+ *     char *before = machine();
+ *     supervisor_start("a", ALL, AFTER_EVIDENCE);
+ *     replay_is_clean(1);                       one box, nothing left
+ *     assert_string_equal(machine(), before);
+ */
+#ifndef RBXJ_TESTS_REPLAY_FIXTURE_H
+#define RBXJ_TESTS_REPLAY_FIXTURE_H
+
+#include "harness.h"
+
+#include "base/cleanup.h"
+#include "rbxj.h"
+
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/mount.h>
+#include <sys/pidfd.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/stat.h>
+#include <sys/wait.h>
+
+/* ---- the world ---- */
+
+static struct world {
+    const char *state, *run, *work;
+    const char *group, *group_v1; /* boxes' cgroups are made in them; v1 NULL: there is none */
+    struct rbxj_options options;
+} world;
+
+/* What a forked supervisor tells the test. */
+static struct told {
+    volatile pid_t payload;
+    volatile uint64_t incarnation;
+    volatile int lock_fd, result;
+    char error[600];
+} *told;
+
+static inline void world_open(void)
+{
+    harness_need_root();
+    setenv("RBXJ_DURABILITY", "resource", 1);
+    world = (struct world){
+        .state = harness_format("%s/state", harness_disk()),
+        .run = harness_format("%s/run", harness_disk()),
+        .work = harness_format("%s/work", harness_disk()),
+        .group = harness_cgroup(),
+    };
+    world.group_v1 = harness_cgroup_root("freezer") ? harness_cgroup_v1("freezer") : NULL;
+    world.options.state_dir = world.state;
+    world.options.runtime_dir = world.run;
+    harness_mkdir(world.state);
+    harness_mkdir(world.run);
+    harness_mkdir(world.work);
+    if (!told)
+        told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(told != MAP_FAILED);
+    memset(told, 0, sizeof(*told));
+}
+
+/* ---- a box ---- */
+
+enum part { LOCK, GROUP, GROUP_V1, MOUNT, INNER, TMPDIR, PARTS, PROCESS = PARTS };
+enum { ALL = (1 << (PROCESS + 1)) - 1 };
+static const char *const part_names[] = {"lock", "cgroup", "cgroup v1", "mount", "inner tmpdir", "tmpdir", "process"};
+
+static inline const char *part_path(const char *box, enum part part)
+{
+    static const char *const forms[] = {"%s/%s.lock", "%s/%s", "%s/%s", "%s/%s.mnt", "%s/%s.mnt/in", "%s/%s.tmp"};
+    const char *dir = part == GROUP ? world.group : part == GROUP_V1 ? world.group_v1 : world.work;
+    static char buf[8][PATH_MAX];
+    static unsigned int next;
+    char *path = buf[next++ % 8];
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    (void)snprintf(path, PATH_MAX, forms[part], dir, box);
+#pragma GCC diagnostic pop
+    return path;
+}
+
+/* The parts of which this machine has the means. */
+static inline unsigned int possible(unsigned int parts)
+{
+    return world.group_v1 ? parts : parts & ~(1U << GROUP_V1);
+}
+
+static inline struct rbxj_resource part_resource(const char *box, enum part part)
+{
+    static const enum rbxj_kind kinds[] = {RBXJ_LOCK, RBXJ_CGROUP, RBXJ_CGROUP, RBXJ_MOUNT, RBXJ_TMPDIR, RBXJ_TMPDIR};
+    struct rbxj_resource r = {.kind = kinds[part], .path = part_path(box, part)};
+    if (part == MOUNT) {
+        r.fstype = "tmpfs";
+        r.source = "rbxj-test";
+        r.options = "size=1m";
+    }
+    return r;
+}
+
+/* ---- in the supervisor: no assertions, its exit status tells ---- */
+
+#define must(expression)                                                                                       \
+    do {                                                                                                       \
+        if (!(expression)) {                                                                                   \
+            (void)snprintf(told->error, sizeof(told->error), "%s:%d: %s: %s", __FILE__, __LINE__, #expression, \
+                           strerror(errno));                                                                   \
+            _exit(1);                                                                                          \
+        }                                                                                                      \
+    } while (0)
+
+static inline void must_do(int r, const struct rbxj_error *e)
+{
+    if (r < 0) {
+        (void)snprintf(told->error, sizeof(told->error), "%s (%s)", e->message, e->detail);
+        _exit(1);
+    }
+}
+
+static inline void die(void)
+{
+    (void)raise(SIGKILL);
+}
+
+static inline void write_to(const char *path, const char *text)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    must(fd >= 0 && write(fd, text, strlen(text)) == (ssize_t)strlen(text));
+}
+
+static inline struct rbxj *open_here(void)
+{
+    struct rbxj_error e = {0};
+    struct rbxj *handle = NULL;
+    must_do(rbxj_open(&world.options, &handle, &e), &e);
+    return handle;
+}
+
+static inline void begin_here(struct rbxj *handle, const char *box, unsigned int parts)
+{
+    struct rbxj_resource plan[PARTS];
+    struct rbxj_box b = {.name = box, .plan = plan};
+    struct rbxj_error e = {0};
+    uint64_t incarnation;
+    for (enum part p = 0; p < PARTS; p++)
+        if (parts & 1U << p)
+            plan[b.plan_len++] = part_resource(box, p);
+    must_do(rbxj_begin(handle, &b, &incarnation, &e), &e);
+    told->incarnation = incarnation;
+}
+
+static inline void acquire_here(struct rbxj *handle, const char *box, unsigned int parts)
+{
+    struct rbxj_error e = {0};
+    uint32_t seq = 0;
+    for (enum part p = 0; p < PARTS; p++) {
+        int fd = -1;
+        if (!(parts & 1U << p))
+            continue;
+        must_do(rbxj_acquire(handle, box, ++seq, p == MOUNT ? "size=1m" : NULL, &fd, &e), &e);
+        if (p == LOCK)
+            told->lock_fd = fd;
+    }
+}
+
+/* What a supervisor that does not use rbxj_acquire() does itself, and never comes to tell. */
+static inline void acquire_bare(const char *box, unsigned int parts)
+{
+    uint32_t seq = 0;
+    for (enum part p = 0; p < PARTS; p++) {
+        const char *path = part_path(box, p);
+        if (!(parts & 1U << p))
+            continue;
+        seq++;
+        if (p == LOCK) {
+            int fd = open(path, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+            must(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
+        } else if (p == MOUNT) {
+            char source[64];
+            (void)snprintf(source, sizeof(source), "rbxj:%" PRIu64 ":%u", told->incarnation, seq);
+            must(mount(source, path, "tmpfs", 0, "size=1m") == 0);
+        } else {
+            must(mkdir(path, 0700) == 0);
+        }
+    }
+}
+
+/* A child that waits until it is let go, journaled in between (K6): at end of file it exits. */
+static inline void payload_here(struct rbxj *handle, const char *box, unsigned int parts, bool journaled, bool let_go)
+{
+    struct rbxj_error e = {0};
+    int pipefd[2];
+    char byte;
+    must(pipe2(pipefd, O_CLOEXEC) == 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)dup2(pipefd[0], 3);
+        (void)close_range(4, ~0U, 0);
+        if (read(3, &byte, 1) != 1)
+            _exit(0);
+        for (;;)
+            pause();
+    }
+    must(pid > 0);
+    told->payload = pid;
+    if (journaled) {
+        struct rbxj_resource r = {.kind = RBXJ_PROCESS, .pid = pid};
+        uint32_t seq;
+        must_do(rbxj_intend(handle, box, &r, &seq, &e), &e);
+    }
+    char text[16];
+    (void)snprintf(text, sizeof(text), "%d", pid);
+    for (enum part p = GROUP; p <= GROUP_V1; p++)
+        if (let_go && parts & 1U << p) {
+            char procs[PATH_MAX + 16];
+            (void)snprintf(procs, sizeof(procs), "%s/cgroup.procs", part_path(box, p));
+            write_to(procs, text);
+        }
+    if (let_go)
+        must(write(pipefd[1], "x", 1) == 1);
+}
+
+static inline void fill_here(const char *box, unsigned int parts)
+{
+    for (enum part p = INNER; p <= TMPDIR; p++) {
+        char path[PATH_MAX + 32];
+        if (!(parts & 1U << p))
+            continue;
+        (void)snprintf(path, sizeof(path), "%s/deep", part_path(box, p));
+        must(mkdir(path, 0700) == 0);
+        (void)snprintf(path, sizeof(path), "%s/deep/a\n\033[31mname", part_path(box, p));
+        write_to(path, "content");
+        (void)snprintf(path, sizeof(path), "%s/link", part_path(box, p));
+        must(symlink("/etc", path) == 0);
+    }
+}
+
+static inline void take_all_here(struct rbxj *handle, const char *box, unsigned int parts)
+{
+    begin_here(handle, box, parts);
+    acquire_here(handle, box, parts);
+    fill_here(box, parts);
+    if (parts & 1U << PROCESS)
+        payload_here(handle, box, parts, true, true);
+}
+
+/* ---- from the test ---- */
+
+enum moment { AFTER_INTENT, AFTER_ACQUISITION, AFTER_EVIDENCE, LIVES };
+static const char *const moment_names[] = {"the intent", "the acquisition", "the evidence"};
+
+static int ready_fd; /* of the supervisor */
+
+static inline void ready_here(void)
+{
+    must(write(ready_fd, "r", 1) == 1);
+}
+
+/* A forked supervisor calls run(box, parts), and is then waited for: killed by SIGKILL, or living and waiting. */
+static inline pid_t supervisor_fork(void (*run)(const char *box, unsigned int parts), const char *box,
+                                    unsigned int parts)
+{
+    int ready[2];
+    char byte = 0;
+    told->error[0] = 0;
+    assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        (void)close(ready[0]);
+        ready_fd = ready[1];
+        run(box, possible(parts));
+        ready_here();
+        for (;;)
+            pause();
+    }
+    assert_true(pid > 0);
+    (void)close(ready[1]);
+    ssize_t n = read(ready[0], &byte, 1); /* nobody but the supervisor has the other end: end of file is its death */
+    (void)close(ready[0]);
+    if (n == 1) {
+        harness_track(pid);
+        return pid;
+    }
+    int status;
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (!WIFSIGNALED(status) || WTERMSIG(status) != SIGKILL)
+        fail_msg("the supervisor of %s ended with %#x: %s", box, status, told->error);
+    return 0;
+}
+
+static inline void run_after_intent(const char *box, unsigned int parts)
+{
+    begin_here(open_here(), box, parts);
+    die();
+}
+
+static inline void run_after_acquisition(const char *box, unsigned int parts)
+{
+    struct rbxj *handle = open_here();
+    begin_here(handle, box, parts);
+    acquire_bare(box, parts);
+    if (parts & 1U << PROCESS)
+        payload_here(handle, box, parts, false, false);
+    die();
+}
+
+static inline void run_after_evidence(const char *box, unsigned int parts)
+{
+    take_all_here(open_here(), box, parts);
+    die();
+}
+
+static inline void run_lives(const char *box, unsigned int parts)
+{
+    take_all_here(open_here(), box, parts);
+}
+
+/* Mount targets are there before (K5). */
+static inline void make_target(const char *box, unsigned int parts)
+{
+    if (parts & 1U << MOUNT && !path_exists(part_path(box, MOUNT)))
+        harness_mkdir(part_path(box, MOUNT));
+}
+
+static inline pid_t supervisor_start(const char *box, unsigned int parts, enum moment moment)
+{
+    void (*const runs[])(const char *, unsigned int) = {run_after_intent, run_after_acquisition, run_after_evidence,
+                                                        run_lives};
+    make_target(box, parts);
+    return supervisor_fork(runs[moment], box, parts);
+}
+
+/* ---- what the machine looks like ---- */
+
+struct picture {
+    char *text;
+    size_t size;
+    FILE *out;
+};
+
+/* Names, kinds, modes, and what small files hold; nothing that a mere look changes. */
+static inline void picture_files(struct picture *p, const char *dir)
+{
+    struct dirent **names;
+    int n = scandir(dir, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        const char *name = names[i]->d_name;
+        char path[PATH_MAX], text[256] = "";
+        struct stat st;
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && lstat(path, &st) == 0) {
+            int fd = S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
+            if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
+                text[0] = 0;
+            cleanup_closep(&fd);
+            fprintf(p->out, "%o %s %s\n", st.st_mode, path, text);
+            if (S_ISDIR(st.st_mode))
+                picture_files(p, path);
+        }
+        free(names[i]);
+    }
+    if (n >= 0)
+        free(names);
+}
+
+static inline void picture_cgroups(struct picture *p, const char *dir)
+{
+    struct dirent **names;
+    int n = scandir(dir, &names, NULL, alphasort);
+    for (int i = 0; i < n; i++) {
+        char path[PATH_MAX];
+        (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
+        if (names[i]->d_type == DT_DIR && names[i]->d_name[0] != '.') {
+            fprintf(p->out, "cgroup %s: %s\n", path, harness_read(harness_format("%s/cgroup.procs", path)));
+            picture_cgroups(p, path);
+        }
+        free(names[i]);
+    }
+    if (n >= 0)
+        free(names);
+}
+
+static inline void picture_mounts(struct picture *p)
+{
+    _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
+    _cleanup_free_ char *line = NULL;
+    size_t size = 0;
+    assert_non_null(f);
+    while (getline(&line, &size, f) > 0)
+        if (strstr(line, world.work))
+            fprintf(p->out, "mount %s", line);
+}
+
+/* Lives until the end of the test. */
+static inline char *machine(void)
+{
+    struct picture p = {0};
+    p.out = open_memstream(&p.text, &p.size);
+    assert_non_null(p.out);
+    picture_files(&p, world.work);
+    picture_cgroups(&p, world.group);
+    if (world.group_v1)
+        picture_cgroups(&p, world.group_v1);
+    picture_mounts(&p);
+    (void)fclose(p.out);
+    char *kept = harness_format("%s", p.text);
+    free(p.text);
+    return kept;
+}
+
+/* A zombie that nobody reaps is dead, too (K8). */
+static inline bool is_dead(pid_t pid)
+{
+    char path[32], text[512] = "";
+    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
+    FILE *f = fopen(path, "re");
+    if (!f)
+        return true;
+    size_t n = fread(text, 1, sizeof(text) - 1, f);
+    (void)fclose(f);
+    const char *paren = strrchr(text, ')');
+    return n == 0 || !paren || paren[2] == 'Z' || paren[2] == 'X';
+}
+
+static inline void payload_is_dead(void)
+{
+    for (int i = 0; i < 200 && !is_dead(told->payload); i++)
+        (void)usleep(5000);
+    assert_true(is_dead(told->payload));
+}
+
+static inline void is_as_before(const char *before, const char *what)
+{
+    const char *now = machine();
+    if (strcmp(now, before) != 0)
+        fail_msg("%s: the machine is not as before:\n--- before\n%s--- now\n%s", what, before, now);
+}
+
+/* ---- replays ---- */
+
+static inline struct rbxj_result *replay_how(const struct rbxj_replay *how, int expected)
+{
+    struct rbxj_result *result = NULL;
+    struct rbxj_error e = {0};
+    int r = rbxj_replay(&world.options, how, &result, &e);
+    if (r != expected) {
+        struct rbxj_result_entry entry;
+        for (size_t i = 0; result && i < rbxj_result_boxes(result); i++)
+            for (size_t k = 0; rbxj_result_entry(result, i, k, &entry) == 0; k++)
+                print_error("  seq %u %s %s: %s, %s: %s (%s)\n", entry.seq, entry.kind, entry.name, entry.found,
+                            entry.outcome, entry.error ? entry.error->message : "", entry.error ? entry.error->detail : "");
+        fail_msg("the replay returned %d, not %d: %s (%s)", r, expected, e.message, e.detail);
+    }
+    return result;
+}
+
+static inline struct rbxj_result *replay(int expected)
+{
+    return replay_how(&(struct rbxj_replay){0}, expected);
+}
+
+/* A replay that leaves nothing of that many boxes; then one that finds nothing. */
+static inline void replay_is_clean(size_t boxes)
+{
+    for (int again = 0; again < 2; again++) {
+        struct rbxj_result_info info;
+        struct rbxj_result *result = replay(0);
+        rbxj_result_info(result, &info);
+        rbxj_result_free(result);
+        assert_int_equal(info.boxes, again ? 0 : boxes);
+        assert_int_equal(info.left, 0);
+    }
+}
+
+/* The entry of that kind in the only box of a result; its strings live until the end of the test. */
+static inline struct rbxj_result_entry entry_of(const struct rbxj_result *result, const char *kind)
+{
+    struct rbxj_result_entry entry;
+    assert_int_equal(rbxj_result_boxes(result), 1);
+    for (size_t k = 0; rbxj_result_entry(result, 0, k, &entry) == 0; k++)
+        if (strcmp(entry.kind, kind) == 0)
+            return entry;
+    fail_msg("no %s in the result", kind);
+    return entry;
+}
+
+/* One replay of one box: what it says of the record of that kind, and its error's text. */
+static inline void replay_says(int expected, const char *kind, const char *found, const char *outcome, const char *text)
+{
+    struct rbxj_result *result = replay(expected);
+    struct rbxj_result_entry entry = entry_of(result, kind);
+    if (strcmp(entry.found, found) != 0 || strcmp(entry.outcome, outcome) != 0 ||
+        (text && (!entry.error || !(strstr(entry.error->message, text) || strstr(entry.error->detail, text)))))
+        fail_msg("%s: %s, %s: %s (%s); not %s, %s: %s", kind, entry.found, entry.outcome,
+                 entry.error ? entry.error->message : "", entry.error ? entry.error->detail : "", found, outcome,
+                 text ? text : "");
+    rbxj_result_free(result);
+}
+
+/* The state of a box as list tells it; NULL: no such box. */
+static inline const char *state_of(const char *box)
+{
+    struct rbxj_result *result = NULL;
+    struct rbxj_error e = {0};
+    struct rbxj_result_box b;
+    const char *state = NULL;
+    if (rbxj_list(&world.options, NULL, &result, &e) < 0)
+        fail_msg("list: %s", e.message);
+    for (size_t i = 0; rbxj_result_box(result, i, &b) == 0; i++)
+        if (strcmp(b.box, box) == 0)
+            state = harness_format("%s", b.state);
+    rbxj_result_free(result);
+    return state;
+}
+
+/* ---- the stepper ---- */
+
+/* A traced process counts its system calls from here to stop_counting(). */
+static inline void start_counting(void)
+{
+    must(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+    (void)raise(SIGSTOP);
+}
+
+static inline void stop_counting(void)
+{
+    (void)raise(SIGSTOP);
+}
+
+/* Forks, lets run() do what it does, and kills it when it is about to do its n-th system call after
+ * start_counting(). Returns how many it did: n, or fewer when it came to its end, where it is killed, too. */
+static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box, unsigned int parts), const char *box,
+                                    unsigned int parts)
+{
+    told->error[0] = 0;
+    pid_t pid = fork();
+    if (pid == 0) {
+        run(box, possible(parts));
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    unsigned long calls = 0;
+    bool counting = false, inside = false;
+    int status;
+    for (;;) {
+        assert_int_equal(waitpid(pid, &status, __WALL), pid);
+        if (WIFEXITED(status) || WIFSIGNALED(status))
+            break;
+        int sig = WSTOPSIG(status);
+        if (sig == (SIGTRAP | 0x80)) {
+            inside = !inside;
+            if (inside && calls++ == n)
+                break;
+            sig = 0;
+        } else if (sig == SIGSTOP && counting) {
+            break;
+        } else if (sig == SIGSTOP) {
+            counting = true;
+            assert_int_equal(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
+            sig = 0;
+        }
+        assert_int_equal(ptrace(PTRACE_SYSCALL, pid, NULL, sig), 0);
+    }
+    if (WIFEXITED(status) && WEXITSTATUS(status))
+        fail_msg("what was to be killed at call %lu failed: %s", n, told->error);
+    if (WIFSTOPPED(status)) {
+        (void)kill(pid, SIGKILL);
+        (void)waitpid(pid, NULL, __WALL);
+    }
+    return calls > n ? n : calls;
+}
+
+#endif
