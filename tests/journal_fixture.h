@@ -42,6 +42,7 @@ int sd_id128_get_boot(sd_id128_t *ret)
     ssize_t n = fd_read_file(AT_FDCWD, "/proc/sys/kernel/random/boot_id", text, sizeof(text));
     if (n < 0)
         return (int)n;
+    text[strcspn(text, "\n")] = 0;
     int r = sd_id128_from_string(text, ret);
     if (r == 0)
         ret->bytes[15] ^= boot_number;
@@ -108,13 +109,29 @@ static inline char *place_folder(const struct place *p)
             fail_msg("%s: %d instead of %d, \"%s\" without \"%s\"", #r, _r, -(want), (e).message, text);     \
     } while (0)
 
+/* Open until place_close(), or the end of a test that fails. */
+static struct journal *place_journal;
+
 static inline struct journal *place_open(const struct place *p)
 {
-    struct journal *j = NULL;
     struct rbxj_error e = {0};
-    assert_ok(journal_open(&p->options, &j, &e), e);
-    return j;
+    assert_ok(journal_open(&p->options, &place_journal, &e), e);
+    return place_journal;
 }
+
+static inline void place_close(void)
+{
+    journal_close(place_journal);
+    place_journal = NULL;
+}
+
+static inline int journal_teardown(void **state)
+{
+    boot_number = 0;
+    place_close();
+    return harness_teardown(state);
+}
+#define journal_test(f) cmocka_unit_test_setup_teardown(f, harness_setup, journal_teardown)
 
 static inline int place_try(const struct place *p, struct rbxj_error *e)
 {
@@ -236,12 +253,12 @@ static inline struct disk disk_look(const struct place *p)
         }                                                                                                    \
     } while (0)
 
-#define CHILD(code)                                                                                          \
+#define CHILD(...)                                                                                          \
     ({                                                                                                       \
         pid_t _pid = fork();                                                                                 \
         if (_pid == 0) {                                                                                     \
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);                                                          \
-            code;                                                                                            \
+            __VA_ARGS__;                                                                                          \
             _exit(0);                                                                                        \
         }                                                                                                    \
         harness_track(_pid);                                                                                 \

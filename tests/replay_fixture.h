@@ -387,7 +387,11 @@ static inline void picture_cgroups(struct picture *p, const char *dir)
         char path[PATH_MAX];
         (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
         if (names[i]->d_type == DT_DIR && names[i]->d_name[0] != '.') {
-            fprintf(p->out, "cgroup %s: %s\n", path, harness_read(harness_format("%s/cgroup.procs", path)));
+            char procs[4096] = "";
+            _cleanup_close_ int group = open(path, O_PATH | O_CLOEXEC);
+            _cleanup_close_ int fd = openat(group, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+            assert_true(fd >= 0 && read(fd, procs, sizeof(procs) - 1) >= 0);
+            fprintf(p->out, "cgroup %s: %s\n", path, procs);
             picture_cgroups(p, path);
         }
         free(names[i]);
@@ -407,18 +411,23 @@ static inline void picture_mounts(struct picture *p)
             fprintf(p->out, "mount %s", line);
 }
 
+static inline void picture_take(struct picture *p)
+{
+    p->out = open_memstream(&p->text, &p->size);
+    assert_non_null(p->out);
+    picture_files(p, world.work);
+    picture_cgroups(p, world.group);
+    if (world.group_v1)
+        picture_cgroups(p, world.group_v1);
+    picture_mounts(p);
+    (void)fclose(p->out);
+}
+
 /* Lives until the end of the test. */
 static inline char *machine(void)
 {
     struct picture p = {0};
-    p.out = open_memstream(&p.text, &p.size);
-    assert_non_null(p.out);
-    picture_files(&p, world.work);
-    picture_cgroups(&p, world.group);
-    if (world.group_v1)
-        picture_cgroups(&p, world.group_v1);
-    picture_mounts(&p);
-    (void)fclose(p.out);
+    picture_take(&p);
     char *kept = harness_format("%s", p.text);
     free(p.text);
     return kept;
@@ -445,11 +454,18 @@ static inline void payload_is_dead(void)
     assert_true(is_dead(told->payload));
 }
 
-static inline void is_as_before(const char *before, const char *what)
+__attribute__((format(printf, 2, 3))) static inline void is_as_before(const char *before, const char *format, ...)
 {
-    const char *now = machine();
-    if (strcmp(now, before) != 0)
-        fail_msg("%s: the machine is not as before:\n--- before\n%s--- now\n%s", what, before, now);
+    struct picture p = {0};
+    char what[200];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(what, sizeof(what), format, args);
+    va_end(args);
+    picture_take(&p);
+    if (strcmp(p.text, before) != 0)
+        fail_msg("%s: the machine is not as before:\n--- before\n%s--- now\n%s", what, before, p.text);
+    free(p.text);
 }
 
 /* ---- replays ---- */
@@ -513,18 +529,19 @@ static inline void replay_says(int expected, const char *kind, const char *found
     rbxj_result_free(result);
 }
 
-/* The state of a box as list tells it; NULL: no such box. */
+/* The state of a box as list tells it, until the next call; NULL: no such box. */
 static inline const char *state_of(const char *box)
 {
     struct rbxj_result *result = NULL;
     struct rbxj_error e = {0};
     struct rbxj_result_box b;
+    static char kept[32];
     const char *state = NULL;
     if (rbxj_list(&world.options, NULL, &result, &e) < 0)
         fail_msg("list: %s", e.message);
     for (size_t i = 0; rbxj_result_box(result, i, &b) == 0; i++)
         if (strcmp(b.box, box) == 0)
-            state = harness_format("%s", b.state);
+            state = strncpy(kept, b.state, sizeof(kept) - 1);
     rbxj_result_free(result);
     return state;
 }

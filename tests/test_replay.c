@@ -39,7 +39,7 @@ static void each_kind_killed_after(enum moment moment)
             assert_true(path_exists(part_path("a", LOCK)));
             remove_empty_lock("a");
         }
-        is_as_before(before, harness_format("%s after %s", part_names[part], moment_names[moment]));
+        is_as_before(before, "%s after %s", part_names[part], moment_names[moment]);
         if (told->payload)
             payload_is_dead();
     }
@@ -95,7 +95,7 @@ static void i1_k1_killed_inside_acquire(void **state)
         (void)kill_at(n, run_acquire, "a", ALL);
         replay_is_clean(1);
         remove_empty_lock("a");
-        is_as_before(before, harness_format("acquire killed at call %lu of %lu", n, calls));
+        is_as_before(before, "acquire killed at call %lu of %lu", n, calls);
     }
 }
 
@@ -129,7 +129,7 @@ static void i5_reaper_killed_at_each_call(void **state)
         (void)kill_at(n, run_replay, "a", ALL);
         bool unfinished = state_of("a");
         replay_is_clean(unfinished);
-        is_as_before(before, harness_format("reaper killed at call %lu of %lu", n, calls));
+        is_as_before(before, "reaper killed at call %lu of %lu", n, calls);
         payload_is_dead();
     }
 }
@@ -159,7 +159,7 @@ static void i5_i8_supervisor_killed_in_its_teardown(void **state)
         (void)kill_at(n, run_undo, "a", ALL);
         bool unfinished = state_of("a");
         replay_is_clean(unfinished);
-        is_as_before(before, harness_format("teardown killed at call %lu of %lu", n, calls));
+        is_as_before(before, "teardown killed at call %lu of %lu", n, calls);
         payload_is_dead();
     }
 }
@@ -279,7 +279,7 @@ static void refused_until_forgotten(enum part part, const char *text)
     assert_int_equal(rbxj_forget(&world.options, "a", 1, "of somebody else", &e), 0);
     replay_is_clean(state_of("a") != NULL);
     assert_null(state_of("a"));
-    is_as_before(before, kind);
+    is_as_before(before, "%s", kind);
 }
 
 static void k2_tmpdir_of_somebody_else_is_refused(void **state)

@@ -342,16 +342,24 @@ static void owner_and_mode_may_have_changed(void **state)
     assert_undone();
 }
 
-static void immutable_itself(void **state)
+static bool set_flags(const char *path, int flags)
+{
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
+    return ioctl(fd, FS_IOC_SETFLAGS, &flags) == 0;
+}
+
+static void k17_immutable_itself_is_renamed_aside_too(void **state)
 {
     (void)state;
     harness_need_root();
     acquire_in(harness_disk(), 0);
     fill(target);
-    int flags = FS_IMMUTABLE_FL;
-    _cleanup_close_ int fd = open(target, O_RDONLY | O_CLOEXEC);
-    if (ioctl(fd, FS_IOC_SETFLAGS, &flags) < 0)
+    if (!set_flags(target, FS_IMMUTABLE_FL))
         harness_skip("no immutable flag here");
+    undo.deadline_ns = now_monotonic_ns() - 1;
+    assert_int_equal(undo_it(), -ETIMEDOUT);
+    assert_false(path_exists(target)); /* free for another box at once */
+    undo.deadline_ns = 0;
     assert_undone();
 }
 
@@ -379,6 +387,23 @@ static void k1_unproven_is_at_most_rmdired(void **state)
     assert_int_equal(chown(target, 12345, 12345), 0);
     assert_refused();
     assert_int_equal(chown(target, 0, 0), 0);
+    assert_undone();
+    harness_write(target, "");
+    assert_refused();
+}
+
+static void k1_unproven_is_rmdired_as_it_is(void **state)
+{
+    (void)state;
+    harness_need_root();
+    begin_in(harness_disk(), 0);
+    harness_mkdir(target);
+    if (!set_flags(target, FS_IMMUTABLE_FL))
+        harness_skip("no immutable flag here");
+    assert_found(FOUND_PRESENT);
+    assert_true(undo_it() < 0);
+    assert_true(path_exists(target));
+    assert_true(set_flags(target, 0));
     assert_undone();
 }
 
@@ -509,6 +534,19 @@ static void k17_deleted_in_place_where_it_cant_be_renamed(void **state)
     assert_found(FOUND_FOREIGN);
 }
 
+static void k17_never_renamed_over_something(void **state)
+{
+    (void)state;
+    acquire_in(harness_disk(), 0);
+    fill(target);
+    harness_mkdir(aside); /* an empty directory could be renamed over */
+    struct stat before, after;
+    assert_int_equal(lstat(aside, &before), 0);
+    assert_int_equal(undo_it(), 1);
+    assert_int_equal(lstat(aside, &after), 0);
+    assert_int_equal(before.st_ino, after.st_ino);
+}
+
 static void k18_rmdir_only_leaves_what_is_not_empty(void **state)
 {
     (void)state;
@@ -597,6 +635,10 @@ static void k4_another_boxs_directory_inside_is_busy(void **state)
     assert_int_equal(finding.found, FOUND_BUSY);
     assert_non_null(strstr(finding.error.message, "nested"));
     assert_filled(harness_format("%s/nested", path_exists(aside) ? aside : target));
+    harness_mkdir(harness_format("%s/copy", path_exists(aside) ? aside : target));
+    _cleanup_close_ int copy = open(harness_format("%s/copy", path_exists(aside) ? aside : target),
+                                    O_RDONLY | O_CLOEXEC);
+    assert_int_equal(stamp_set(copy, &record), 0);
     assert_int_equal(stamp_set(fd, &old), 0); /* of a box that is in no journal */
     assert_undone();
 }
@@ -665,9 +707,10 @@ int main(void)
         harness_test(ours_is_removed),
         harness_test(ours_is_removed_in_another_boot),
         harness_test(owner_and_mode_may_have_changed),
-        harness_test(immutable_itself),
+        harness_test(k17_immutable_itself_is_renamed_aside_too),
         harness_test(k1_stamp_speaks_without_evidence),
         harness_test(k1_unproven_is_at_most_rmdired),
+        harness_test(k1_unproven_is_rmdired_as_it_is),
         harness_test(k1_anothers_stamp_is_foreign_even_if_empty),
         harness_test(k2_another_directory_is_foreign),
         harness_test(k2_symlink_to_a_directory_is_foreign),
@@ -677,6 +720,7 @@ int main(void)
         harness_test(k17_killed_after_the_rename),
         harness_test(k17_stranger_at_the_freed_name_is_left_alone),
         harness_test(k17_deleted_in_place_where_it_cant_be_renamed),
+        harness_test(k17_never_renamed_over_something),
         harness_test(k18_rmdir_only_leaves_what_is_not_empty),
         harness_test(mount_below_is_busy_and_nothing_is_touched),
         harness_test(mount_made_meanwhile_is_busy_and_untouched),

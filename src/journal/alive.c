@@ -2,18 +2,57 @@
  *
  * STATE/alive: who has the journals open, and who owns a box (K9, K21). The locks are POSIX record locks: the kernel
  * drops them when the process dies, they are not inherited, and they are seen across pid namespaces. Closing any
- * descriptor of the file in this process would drop them all: it is opened once, in journal_open().
+ * descriptor of the file in this process would drop them all: only alive_open() opens it.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "journal/internal.h"
 
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
 
 uint64_t alive_slot(uint64_t incarnation)
 {
     return incarnation % (1ull << 62) + 1;
+}
+
+/* A handle may be closed while a box of this process goes on: the locks last as long as the process. */
+static _Atomic int owned_boxes;
+static int kept_fd = -1;
+
+int alive_open(int state_fd)
+{
+    struct stat st, kept;
+    if (kept_fd >= 0 && fstat(kept_fd, &kept) == 0 && fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
+        st.st_dev == kept.st_dev && st.st_ino == kept.st_ino)
+        return steal_fd(&kept_fd);
+    int fd = openat(state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    return fd < 0 ? -errno : fd;
+}
+
+void alive_close(int fd)
+{
+    if (fd < 0)
+        return;
+    if (atomic_load(&owned_boxes) > 0)
+        kept_fd = fd; /* and one that was kept of another state directory stays open */
+    else
+        (void)close(fd);
+}
+
+int alive_own(struct journal *j, uint64_t incarnation)
+{
+    int r = fd_record_lock(j->alive_fd, F_WRLCK, alive_slot(incarnation));
+    if (r == 0)
+        atomic_fetch_add(&owned_boxes, 1);
+    return r;
+}
+
+void alive_disown(struct journal *j, uint64_t incarnation)
+{
+    (void)fd_record_lock(j->alive_fd, F_UNLCK, alive_slot(incarnation));
+    atomic_fetch_sub(&owned_boxes, 1);
 }
 
 /* The content: which boot and which runtime directory the holders of byte 0 use. */

@@ -29,7 +29,7 @@ static int add_intent(struct write *w, struct box *box, struct record *r, bool p
         struct box owner = {0};
         if (write_get_box(w, other, &owner, NULL) < 0)
             (void)strcpy(owner.name, "?");
-        return error_set(e, RBXJ_E_EXISTS, EEXIST, "%s: overlaps what box %s has journaled", r->path, owner.name);
+        return error_set(e, RBXJ_E_EXISTS, EEXIST, "overlaps what box %s has journaled: %s", owner.name, r->path);
     }
     r->incarnation = box->incarnation;
     if (rc == MDB_SUCCESS)
@@ -128,7 +128,7 @@ static int make_granted(struct journal *j, const struct box *box, uint32_t first
     int r = store_is_in_place(&j->boot, e);
     if (r < 0 || !disk)
         return r;
-    r = commit_through(j, position, e);
+    r = commit_through(j, position, true, e);
     if (r == 0)
         r = grant(j, box->incarnation, first_seq, last_seq, e);
     return r < 0 ? r : store_is_in_place(&j->boot, e);
@@ -163,12 +163,15 @@ static int begin_pending(struct journal *j, struct box *new, struct record *plan
     int r = write_begin(j, &w, e);
     if (r < 0)
         return r;
-    int rc = fresh_incarnation(&w, &new->incarnation);
+    uint64_t incarnation;
+    int rc = fresh_incarnation(&w, &incarnation);
     if (rc == MDB_SUCCESS && (new->flags & BOX_OWNER_LOCK)) { /* before anybody can see the box (K9) */
-        r = fd_record_lock(j->alive_fd, F_WRLCK, alive_slot(new->incarnation));
+        r = alive_own(j, incarnation);
         if (r < 0)
             r = error_sys(e, -r, "%s/alive: the lock of box %s", j->state_dir, new->name);
     }
+    if (r == 0 && rc == MDB_SUCCESS)
+        new->incarnation = incarnation;
     if (r == 0 && rc == MDB_SUCCESS)
         r = begin_locked(&w, new, plan, n, &taken, e);
     *ret_position = w.position;
@@ -203,7 +206,7 @@ int journal_begin(struct journal *j, struct box *box, struct record *plan, size_
     }
     if (r < 0) {
         if (new.incarnation && (new.flags & BOX_OWNER_LOCK))
-            (void)fd_record_lock(j->alive_fd, F_UNLCK, alive_slot(new.incarnation));
+            alive_disown(j, new.incarnation);
         return r;
     }
     *box = new;

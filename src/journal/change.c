@@ -26,7 +26,7 @@ int journal_update(struct journal *j, const struct record *r, bool durable, stru
     record_clear(&old);
     uint64_t position = w.position;
     res = write_end(&w, res, rc, e);
-    return res == 0 && durable ? commit_through(j, position, e) : res;
+    return res == 0 && durable ? commit_through(j, position, false, e) : res;
 }
 
 int journal_update_box(struct journal *j, const struct box *changed, struct rbxj_error *e)
@@ -96,6 +96,6 @@ int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
         rc = write_remove_box(&w, &box);
     r = write_end(&w, r, rc, e);
     if (r == 0 && (box.flags & BOX_OWNER_LOCK) && procid_equal(&box.supervisor, &j->self))
-        (void)fd_record_lock(j->alive_fd, F_UNLCK, alive_slot(incarnation));
+        alive_disown(j, incarnation);
     return r;
 }

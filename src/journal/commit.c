@@ -62,7 +62,8 @@ static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *co
     for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) {
         memcpy(&position, key.mv_data, sizeof(position));
         position = be64toh(position);
-        rc = apply_entry(j, to, &data, position);
+        /* positions have no gaps (J3): an entry that is missing is as bad as a wrong one */
+        rc = position == *covered + 1 ? apply_entry(j, to, &data, position) : EBADMSG;
         if (rc != MDB_SUCCESS)
             break;
         *covered = position;
@@ -141,7 +142,7 @@ static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error
     return r;
 }
 
-int commit_through(struct journal *j, uint64_t position, struct rbxj_error *e)
+int commit_through(struct journal *j, uint64_t position, bool intent, struct rbxj_error *e)
 {
     if (atomic_load(&j->gates->covered) >= position)
         return 0;
@@ -151,7 +152,7 @@ int commit_through(struct journal *j, uint64_t position, struct rbxj_error *e)
     if (atomic_load(&j->gates->covered) < position) {
         if (!j->disk.env)
             r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
-        else
+        else if (intent)
             r = store_make_room(&j->disk, "disk journal", &j->options, e);
         if (r == 0)
             r = commit_locked(j, position, e);
@@ -174,5 +175,5 @@ int journal_flush(struct journal *j, struct rbxj_error *e)
     }
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
-    return commit_through(j, last, e);
+    return commit_through(j, last, false, e);
 }

@@ -119,7 +119,13 @@ int create_disk_journal(struct journal *j, struct rbxj_error *e);
 #define ALIVE_CREATE_BYTE ((1ull << 62) + 16)  /* exclusive: creates a journal */
 /* Byte of an incarnation: never reused (K9). */
 uint64_t alive_slot(uint64_t incarnation);
-/* Opens STATE/alive, settles who may use which runtime directory (K21), takes the shared lock. Between the two calls
+/* Opens STATE/alive: a descriptor or -errno. alive_close() keeps it while a box of this process goes on. */
+int alive_open(int state_fd);
+void alive_close(int fd);
+/* Takes and gives back the lock of a box of this process. */
+int alive_own(struct journal *j, uint64_t incarnation);
+void alive_disown(struct journal *j, uint64_t incarnation);
+/* Settles who may use which runtime directory (K21), takes the shared lock. Between the two calls
  * the caller holds the creation lock. */
 int alive_enter(struct journal *j, struct rbxj_error *e);
 void alive_created(struct journal *j);

@@ -38,13 +38,26 @@ static int open_dirs(struct journal *j, struct rbxj_error *e)
     return j->runtime_fd < 0 ? j->runtime_fd : 0;
 }
 
+/* K33: an empty state directory beside a boot journal is one whose disk isn't mounted: not even the lock file is made
+ * there. (The first thing that an opener makes is STATE/alive.) */
+static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_error *e)
+{
+    struct stat st;
+    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 || files_dir_is_empty(j->state_fd) != 1)
+        return 0;
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "state directory %s: is empty, but this boot has a journal of it (not "
+                     "mounted?)", j->state_dir);
+}
+
 /* Opens STATE/alive and takes the creation lock, with a bound. */
 static int enter_creation(struct journal *j, struct rbxj_error *e)
 {
     int64_t deadline = now_monotonic_ns() + j->options.gate_timeout_ns;
     pid_t pid = 0;
-    j->alive_fd = openat(j->state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
-    if (j->alive_fd < 0 || fstat(j->alive_fd, &j->alive_st) < 0)
+    j->alive_fd = alive_open(j->state_fd);
+    if (j->alive_fd < 0)
+        return error_sys(e, -j->alive_fd, "%s/alive", j->state_dir);
+    if (fstat(j->alive_fd, &j->alive_st) < 0)
         return error_sys(e, errno, "%s/alive", j->state_dir);
     if (!S_ISREG(j->alive_st.st_mode) || j->alive_st.st_uid != geteuid())
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s/alive: is not a regular file of ours", j->state_dir);
@@ -206,9 +219,9 @@ static int open_all(struct journal *j, struct rbxj_error *e)
         j->folder = NULL;
         return error_sys(e, ENOMEM, "journal");
     }
-    if ((r = open_dirs(j, e)) < 0 || (r = enter_creation(j, e)) < 0)
-        return r;
     (void)snprintf(data, sizeof(data), "%s/data.mdb", name);
+    if ((r = open_dirs(j, e)) < 0 || (r = check_mounted(j, data, e)) < 0 || (r = enter_creation(j, e)) < 0)
+        return r;
     int found = files_check_data(j->runtime_fd, data, j->folder, true, e);
     if (found < 0 && found != -ENOENT)
         return found;
@@ -276,7 +289,8 @@ void journal_close(struct journal *j)
         store_close(&j->boot);
         store_close(&j->disk);
         if (j->alive_fd >= 0)
-            (void)close(j->alive_fd);
+            (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_CREATE_BYTE);
+        alive_close(j->alive_fd);
     }
     if (j->gates)
         (void)munmap(j->gates, sizeof(*j->gates));

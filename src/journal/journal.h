@@ -22,7 +22,7 @@
  *   J1  A record in the boot journal that is not pending was granted: its caller may have acquired.
  *   J2  If a box has BOX_ON_DISK, every change to it is a log entry; the disk journal is the state of those boxes as of
  *       the entry `covered`, no more and no less. If it has not, nothing of it is in the log or on disk.
- *   J3  Positions rise; an entry is trimmed from the log only when the disk has covered it.
+ *   J3  Positions rise without gaps; an entry is trimmed from the log only when the disk has covered it.
  *   J4  The names index holds exactly the paths of the records, the boxes index exactly the headers.
  *   J5  A process holds at most one gate, and never waits, calls back or does I/O but the commit inside a transaction.
  *       Liveness is judged before the transaction; a dead process stays dead.
@@ -92,8 +92,9 @@ int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, s
 /* Does this record need the disk before its intent is granted? (DESIGN "durability follows the resource", K23) */
 bool commit_is_needed(bool always, const struct record *r);
 
-/* Returns when the disk has covered position: N waiting callers share one commit. */
-int commit_through(struct journal *j, uint64_t position, struct rbxj_error *e);
+/* Returns when the disk has covered position: N waiting callers share one commit. intent: refused when the room that is
+ * kept for undoing would be needed (K26). */
+int commit_through(struct journal *j, uint64_t position, bool intent, struct rbxj_error *e);
 
 /* ---- reading (scan.c) ---- */
 

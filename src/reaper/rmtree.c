@@ -445,7 +445,6 @@ int rmtree(int parentfd, const char *name, int fd, const struct rmtree *how, str
         w.levels[i] = &levels[i];
     random_bytes(&w.random, sizeof(w.random));
     level_start(w.levels[0], fd, name);
-    level_rewind(w.levels[0]);
     int r = walk_run(&w);
     while (w.depth > 0)
         walk_pop(&w);

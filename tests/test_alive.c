@@ -1,0 +1,342 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Who lives (K8, K9), and who may tear a box down (K11, K34).
+ */
+#include "journal_fixture.h"
+
+#include <sched.h>
+#include <sys/mount.h>
+
+/* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end of it. */
+#define NAMESPACE_CHILD(...)                                                                                 \
+    CHILD({                                                                                                  \
+        CHECK(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0);                                                     \
+        pid_t _inner = fork();                                                                               \
+        if (_inner == 0) {                                                                                   \
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);                                                          \
+            CHECK(mount("proc", "/proc", "proc", 0, NULL) == 0);                                             \
+            __VA_ARGS__;                                                                                     \
+            _exit(0);                                                                                        \
+        }                                                                                                    \
+        int _status;                                                                                         \
+        CHECK(waitpid(_inner, &_status, 0) == _inner);                                                       \
+        CHECK(_status == 0);                                                                                 \
+    })
+
+static enum liveness look(const struct place *p, struct journal *j, const char *name)
+{
+    struct rbxj_error e = {0};
+    struct snapshot s;
+    assert_ok(snapshot_read(p->state, p->runtime, &s, &e), e);
+    const struct snapshot_box *sb = find_box(&s, name);
+    assert_non_null(sb);
+    enum liveness live = box_liveness(j, p->state, &sb->box);
+    snapshot_clear(&s);
+    return live;
+}
+
+static void k8_box_lives_as_long_as_its_supervisor(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    pid_t pid = CHILD({
+        struct rbxj_error e;
+        CHECK(begin_one(place_open(&p), "a", harness_format("%s/a", p.kept), &e) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    assert_int_equal(look(&p, NULL, "a"), LIVE_ALIVE);
+    struct journal *j = place_open(&p);
+    struct rbxj_error e;
+    assert_int_equal(look(&p, j, "a"), LIVE_ALIVE);
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, harness_format("held by pid %d", pid));
+    /* stopped is not dead, a zombie is */
+    assert_int_equal(kill(pid, SIGSTOP), 0);
+    assert_int_equal(look(&p, j, "a"), LIVE_ALIVE);
+    assert_int_equal(kill(pid, SIGKILL), 0);
+    siginfo_t info;
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(look(&p, j, "a"), LIVE_DEAD);
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_STALE, "dead supervisor");
+    (void)must_begin(j, "own", NULL);
+    assert_int_equal(look(&p, j, "own"), LIVE_ALIVE);
+}
+
+static void k9_lock_decides_across_pid_namespaces(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct journal *j = place_open(&p);
+    pid_t pid = NAMESPACE_CHILD({
+        struct rbxj_error e;
+        struct journal *own;
+        CHECK(getpid() == 1);
+        CHECK(journal_open(&p.options, &own, &e) == 0);
+        CHECK(begin_one(own, "a", harness_format("%s/a", p.kept), &e) == 0);
+        CHECK(begin_one(own, "b", NULL, &e) == 0);
+        atomic_store(&s->step, 1);
+        while (atomic_load(&s->step) < 2)
+            (void)usleep(500);
+        journal_close(own); /* it lives on, and so do its boxes */
+        CHECK(journal_open(&p.options, &own, &e) == 0);
+        CHECK(begin_one(own, "c", NULL, &e) == 0);
+        journal_close(own);
+        atomic_store(&s->step, 3);
+        pause();
+    });
+    wait_for(s, 1);
+    /* its pid, 1, is alive here as well: that says nothing */
+    assert_int_equal(look(&p, j, "a"), LIVE_ALIVE);
+    assert_int_equal(look(&p, j, "b"), LIVE_ALIVE);
+    place_close();
+    assert_int_equal(look(&p, NULL, "a"), LIVE_ALIVE);
+    j = place_open(&p);
+    struct rbxj_error e;
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, "");
+    atomic_store(&s->step, 2);
+    wait_for(s, 3);
+    assert_int_equal(look(&p, j, "a"), LIVE_ALIVE);
+    assert_int_equal(look(&p, j, "c"), LIVE_ALIVE);
+    harness_kill(pid);
+    for (int i = 0; i < 2000 && look(&p, j, "a") != LIVE_DEAD; i++)
+        (void)usleep(1000); /* the inner one dies by its parent's death */
+    assert_int_equal(look(&p, j, "a"), LIVE_DEAD);
+    assert_int_equal(look(&p, j, "c"), LIVE_DEAD);
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_STALE, "");
+}
+
+/* A box begun for another process has no lock: from another namespace it is unknown, never dead. */
+static void k9_without_a_lock_it_is_unknown(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e = {0};
+    pid_t supervisor = harness_spawn(NULL);
+    pid_t hook = CHILD({
+        struct box new = {0};
+        struct rbxj_error error = {0};
+        CHECK(procid_of(supervisor, &new.supervisor) == 0);
+        CHECK(begin(place_open(&p), &new, "a", NULL, 0, &error) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    struct snapshot snapshot;
+    assert_ok(snapshot_read(p.state, p.runtime, &snapshot, &e), e);
+    struct box box = snapshot.boxes[0].box;
+    snapshot_clear(&snapshot);
+    assert_false(box.flags & BOX_OWNER_LOCK);
+    assert_int_equal(look(&p, NULL, "a"), LIVE_ALIVE);
+    pid_t inside = NAMESPACE_CHILD({
+        struct box copy = box;
+        CHECK(box_liveness(NULL, p.state, &copy) == LIVE_UNKNOWN);
+        copy.flags |= BOX_OWNER_LOCK; /* it would have had one */
+        CHECK(box_liveness(NULL, p.state, &copy) == LIVE_DEAD);
+    });
+    assert_child(inside);
+    /* a container in which nobody has the journals open: what is of another pid namespace is of an earlier life */
+    harness_kill(hook);
+    inside = NAMESPACE_CHILD(CHECK(box_liveness(NULL, p.state, &box) == LIVE_DEAD));
+    assert_child(inside);
+    /* the host has no earlier life */
+    struct box foreign = box;
+    foreign.supervisor.pid_ns++;
+    struct stat st;
+    assert_int_equal(stat("/proc/self/ns/pid", &st), 0);
+    assert_int_equal(box_liveness(NULL, p.state, &foreign), st.st_ino == 0xEFFFFFFC ? LIVE_UNKNOWN : LIVE_DEAD);
+    harness_kill(supervisor);
+    assert_int_equal(look(&p, NULL, "a"), LIVE_DEAD);
+}
+
+/* ---- claims ---- */
+
+static int claim_box(const struct place *p, uint64_t incarnation, struct rbxj_error *e)
+{
+    return journal_claim(place_open(p), incarnation, e);
+}
+
+static void k11_one_of_many_claimers_wins(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct box box = must_begin(place_open(&p), "a", NULL);
+    place_close();
+    enum { N = 8 };
+    pid_t pids[N];
+    for (int i = 0; i < N; i++)
+        pids[i] = CHILD({
+            struct rbxj_error e = {0};
+            int r = claim_box(&p, box.incarnation, &e);
+            CHECK(r == 0 || (r == -RBXJ_E_BUSY && strstr(e.message, "torn down by pid")));
+            atomic_fetch_add(&s->value[r == 0], 1);
+            while (!atomic_load(&s->stop))
+                (void)usleep(500);
+        });
+    int64_t deadline = now_monotonic_ns() + 20000000000;
+    while (atomic_load(&s->value[0]) + atomic_load(&s->value[1]) < N && now_monotonic_ns() < deadline)
+        (void)usleep(1000);
+    assert_int_equal(atomic_load(&s->value[0]), N - 1);
+    assert_int_equal(atomic_load(&s->value[1]), 1);
+    atomic_store(&s->stop, 1);
+    for (int i = 0; i < N; i++)
+        assert_child(pids[i]);
+    /* the winner is dead: its claim is void */
+    struct rbxj_error e = {0};
+    assert_ok(claim_box(&p, box.incarnation, &e), e);
+}
+
+static void k11_claimed_box_takes_no_intents_and_frees_with_its_end(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e;
+    struct snapshot snapshot;
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", NULL);
+    pid_t reaper = CHILD({
+        struct rbxj_error error = {0};
+        struct journal *own;
+        CHECK(journal_open(&p.options, &own, &error) == 0);
+        CHECK(journal_claim(own, box.incarnation, &error) == 0);
+        atomic_store(&s->step, 1);
+        while (atomic_load(&s->step) < 2)
+            (void)usleep(500);
+        CHECK(journal_unclaim(own, box.incarnation, &error) == 0);
+        atomic_store(&s->step, 3);
+        pause();
+    });
+    wait_for(s, 1);
+    assert_refused(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/x", p.lost), &e), e, RBXJ_E_BOX_STALE,
+                   harness_format("torn down by pid %d", reaper));
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, "");
+    e = (struct rbxj_error){0};
+    assert_ok(journal_snapshot(j, &snapshot, &e), e);
+    assert_int_equal(snapshot.boxes[0].claimer.pid, reaper);
+    snapshot_clear(&snapshot);
+    atomic_store(&s->step, 2);
+    wait_for(s, 3);
+    assert_int_equal(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/x", p.lost), &e), 0);
+    assert_refused(journal_end(j, box.incarnation, &e), e, RBXJ_E_LEFT, "seq 1");
+    e = (struct rbxj_error){0};
+    assert_ok(journal_drop(j, box.incarnation, 1, &e), e);
+    assert_ok(journal_end(j, box.incarnation, &e), e);
+    assert_refused(journal_claim(j, box.incarnation, &e), e, RBXJ_E_NO_SUCH_BOX, "no such box");
+    assert_int_equal(begin_one(j, "a", NULL, &e), 0);
+}
+
+/* A claimer in another pid namespace: its pid says nothing here, that it has the journals open does. */
+static void k11_claim_from_another_namespace_ends_with_its_process(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e = {0};
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", NULL);
+    pid_t pid = NAMESPACE_CHILD({
+        struct rbxj_error error = {0};
+        struct journal *own;
+        CHECK(journal_open(&p.options, &own, &error) == 0);
+        CHECK(journal_claim(own, box.incarnation, &error) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    assert_refused(journal_claim(j, box.incarnation, &e), e, RBXJ_E_BUSY, "torn down by pid 1");
+    harness_kill(pid);
+    int64_t deadline = now_monotonic_ns() + 10000000000; /* the inner one dies by its parent's death */
+    int r;
+    do {
+        e = (struct rbxj_error){0};
+        r = journal_claim(j, box.incarnation, &e);
+    } while (r < 0 && now_monotonic_ns() < deadline);
+    assert_ok(r, e);
+}
+
+static void k34_attempts_are_remembered_until_they_end(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct snapshot s;
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", NULL);
+    assert_ok(journal_claim(j, box.incarnation, &e), e);
+    assert_ok(journal_note_attempts(j, box.incarnation, 2, &e), e);
+    place_close(); /* the reaper died */
+    j = place_open(&p);
+    assert_ok(journal_snapshot(j, &s, &e), e);
+    assert_int_equal(s.boxes[0].attempts, 2);
+    snapshot_clear(&s);
+    assert_ok(journal_unclaim(j, box.incarnation, &e), e);
+    assert_ok(journal_snapshot(j, &s, &e), e);
+    assert_int_equal(s.boxes[0].attempts, 0);
+    assert_int_equal(s.boxes[0].claimer.pid, 0);
+    snapshot_clear(&s);
+    assert_refused(journal_note_attempts(j, box.incarnation + 1, 1, &e), e, RBXJ_E_NO_SUCH_BOX, "");
+}
+
+static void k32_writing_a_record_again_replaces_it(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", harness_format("%s/a", p.kept));
+    for (uint32_t i = 1; i <= 3; i++) {
+        assert_ok(journal_get(j, "a", &sb, &e), e);
+        assert_int_equal(sb.len, 1);
+        assert_int_equal(sb.records[0].seq, 1);
+        assert_int_equal(sb.records[0].failures, i - 1);
+        sb.records[0].failures = i;
+        sb.records[0].flags |= REC_PENDING | REC_DROPPED; /* never stored */
+        assert_ok(journal_update(j, &sb.records[0], i == 3, &e), e);
+        snapshot_box_clear(&sb);
+    }
+    /* what others changed in the header stays */
+    assert_int_equal(intend(j, &box, RBXJ_LOCK, harness_format("%s/l", p.kept), &e), 0);
+    box.failures = 7;
+    assert_ok(journal_update_box(j, &box, &e), e);
+    assert_ok(journal_get(j, "a", &sb, &e), e);
+    assert_int_equal(sb.box.failures, 7);
+    assert_int_equal(sb.box.next_seq, 3);
+    assert_int_equal(sb.records[0].flags & (REC_PENDING | REC_DROPPED), 0);
+    snapshot_box_clear(&sb);
+    struct record gone = intent(RBXJ_LOCK, harness_format("%s/x", p.kept));
+    gone.incarnation = box.incarnation;
+    gone.seq = 9;
+    assert_refused(journal_update(j, &gone, false, &e), e, RBXJ_E_NO_SUCH_BOX, "seq 9");
+    record_clear(&gone);
+    place_close();
+    assert_int_equal(disk_look(&p).records, 2);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        journal_test(k8_box_lives_as_long_as_its_supervisor),
+        journal_test(k9_lock_decides_across_pid_namespaces),
+        journal_test(k9_without_a_lock_it_is_unknown),
+        journal_test(k11_one_of_many_claimers_wins),
+        journal_test(k11_claimed_box_takes_no_intents_and_frees_with_its_end),
+        journal_test(k11_claim_from_another_namespace_ends_with_its_process),
+        journal_test(k34_attempts_are_remembered_until_they_end),
+        journal_test(k32_writing_a_record_again_replaces_it),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
