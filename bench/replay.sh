@@ -18,19 +18,20 @@ fi
 hierarchy=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
 [ -n "$hierarchy" ] || { echo "needs cgroup2"; exit 0; }
 work=$(mktemp -d "${TMPDIR:-/var/tmp}/rbxj-bench.XXXXXX")
+run=$(mktemp -d /dev/shm/rbxj-bench.XXXXXX) # a tmpfs, as /run is
 group=$hierarchy/rbxj-bench.$$
 clean() {
     echo 1 >"$group/cgroup.kill"
     sleep 0.1
     find "$group" -depth -type d -exec rmdir {} +
     awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | xargs -r umount -l
-    rm -rf "$work"
+    rm -rf "$work" "$run"
 }
 trap clean EXIT
 trap 'exit 1' HUP INT TERM
 mkdir "$group" "$work/w"
-mkdir -m 0700 "$work/state" "$work/run"
-export RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run RBXJ_DURABILITY=${RBXJ_DURABILITY:-resource}
+mkdir -m 0700 "$work/state"
+export RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$run RBXJ_DURABILITY=${RBXJ_DURABILITY:-resource}
 
 ${CC:-cc} -std=gnu11 -D_GNU_SOURCE -O2 -I"$here/include" -o "$work/bench" "$here/bench/replay.c" \
     -L"$build" -lrbxj -Wl,-rpath,"$build"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For the tests of src/journal: scratch directories with a journal, boxes with directories in them, other boots, and
- * other processes.
+ * For the tests of src/journal: scratch directories with a journal, boxes with directories in them, other
+ * boots, and other processes.
  *
  *     struct place p = place_make();                    state on disk, runtime on a tmpfs; both empty
  *     struct journal *j = place_open(&p);
@@ -157,8 +157,8 @@ static inline struct record intent(enum rbxj_kind kind, const char *path)
 }
 
 /* Begins a box of this process, or of box->supervisor. */
-static inline int begin(struct journal *j, struct box *box, const char *name, const char *const *paths, size_t n,
-                        struct rbxj_error *e)
+static inline int begin(struct journal *j, struct box *box, const char *name, const char *const *paths,
+                        size_t n, struct rbxj_error *e)
 {
     struct record *plan = calloc(n + 1, sizeof(*plan));
     (void)snprintf(box->name, sizeof(box->name), "%s", name);
@@ -226,7 +226,9 @@ static inline struct disk disk_look(const struct place *p)
     struct snapshot snapshot;
     struct rbxj_error e = {0};
     MDB_txn *txn;
-    assert_ok(store_open(&s, harness_format("%s/journal", p->state), MDB_RDONLY | MDB_NOLOCK, false, &unused, &e), e);
+    assert_ok(
+        store_open(&s, harness_format("%s/journal", p->state), MDB_RDONLY | MDB_NOLOCK, false, &unused, &e),
+        e);
     assert_int_equal(scan_store(&s, false, &snapshot), MDB_SUCCESS);
     assert_int_equal(snapshot.damaged, 0);
     for (size_t i = 0; i < snapshot.len; i++)
@@ -253,12 +255,12 @@ static inline struct disk disk_look(const struct place *p)
         }                                                                                                    \
     } while (0)
 
-#define CHILD(...)                                                                                          \
+#define CHILD(...)                                                                                           \
     ({                                                                                                       \
         pid_t _pid = fork();                                                                                 \
         if (_pid == 0) {                                                                                     \
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);                                                          \
-            __VA_ARGS__;                                                                                          \
+            __VA_ARGS__;                                                                                     \
             _exit(0);                                                                                        \
         }                                                                                                    \
         harness_track(_pid);                                                                                 \

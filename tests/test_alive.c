@@ -7,7 +7,8 @@
 #include <sched.h>
 #include <sys/mount.h>
 
-/* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end of it. */
+/* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end
+ * of it. */
 #define NAMESPACE_CHILD(...)                                                                                 \
     CHILD({                                                                                                  \
         CHECK(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0);                                                     \
@@ -141,7 +142,8 @@ static void k9_without_a_lock_it_is_unknown(void **state)
         CHECK(box_liveness(NULL, p.state, &copy) == LIVE_DEAD);
     });
     assert_child(inside);
-    /* a container in which nobody has the journals open: what is of another pid namespace is of an earlier life */
+    /* a container in which nobody has the journals open: what is of another pid namespace is of an earlier
+     * life */
     harness_kill(hook);
     inside = NAMESPACE_CHILD(CHECK(box_liveness(NULL, p.state, &box) == LIVE_DEAD));
     assert_child(inside);
@@ -150,7 +152,8 @@ static void k9_without_a_lock_it_is_unknown(void **state)
     foreign.supervisor.pid_ns++;
     struct stat st;
     assert_int_equal(stat("/proc/self/ns/pid", &st), 0);
-    assert_int_equal(box_liveness(NULL, p.state, &foreign), st.st_ino == 0xEFFFFFFC ? LIVE_UNKNOWN : LIVE_DEAD);
+    assert_int_equal(box_liveness(NULL, p.state, &foreign),
+                     st.st_ino == 0xEFFFFFFC ? LIVE_UNKNOWN : LIVE_DEAD);
     harness_kill(supervisor);
     assert_int_equal(look(&p, NULL, "a"), LIVE_DEAD);
 }

@@ -101,7 +101,8 @@ static void k20_unfinished_and_foreign_folders_are_removed_unread(void **state)
     place_close();
     const char *old = place_folder(&p);
     boot_number++;
-    const char *own = place_folder(&p), *making = harness_format("%s/journal-making-%s", p.runtime, strrchr(own, '-') + 1);
+    const char *own = place_folder(&p),
+               *making = harness_format("%s/journal-making-%s", p.runtime, strrchr(own, '-') + 1);
     harness_mkdir(making);
     harness_write(harness_format("%s/data.mdb", making), "garbage");
     harness_write(harness_format("%s/data.mdb", old), "garbage: unread");
@@ -130,9 +131,12 @@ static void k21_vanished_boot_journal_fails_intents_and_records_nothing(void **s
     struct box a = must_begin(j, "a", harness_format("%s/a", p.lost));
     const char *folder = place_folder(&p), *aside = harness_format("%s/aside", harness_tmpfs());
     assert_int_equal(rename(folder, aside), 0);
-    assert_refused(begin_one(j, "b", harness_format("%s/b", p.lost), &e), e, RBXJ_E_JOURNAL_DAMAGED, "removed or replaced");
-    assert_refused(begin_one(j, "c", harness_format("%s/c", p.kept), &e), e, RBXJ_E_JOURNAL_DAMAGED, "removed or replaced");
-    assert_refused(intend(j, &a, RBXJ_TMPDIR, harness_format("%s/a2", p.lost), &e), e, RBXJ_E_JOURNAL_DAMAGED, folder);
+    assert_refused(begin_one(j, "b", harness_format("%s/b", p.lost), &e), e, RBXJ_E_JOURNAL_DAMAGED,
+                   "removed or replaced");
+    assert_refused(begin_one(j, "c", harness_format("%s/c", p.kept), &e), e, RBXJ_E_JOURNAL_DAMAGED,
+                   "removed or replaced");
+    assert_refused(intend(j, &a, RBXJ_TMPDIR, harness_format("%s/a2", p.lost), &e), e, RBXJ_E_JOURNAL_DAMAGED,
+                   folder);
     assert_int_equal(rename(aside, folder), 0);
     struct snapshot s;
     assert_ok(journal_snapshot(j, &s, &e), e);

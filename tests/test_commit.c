@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Durability: what goes to disk and when, pending and granted (K22, K23), a damaged log (K24), the group commit.
+ * Durability: what goes to disk and when, pending and granted (K22, K23), a damaged log (K24), the group
+ * commit.
  */
 #include "journal_fixture.h"
 
@@ -229,7 +230,8 @@ static void k26_plan_in_one_transaction_is_all_or_nothing(void **state)
     struct rbxj_error e = {0};
     struct journal *j = place_open(&p);
     struct box b = {0};
-    const char *paths[] = {harness_format("%s/1", p.lost), harness_format("%s/2", p.lost), harness_format("%s/1", p.lost)};
+    const char *paths[] = {harness_format("%s/1", p.lost), harness_format("%s/2", p.lost),
+                           harness_format("%s/1", p.lost)};
     assert_refused(begin(j, &b, "a", paths, 3, &e), e, RBXJ_E_EXISTS, paths[0]);
     struct snapshot s;
     e = (struct rbxj_error){0};
@@ -253,7 +255,8 @@ static void damage_last_entry(struct journal *j, bool remove)
     memcpy(copy, data.mv_data, data.mv_size);
     copy[data.mv_size - 1] ^= 1;
     MDB_val changed = {data.mv_size, copy};
-    assert_int_equal(remove ? mdb_cursor_del(cursor, 0) : mdb_cursor_put(cursor, &key, &changed, MDB_CURRENT), 0);
+    assert_int_equal(remove ? mdb_cursor_del(cursor, 0) : mdb_cursor_put(cursor, &key, &changed, MDB_CURRENT),
+                     0);
     mdb_cursor_close(cursor);
     assert_int_equal(mdb_txn_commit(txn), 0);
 }
@@ -265,9 +268,11 @@ static void damaged_log(bool remove)
     struct snapshot s;
     struct journal *j = place_open(&p);
     struct box a = must_begin(j, "a", harness_format("%s/a", p.kept));
-    assert_int_equal(intend(j, &a, RBXJ_TMPDIR, harness_format("%s/a2", p.lost), &e), 0); /* in the log only */
+    assert_int_equal(intend(j, &a, RBXJ_TMPDIR, harness_format("%s/a2", p.lost), &e),
+                     0); /* in the log only */
     damage_last_entry(j, remove);
-    assert_refused(begin_one(j, "b", harness_format("%s/b", p.kept), &e), e, RBXJ_E_JOURNAL_DAMAGED, "log is damaged");
+    assert_refused(begin_one(j, "b", harness_format("%s/b", p.kept), &e), e, RBXJ_E_JOURNAL_DAMAGED,
+                   "log is damaged");
     assert_refused(journal_flush(j, &e), e, RBXJ_E_JOURNAL_DAMAGED, "log is damaged");
     e = (struct rbxj_error){0};
     assert_ok(journal_snapshot(j, &s, &e), e);

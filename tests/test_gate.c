@@ -147,7 +147,8 @@ static void k25_nobody_is_overtaken_without_bound(void **state)
 /* ---- what always fits (K26) ---- */
 
 /* Fills the journal with intents until it refuses one; how many it took. */
-static size_t fill_up(const struct place *p, struct journal *j, const struct box *box, struct rbxj_error *e, int *r)
+static size_t fill_up(const struct place *p, struct journal *j, const struct box *box, struct rbxj_error *e,
+                      int *r)
 {
     size_t n = 0;
     do {

@@ -111,7 +111,8 @@ static void group_commit_loses_nothing_when_leaders_are_killed(void **state)
     p.options.map_size = 256 << 20;
     p.options.preallocate = 8 << 20;
     size_t size = (ROUNDS + WORKERS) * sizeof(_Atomic uint32_t);
-    _Atomic uint32_t *acknowledged = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    _Atomic uint32_t *acknowledged = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                                          0);
     assert_true(acknowledged != MAP_FAILED);
     pid_t pids[WORKERS];
     int number = 0;

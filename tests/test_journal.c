@@ -44,7 +44,8 @@ static void k27_data_file_that_is_not_one_is_damaged(void **state)
     harness_need_root();
     struct place p = damaged();
     for (int boot = 0; boot < 2; boot++) {
-        const char *file = harness_format(boot ? "%s/data.mdb" : "%s/journal/data.mdb", boot ? place_folder(&p) : p.state);
+        const char *file = harness_format(boot ? "%s/data.mdb" : "%s/journal/data.mdb",
+                                          boot ? place_folder(&p) : p.state);
         const char *aside = harness_format("%s.aside", file);
         struct stat st;
         assert_int_equal(stat(file, &st), 0);
@@ -77,7 +78,8 @@ static void k27_folder_that_is_a_symlink_is_damaged(void **state)
     (void)state;
     harness_need_root();
     struct place p = damaged();
-    const char *folder = harness_format("%s/journal", p.state), *aside = harness_format("%s/elsewhere", harness_disk());
+    const char *folder = harness_format("%s/journal", p.state),
+               *aside = harness_format("%s/elsewhere", harness_disk());
     assert_int_equal(rename(folder, aside), 0);
     assert_int_equal(symlink(aside, folder), 0);
     refused(&p, folder, RBXJ_E_JOURNAL_DAMAGED, "symbolic link");

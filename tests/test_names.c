@@ -158,7 +158,8 @@ static void k4_nested_box_lives_inside_its_parents(void **state)
     open_place();
     struct box outer = must_begin(j, "outer", below("a"));
     (void)must_begin(j, "stranger", below("s"));
-    struct box inner = {.parent = outer.incarnation}, innermost = {0}, orphan = {.parent = outer.incarnation + 1};
+    struct box inner = {.parent = outer.incarnation}, innermost = {0},
+               orphan = {.parent = outer.incarnation + 1};
     const char *path = below("a/inner");
     assert_ok(begin(j, &inner, "inner", &path, 1, &e), e);
     innermost.parent = inner.incarnation;

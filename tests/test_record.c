@@ -269,13 +269,13 @@ static void i9_record_malformed_field_is_refused(void **state)
         uint32_t claimed;
         size_t len;
     } bad[] = {
-        {999, "x", 2, 1},                                           /* longer than the record */
-        {999, "", UINT32_MAX, 0},                                   /* its length overflows */
-        {1, "123", 3, 3},                                           /* not an integer's width */
-        {5, "/a", 2, 2},                                            /* a second path */
-        {10, "abc", 3, 3},                                          /* half a file identity */
-        {22, "abc", 3, 3},                                          /* half a process identity */
-        {14, large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1},    /* more than a lock may hold */
+        {999, "x", 2, 1},                                        /* longer than the record */
+        {999, "", UINT32_MAX, 0},                                /* its length overflows */
+        {1, "123", 3, 3},                                        /* not an integer's width */
+        {5, "/a", 2, 2},                                         /* a second path */
+        {10, "abc", 3, 3},                                       /* half a file identity */
+        {22, "abc", 3, 3},                                       /* half a process identity */
+        {14, large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1}, /* more than a lock may hold */
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         _cleanup_(free_bytes) struct bytes b = encoded();
@@ -290,7 +290,11 @@ static void i2_record_path_that_is_not_normal_is_refused(void **state)
     (void)state;
     static const char *const bad[] = {"", "x", "srv/x", "/srv/../x", "/srv//x", "/srv/x/", NULL};
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
-        struct record r = {.incarnation = 1, .seq = 1, .kind = RBXJ_TMPDIR, .path = (char *)(uintptr_t)bad[i]}, back;
+        struct record r = {.incarnation = 1,
+                           .seq = 1,
+                           .kind = RBXJ_TMPDIR,
+                           .path = (char *)(uintptr_t)bad[i]},
+                      back;
         _cleanup_(free_bytes) struct bytes b = {0};
         assert_int_equal(record_encode(&r, 0, &b.data, &b.len), 0);
         assert_int_equal(record_decode(b.data, b.len, NULL, &back), -EBADMSG);
@@ -320,7 +324,8 @@ static void k32_record_under_another_key_is_refused(void **state)
 static void k32_keys_sort_by_incarnation_then_seq(void **state)
 {
     (void)state;
-    struct record_key keys[] = {record_key(1, 255), record_key(1, 256), record_key(2, 0), record_key(1ull << 63, 1)};
+    struct record_key keys[] = {record_key(1, 255), record_key(1, 256), record_key(2, 0),
+                                record_key(1ull << 63, 1)};
     uint64_t incarnation;
     uint32_t seq;
     for (size_t i = 1; i < ARRAY_LEN(keys); i++)
@@ -373,8 +378,19 @@ static void k24_log_frame_with_any_flipped_bit_is_refused(void **state)
 static void k1_stamp_has_one_spelling(void **state)
 {
     (void)state;
-    static const char *const bad[] = {"", "1", "1:", ":1", " 1:2", "+1:2", "1:2 ", "01:2", "1:2:3", "-1:2",
-                                      "18446744073709551616:1", "1:4294967296", "0x1:2"};
+    static const char *const bad[] = {"",
+                                      "1",
+                                      "1:",
+                                      ":1",
+                                      " 1:2",
+                                      "+1:2",
+                                      "1:2 ",
+                                      "01:2",
+                                      "1:2:3",
+                                      "-1:2",
+                                      "18446744073709551616:1",
+                                      "1:4294967296",
+                                      "0x1:2"};
     char text[STAMP_MAX];
     uint64_t incarnation;
     uint32_t seq;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * STATE/alive: who has the journals open, and who owns a box (K9, K21). The locks are POSIX record locks: the kernel
- * drops them when the process dies, they are not inherited, and they are seen across pid namespaces. Closing any
- * descriptor of the file in this process would drop them all: only alive_open() opens it.
+ * STATE/alive: who has the journals open, and who owns a box (K9, K21). The locks are POSIX record locks: the
+ * kernel drops them when the process dies, they are not inherited, and they are seen across pid namespaces.
+ * Closing any descriptor of the file in this process would drop them all: only alive_open() opens it.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -24,8 +24,9 @@ static int kept_fd = -1;
 int alive_open(int state_fd)
 {
     struct stat st, kept;
-    if (kept_fd >= 0 && fstat(kept_fd, &kept) == 0 && fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-        st.st_dev == kept.st_dev && st.st_ino == kept.st_ino)
+    if (kept_fd >= 0 && fstat(kept_fd, &kept) == 0 &&
+        fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == kept.st_dev &&
+        st.st_ino == kept.st_ino)
         return steal_fd(&kept_fd);
     int fd = openat(state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     return fd < 0 ? -errno : fd;
@@ -84,8 +85,9 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
         if (others) {
             found[strcspn(found, "\n")] = 0;
             char *dir = strchr(found, '/');
-            return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is in use by pid %d with runtime directory %s",
-                             j->state_dir, pid, dir ? dir : "unknown");
+            return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                             "journal %s: is in use by pid %d with runtime directory %s", j->state_dir, pid,
+                             dir ? dir : "unknown");
         }
         if (ftruncate(j->alive_fd, 0) < 0 || pwrite(j->alive_fd, own, strlen(own), 0) != (ssize_t)strlen(own))
             return error_sys(e, errno ? errno : EIO, "%s/alive", j->state_dir);
@@ -134,8 +136,9 @@ enum liveness box_liveness(struct journal *j, const char *state_dir, const struc
         return LIVE_ALIVE;
     if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
         return LIVE_DEAD;
-    /* A box that was begun for another process has no lock. In a container, where nobody has the journals open, it is one
-     * of an earlier life of the container: that pid namespace is gone. The host can't tell. */
+    /* A box that was begun for another process has no lock. In a container, where nobody has the journals
+     * open, it is one of an earlier life of the container: that pid namespace is gone. The host can't tell.
+     */
     if (self.pid_ns != INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
         return LIVE_DEAD;
     return LIVE_UNKNOWN;

@@ -29,7 +29,8 @@ static int add_intent(struct write *w, struct box *box, struct record *r, bool p
         struct box owner = {0};
         if (write_get_box(w, other, &owner, NULL) < 0)
             (void)strcpy(owner.name, "?");
-        return error_set(e, RBXJ_E_EXISTS, EEXIST, "overlaps what box %s has journaled: %s", owner.name, r->path);
+        return error_set(e, RBXJ_E_EXISTS, EEXIST, "overlaps what box %s has journaled: %s", owner.name,
+                         r->path);
     }
     r->incarnation = box->incarnation;
     if (rc == MDB_SUCCESS)
@@ -46,12 +47,16 @@ static int refuse_name(struct journal *j, const struct box *found, struct rbxj_e
 {
     enum liveness live = box_liveness(j, j->state_dir, found);
     if (live == LIVE_DEAD)
-        return error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: records of a dead supervisor (pid %d) are there: run "
-                         "rbxj replay first", found->name, found->supervisor.pid);
-    return error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", found->name, found->supervisor.pid);
+        return error_set(e, RBXJ_E_BOX_STALE, EBUSY,
+                         "box %s: records of a dead supervisor (pid %d) are there: run "
+                         "rbxj replay first",
+                         found->name, found->supervisor.pid);
+    return error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", found->name,
+                     found->supervisor.pid);
 }
 
-/* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction), JOURNAL_DAMAGED. */
+/* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction), JOURNAL_DAMAGED.
+ */
 static int check_name(struct write *w, const char *name, struct box *ret_taken, struct rbxj_error *e)
 {
     MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
@@ -90,7 +95,8 @@ static int check_room(struct journal *j, struct rbxj_error *e)
 }
 
 /* Takes back what was written: nobody was told. Where that fails too, it stays pending. */
-static void withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq, bool whole)
+static void withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
+                     bool whole)
 {
     struct write w;
     int rc = MDB_SUCCESS, r = write_begin(j, &w, NULL);
@@ -109,7 +115,8 @@ static void withdraw(struct journal *j, const struct box *box, uint32_t first_se
 }
 
 /* The disk has it: the marks go, and only now may the caller acquire (K22). */
-static int grant(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq, struct rbxj_error *e)
+static int grant(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq,
+                 struct rbxj_error *e)
 {
     struct write w;
     int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
@@ -120,10 +127,10 @@ static int grant(struct journal *j, uint64_t incarnation, uint32_t first_seq, ui
     return write_end(&w, 0, rc, e);
 }
 
-/* From the boot journal's commit to success. A boot journal that has vanished is noticed here, after the write: what was
- * written to a lost one counts for nothing (K21). */
-static int make_granted(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq, bool disk,
-                        uint64_t position, struct rbxj_error *e)
+/* From the boot journal's commit to success. A boot journal that has vanished is noticed here, after the
+ * write: what was written to a lost one counts for nothing (K21). */
+static int make_granted(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
+                        bool disk, uint64_t position, struct rbxj_error *e)
 {
     int r = store_is_in_place(&j->boot, e);
     if (r < 0 || !disk)
@@ -155,8 +162,8 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
 }
 
 /* One transaction with header and plan; position: the last log entry's. */
-static int begin_pending(struct journal *j, struct box *new, struct record *plan, size_t n, uint64_t *ret_position,
-                         struct rbxj_error *e)
+static int begin_pending(struct journal *j, struct box *new, struct record *plan, size_t n,
+                         uint64_t *ret_position, struct rbxj_error *e)
 {
     struct write w;
     struct box taken = {0};
@@ -165,7 +172,7 @@ static int begin_pending(struct journal *j, struct box *new, struct record *plan
         return r;
     uint64_t incarnation;
     int rc = fresh_incarnation(&w, &incarnation);
-    if (rc == MDB_SUCCESS && (new->flags & BOX_OWNER_LOCK)) { /* before anybody can see the box (K9) */
+    if (rc == MDB_SUCCESS && (new->flags &BOX_OWNER_LOCK)) { /* before anybody can see the box (K9) */
         r = alive_own(j, incarnation);
         if (r < 0)
             r = error_sys(e, -r, "%s/alive: the lock of box %s", j->state_dir, new->name);
@@ -205,7 +212,7 @@ int journal_begin(struct journal *j, struct box *box, struct record *plan, size_
             withdraw(j, &new, 1, (uint32_t)n, true);
     }
     if (r < 0) {
-        if (new.incarnation && (new.flags & BOX_OWNER_LOCK))
+        if (new.incarnation && (new.flags &BOX_OWNER_LOCK))
             alive_disown(j, new.incarnation);
         return r;
     }

@@ -71,7 +71,8 @@ static int remove_pending(struct write *w, const struct box *box, struct rbxj_er
     while ((rc = write_next(w, box->incarnation, seq + 1, &seq, &data)) == MDB_SUCCESS) {
         struct record record = {0};
         if (write_mark_get(w, MARK_PENDING, box->incarnation, seq, NULL, 0) == MDB_NOTFOUND)
-            return error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: seq %u is still there: undo first", box->name, seq);
+            return error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: seq %u is still there: undo first", box->name,
+                             seq);
         r = write_get_record(w, box->incarnation, seq, &record, e);
         if (r == 0)
             rc = write_remove(w, box, seq, &record);

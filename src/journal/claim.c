@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Claims (K11): who tears a box down; and the attempts that did not end (K34). Marks in the boot journal: they die with
- * the boot.
+ * Claims (K11): who tears a box down; and the attempts that did not end (K34). Marks in the boot journal:
+ * they die with the boot.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "journal/internal.h"
 
-/* A dead claimer's claim is void. Whoever has claimed had the journals open: where its pid says nothing here and nobody
- * else has them open, it is dead too. */
+/* A dead claimer's claim is void. Whoever has claimed had the journals open: where its pid says nothing here
+ * and nobody else has them open, it is dead too. */
 static bool claimer_is_dead(struct journal *j, const struct procid *claimer)
 {
     if (!procid_comparable(claimer, &j->self))
@@ -28,8 +28,10 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
         if (r < 0)
             return r;
         r = write_get_box(w, incarnation, ret, e);
-        int rc = r < 0 ? MDB_SUCCESS : write_mark_get(w, MARK_CLAIM, incarnation, 0, &claimer, sizeof(claimer));
-        if (r == 0 && (rc == MDB_NOTFOUND || procid_equal(&claimer, &j->self) || procid_equal(&claimer, &dead)))
+        int rc = r < 0 ? MDB_SUCCESS
+                       : write_mark_get(w, MARK_CLAIM, incarnation, 0, &claimer, sizeof(claimer));
+        if (r == 0 &&
+            (rc == MDB_NOTFOUND || procid_equal(&claimer, &j->self) || procid_equal(&claimer, &dead)))
             return 0;
         if (r < 0 || rc != MDB_SUCCESS)
             return write_end(w, r, rc, e);

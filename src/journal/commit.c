@@ -2,14 +2,15 @@
  *
  * Durability: which record needs the disk, and the group commit.
  *
- * Whoever needs position P on disk takes the disk gate and looks whether it is covered already; if not it leads: it
- * opens the disk's write transaction, then a snapshot of the boot journal, copies every log entry that the disk lacks,
- * stores up to which one it is complete, and commits: one commit (two flushes) for everybody who waits. A leader that
- * dies before its commit loses nothing, since only the disk journal says what is durable.
+ * Whoever needs position P on disk takes the disk gate and looks whether it is covered already; if not it
+ * leads: it opens the disk's write transaction, then a snapshot of the boot journal, copies every log entry
+ * that the disk lacks, stores up to which one it is complete, and commits: one commit (two flushes) for
+ * everybody who waits. A leader that dies before its commit loses nothing, since only the disk journal says
+ * what is durable.
  *
- *   C1  covered on disk never decreases within a generation, and is written with the entries it covers, in one commit.
- *   C2  gates->covered is set after that commit only: it may lag, never lead.
- *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
+ *   C1  covered on disk never decreases within a generation, and is written with the entries it covers, in
+ * one commit. C2  gates->covered is set after that commit only: it may lag, never lead. C3  a leader of a
+ * lost boot journal (another generation on disk) commits nothing (K21).
  */
 #include "base/cleanup.h"
 #include "journal/internal.h"
@@ -72,7 +73,8 @@ static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *co
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
-/* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit. */
+/* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit.
+ */
 static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret_covered, bool *ret_changed,
                 struct rbxj_error *e)
 {
@@ -81,7 +83,8 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     MDB_txn *from;
     int rc = meta_get(to, j->disk.meta, META_GENERATION, generation, 16);
     if (rc == MDB_SUCCESS && memcmp(generation, j->generation, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place", j->folder);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place",
+                         j->folder);
     if (rc == MDB_SUCCESS)
         rc = meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
@@ -97,10 +100,13 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     if (rc == MDB_SUCCESS)
         rc = apply_log(j, from, to, &covered);
     mdb_txn_abort(from);
-    /* EBADMSG: the checksum of an entry is wrong; else one is missing between what the disk has and what was given out */
+    /* EBADMSG: the checksum of an entry is wrong; else one is missing between what the disk has and what was
+     * given out */
     if (rc == EBADMSG || (rc == MDB_SUCCESS && covered != last))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: its log is damaged after position %llu: no more of "
-                         "it goes to disk", j->folder, (unsigned long long)covered);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "journal %s: its log is damaged after position %llu: no more of "
+                         "it goes to disk",
+                         j->folder, (unsigned long long)covered);
     if (rc == MDB_SUCCESS)
         rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
@@ -120,7 +126,8 @@ static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error
     if (rc == MDB_PANIC) {
         _cleanup_free_ char *path = strdup(j->disk.path);
         store_close(&j->disk);
-        int r = path ? store_open(&j->disk, path, 0, false, &j->options, e) : error_sys(e, ENOMEM, "disk journal");
+        int r = path ? store_open(&j->disk, path, 0, false, &j->options, e)
+                     : error_sys(e, ENOMEM, "disk journal");
         if (r < 0)
             return r;
         rc = mdb_txn_begin(j->disk.env, NULL, 0, &to);
@@ -144,20 +151,18 @@ static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error
 
 int commit_through(struct journal *j, uint64_t position, bool intent, struct rbxj_error *e)
 {
-    if (atomic_load(&j->gates->covered) >= position)
-        return 0;
-    int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
-    if (r < 0)
+    int r = gate_lock_unless(&j->gates->disk, &j->gates->covered, position, "disk journal",
+                             j->options.gate_timeout_ns, e);
+    if (r <= 0)
         return r;
-    if (atomic_load(&j->gates->covered) < position) {
-        if (!j->disk.env)
-            r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
-        else if (intent)
-            r = store_make_room(&j->disk, "disk journal", &j->options, e);
-        if (r == 0)
-            r = commit_locked(j, position, e);
-    }
-    gate_unlock(&j->gates->disk);
+    r = 0;
+    if (!j->disk.env)
+        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
+    else if (intent)
+        r = store_make_room(&j->disk, "disk journal", &j->options, e);
+    if (r == 0)
+        r = commit_locked(j, position, e);
+    gate_pass(&j->gates->disk);
     return r;
 }
 

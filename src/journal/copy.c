@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading a journal without changing a byte of it (K28): its data file is copied into memory, and the copy is read.
+ * Reading a journal without changing a byte of it (K28): its data file is copied into memory, and the copy is
+ * read.
  *
- * LMDB never overwrites a page of its newest two snapshots, so a copy of snapshot N is sound if at the end the newest is
- * at most N + 1. A writer that is faster than that drives the reader, after a few tries, to an ordinary reader slot.
+ * LMDB never overwrites a page of its newest two snapshots, so a copy of snapshot N is sound if at the end
+ * the newest is at most N + 1. A writer that is faster than that drives the reader, after a few tries, to an
+ * ordinary reader slot.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -111,10 +113,12 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
         return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, ret, e);
     }
-    /* writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. */
+    /* writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again
+     * below us. */
     (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", folder);
     if (faccessat(AT_FDCWD, lock, W_OK, AT_EACCESS) < 0)
-        return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s", folder, lock);
+        return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s",
+                         folder, lock);
     return read_env(folder, 0, boot, ret, e);
 }
 
@@ -138,7 +142,8 @@ static int open_if_there(const char *path, const char *what, int *ret, struct rb
     return *ret < 0 && errno != ENOENT ? error_sys(e, errno, "%s %s", what, path) : 0;
 }
 
-/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts. */
+/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts.
+ */
 static bool never_used(int state_fd)
 {
     struct stat st;
@@ -170,15 +175,17 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (empty < 0)
         return error_sys(e, -empty, "state directory %s", state_dir);
     if (empty && p->has_boot) /* K33 */
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "state directory %s: is empty, but this boot has a journal of "
-                         "it (not mounted?)", state_dir);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "state directory %s: is empty, but this boot has a journal of "
+                         "it (not mounted?)",
+                         state_dir);
     p->nothing = empty || (!p->has_boot && never_used(p->state_fd));
     if (p->nothing)
         return 0;
     r = files_check_data(p->state_fd, "journal/data.mdb", p->disk_folder, false, e);
     if (r == -ENOENT)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
-                         p->disk_folder);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "journal %s: is missing from a state directory that was used", p->disk_folder);
     return r;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * How the journals come to be. The disk journal is made once; the boot journal once per boot, filled with what the disk
- * holds (K20). Both are made whole under another name and appear by rename: a crash leaves nothing that looks finished.
+ * How the journals come to be. The disk journal is made once; the boot journal once per boot, filled with
+ * what the disk holds (K20). Both are made whole under another name and appear by rename: a crash leaves
+ * nothing that looks finished.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -64,13 +65,15 @@ int create_disk_journal(struct journal *j, struct rbxj_error *e)
     if (r < 0)
         return r;
     _cleanup_close_ int fd = openat(j->state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0 || renameat2(j->state_fd, MAKING, j->state_fd, "journal", RENAME_NOREPLACE) < 0)
+    if (fd < 0 || fsync(fd) < 0 ||
+        renameat2(j->state_fd, MAKING, j->state_fd, "journal", RENAME_NOREPLACE) < 0)
         return error_sys(e, errno, "%s/journal", j->state_dir);
     r = sync_dir(j->state_fd);
     return r < 0 ? error_sys(e, -r, "%s", j->state_dir) : 0;
 }
 
-/* journal-<32 hex digits> or journal-making-<32 hex digits>: anything else in the directory is not ours to remove. */
+/* journal-<32 hex digits> or journal-making-<32 hex digits>: anything else in the directory is not ours to
+ * remove. */
 static bool is_folder_name(const char *name)
 {
     if (strncmp(name, "journal-", 8) != 0)
@@ -79,7 +82,8 @@ static bool is_folder_name(const char *name)
     return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
 }
 
-/* Removes every folder of the runtime directory that belongs to another boot, or was never finished: unread. */
+/* Removes every folder of the runtime directory that belongs to another boot, or was never finished: unread.
+ */
 static int remove_other_boots(struct journal *j, const char *own, struct rbxj_error *e)
 {
     int copy = openat(j->runtime_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
@@ -109,8 +113,9 @@ static int make_gate(int folder_fd)
     return r;
 }
 
-/* Copies one record of the disk journal, unchanged, and makes its index entries. A record whose checksum is wrong is
- * copied too: whoever reads it will say so, and it is not lost. last: the box whose header came last. */
+/* Copies one record of the disk journal, unchanged, and makes its index entries. A record whose checksum is
+ * wrong is copied too: whoever reads it will say so, and it is not lost. last: the box whose header came
+ * last. */
 static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB_val *key, MDB_val *data,
                          struct box *last)
 {
@@ -121,12 +126,14 @@ static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB
         return rc;
     if (record_decode_box(data->mv_data, data->mv_size, key->mv_data, &box) == 0) {
         *last = box;
-        MDB_val name = {strlen(box.name), box.name}, incarnation = {sizeof(box.incarnation), &box.incarnation};
+        MDB_val name = {strlen(box.name), box.name},
+                incarnation = {sizeof(box.incarnation), &box.incarnation};
         return mdb_put(to, boot->boxes, &name, &incarnation, 0);
     }
     if (record_decode(data->mv_data, data->mv_size, key->mv_data, &r) == 0) {
         /* device and inode numbers of its parent were read when its box was begun, or later */
-        bool same_boot = last->incarnation == r.incarnation && memcmp(last->supervisor.boot_id, j->boot_id, 16) == 0;
+        bool same_boot = last->incarnation == r.incarnation &&
+                         memcmp(last->supervisor.boot_id, j->boot_id, 16) == 0;
         rc = names_add(to, boot->names, &r, same_boot ? j->boot_id : NULL);
         record_clear(&r);
     }
@@ -150,9 +157,9 @@ static int import_all(struct journal *j, struct store *boot, MDB_txn *from, MDB_
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
-/* Both transactions of a new generation: the disk's says which boot journal it follows from now on (and locks out a
- * leader of a lost one, K21), the boot's holds everything. The disk's is committed last: what a crash before that leaves
- * is unfinished, and nobody has heard of it. */
+/* Both transactions of a new generation: the disk's says which boot journal it follows from now on (and locks
+ * out a leader of a lost one, K21), the boot's holds everything. The disk's is committed last: what a crash
+ * before that leaves is unfinished, and nobody has heard of it. */
 static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *to)
 {
     uint64_t covered = 0, state[2];

@@ -12,8 +12,8 @@
 #include <string.h>
 #include <sys/vfs.h>
 
-/* Whoever can write to a directory above ours can put another one in its place: every one of them must be root's or
- * ours, and not writable by others unless it is sticky. */
+/* Whoever can write to a directory above ours can put another one in its place: every one of them must be
+ * root's or ours, and not writable by others unless it is sticky. */
 static int check_parents(int dirfd, const char *path, const char *what, struct rbxj_error *e)
 {
     _cleanup_close_ int fd = fcntl(dirfd, F_DUPFD_CLOEXEC, 3);
@@ -27,8 +27,8 @@ static int check_parents(int dirfd, const char *path, const char *what, struct r
         if (up_st.st_dev == st.st_dev && up_st.st_ino == st.st_ino)
             return 0;
         if (up_st.st_uid != 0 && up_st.st_uid != geteuid())
-            return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: a directory above it belongs to uid %u", what, path,
-                             up_st.st_uid);
+            return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: a directory above it belongs to uid %u", what,
+                             path, up_st.st_uid);
         bool group = (up_st.st_mode & S_IWGRP) && up_st.st_gid != 0 && up_st.st_gid != getegid();
         if ((group || (up_st.st_mode & S_IWOTH)) && !(up_st.st_mode & S_ISVTX))
             return error_set(e, RBXJ_E_PERMISSION, 0,
@@ -56,14 +56,14 @@ int files_open_dir(const char *path, const char *what, struct rbxj_error *e)
         return error_sys(e, errno, "%s %s", what, path);
     if (fs_is_network((uint32_t)sf.f_type))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0,
-                         "%s %s: is on a network file system, where locks and shared maps can't be trusted", what,
-                         path);
+                         "%s %s: is on a network file system, where locks and shared maps can't be trusted",
+                         what, path);
     if (st.st_uid != geteuid())
-        return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: belongs to uid %u, not to uid %u", what, path, st.st_uid,
-                         geteuid());
+        return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: belongs to uid %u, not to uid %u", what, path,
+                         st.st_uid, geteuid());
     if (st.st_mode & (S_IWGRP | S_IWOTH))
-        return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: is writable by others (mode %04o): chmod 0700", what,
-                         path, st.st_mode & 07777);
+        return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: is writable by others (mode %04o): chmod 0700",
+                         what, path, st.st_mode & 07777);
     int r = check_parents(fd, path, what, e);
     if (r < 0)
         return r;
@@ -98,7 +98,8 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
     if (fd == -ENOENT)
         return -ENOENT;
     if (fd == -ELOOP)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is a symbolic link, or its folder is", shown);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is a symbolic link, or its folder is",
+                         shown);
     if (fd < 0)
         return error_sys(e, -fd, "journal %s", shown);
     if (fstat(fd, &st) < 0)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is around a record: its head with the checksum, its key, the frame of a log entry; and the stamp that names it
- * in a resource.
+ * What is around a record: its head with the checksum, its key, the frame of a log entry; and the stamp that
+ * names it in a resource.
  */
 #include "journal/record.h"
 
@@ -93,7 +93,8 @@ int log_check(const void *data, size_t len, uint64_t position, struct log_frame 
     if (len < sizeof(frame) || len > sizeof(frame) + RECORD_MAX)
         return -EBADMSG;
     memcpy(&frame, data, sizeof(frame));
-    if (frame.length != len || frame.position != position || (frame.op != LOG_PUT && frame.op != LOG_DELETE) ||
+    if (frame.length != len || frame.position != position ||
+        (frame.op != LOG_PUT && frame.op != LOG_DELETE) ||
         log_checksum(&frame, (const uint8_t *)data + sizeof(frame), len - sizeof(frame)) != frame.checksum)
         return -EBADMSG;
     *ret = frame;
@@ -124,5 +125,6 @@ bool box_name_is_valid(const char *name)
 {
     static const char allowed[] = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-";
     size_t len = name ? strlen(name) : 0;
-    return len >= 1 && len <= BOX_NAME_MAX && strspn(name, allowed) == len && name[0] != '.' && name[0] != '-';
+    return len >= 1 && len <= BOX_NAME_MAX && strspn(name, allowed) == len && name[0] != '.' &&
+           name[0] != '-';
 }

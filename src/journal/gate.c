@@ -85,6 +85,26 @@ static int lock_until(struct gate *gate, uint32_t self, int64_t deadline)
     }
 }
 
+static int held_too_long(const struct gate *gate, const char *what, struct rbxj_error *e)
+{
+    char who[160];
+    pid_t pid = gate->holder_pid;
+    procid_describe(pid, who, sizeof(who));
+    return error_set(e, RBXJ_E_JOURNAL_BUSY, ETIMEDOUT, "%s: its writers' gate is held by pid %d (%s)", what,
+                     pid, who);
+}
+
+/* What a lock call of the mutex said, but for EBUSY and ETIMEDOUT. */
+static int enter(struct gate *gate, int r, const char *what, struct rbxj_error *e)
+{
+    if (r == EOWNERDEAD) /* what it guards recovers by itself: LMDB drops the unfinished transaction */
+        r = pthread_mutex_consistent(&gate->mutex);
+    if (r != 0)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, r, "%s: its writers' gate", what);
+    gate->holder_pid = getpid();
+    return 0;
+}
+
 int gate_lock(struct gate *gate, const char *what, int64_t timeout_ns, struct rbxj_error *e)
 {
     int r = atomic_load(&gate->elder) == 0 ? pthread_mutex_trylock(&gate->mutex) : EBUSY;
@@ -93,22 +113,39 @@ int gate_lock(struct gate *gate, const char *what, int64_t timeout_ns, struct rb
         r = lock_until(gate, self, now_monotonic_ns() + timeout_ns);
         resign_elder(gate, self);
     }
-    if (r == EOWNERDEAD) /* what it guards recovers by itself: LMDB drops the unfinished transaction */
-        r = pthread_mutex_consistent(&gate->mutex);
-    if (r == ETIMEDOUT) {
-        char who[160];
-        pid_t pid = gate->holder_pid;
-        procid_describe(pid, who, sizeof(who));
-        return error_set(e, RBXJ_E_JOURNAL_BUSY, ETIMEDOUT, "%s: its writers' gate is held by pid %d (%s)", what,
-                         pid, who);
-    }
-    if (r != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, r, "%s: its writers' gate", what);
-    gate->holder_pid = getpid();
-    return 0;
+    return r == ETIMEDOUT ? held_too_long(gate, what, e) : enter(gate, r, what, e);
 }
 
 void gate_unlock(struct gate *gate)
 {
     (void)pthread_mutex_unlock(&gate->mutex);
+}
+
+int gate_lock_unless(struct gate *gate, const _Atomic uint64_t *done, uint64_t wanted, const char *what,
+                     int64_t timeout_ns, struct rbxj_error *e)
+{
+    int64_t deadline = now_monotonic_ns() + timeout_ns;
+    for (;;) {
+        uint32_t turn = atomic_load(&gate->turn); /* before the look: a change after it wakes us */
+        if (atomic_load(done) >= wanted)
+            return 0;
+        int r = pthread_mutex_trylock(&gate->mutex);
+        if (r != EBUSY) {
+            r = enter(gate, r, what, e);
+            return r < 0 ? r : 1;
+        }
+        int64_t left = deadline - now_monotonic_ns();
+        if (left <= 0)
+            return held_too_long(gate, what, e);
+        /* a holder that died wakes nobody: look again */
+        struct timespec ts = to_timespec(left < GATE_LOOK_AGAIN_NS ? left : GATE_LOOK_AGAIN_NS);
+        (void)syscall(SYS_futex, &gate->turn, FUTEX_WAIT, turn, &ts, NULL, 0);
+    }
+}
+
+void gate_pass(struct gate *gate)
+{
+    gate_unlock(gate);
+    atomic_fetch_add(&gate->turn, 1);
+    (void)syscall(SYS_futex, &gate->turn, FUTEX_WAKE, INT32_MAX, NULL, NULL, 0);
 }

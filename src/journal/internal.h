@@ -19,7 +19,7 @@
 /* One LMDB environment and its named databases. The disk journal has only meta and records. */
 struct store {
     MDB_env *env;
-    int fd; /* LMDB's own, made close-on-exec; for fstat and fallocate */
+    int fd;                       /* LMDB's own, made close-on-exec; for fstat and fallocate */
     struct stat data_st, lock_st; /* what was opened, for the look before each intent (K21) */
     char *path;
     MDB_dbi meta;    /* name -> value, see META_* */
@@ -31,19 +31,19 @@ struct store {
 };
 
 /* Keys of meta. */
-#define META_FORMAT "format"         /* uint32_t */
-#define META_INSTANCE "instance"     /* 16 bytes: binds the two journals */
-#define META_BOOT "boot"             /* 16 bytes: boot id; on disk: of the last commit */
-#define META_GENERATION "generation" /* 16 bytes: of the boot journal; on disk: of the last commit */
-#define META_POSITION "position"     /* boot: the last position given out */
-#define META_COVERED "covered"       /* disk: complete up to this position of that generation */
-#define META_STATE_DIR "state"       /* boot: device and inode of the state directory (K33) */
-#define META_ALWAYS "always" /* disk: uint32_t, has everything of this generation gone to disk? */
+#define META_FORMAT "format"           /* uint32_t */
+#define META_INSTANCE "instance"       /* 16 bytes: binds the two journals */
+#define META_BOOT "boot"               /* 16 bytes: boot id; on disk: of the last commit */
+#define META_GENERATION "generation"   /* 16 bytes: of the boot journal; on disk: of the last commit */
+#define META_POSITION "position"       /* boot: the last position given out */
+#define META_COVERED "covered"         /* disk: complete up to this position of that generation */
+#define META_STATE_DIR "state"         /* boot: device and inode of the state directory (K33) */
+#define META_ALWAYS "always"           /* disk: uint32_t, has everything of this generation gone to disk? */
 #define META_GENERATIONS "generations" /* disk: boot journals lost within a boot, not yet audited (K21) */
 
 enum mark {
-    MARK_PENDING = 'p', /* (incarnation, seq): not granted yet (K22); no value */
-    MARK_CLAIM = 'c',   /* (incarnation, 0): struct procid of the claimer (K11) */
+    MARK_PENDING = 'p',  /* (incarnation, seq): not granted yet (K22); no value */
+    MARK_CLAIM = 'c',    /* (incarnation, 0): struct procid of the claimer (K11) */
     MARK_ATTEMPTS = 'a', /* (incarnation, 0): uint32_t, attempts that did not end (K34) */
 };
 
@@ -61,19 +61,19 @@ struct journal {
     struct store boot, disk;
     struct gate_page *gates;
     uint8_t boot_id[16], instance[16], generation[16];
-    pid_t opener;       /* set first: tells a child of fork() */
+    pid_t opener; /* set first: tells a child of fork() */
     struct procid self;
     bool alone; /* nobody else had the journals open when this process entered */
 };
 
 /* ---- paths and files (files.c) ---- */
 
-/* Opens a directory of the journal: no symlink on the way, ours, not writable by others, local. O_PATH-less descriptor,
- * or a negative code; -ENOENT without an error set when it does not exist. */
+/* Opens a directory of the journal: no symlink on the way, ours, not writable by others, local. O_PATH-less
+ * descriptor, or a negative code; -ENOENT without an error set when it does not exist. */
 int files_open_dir(const char *path, const char *what, struct rbxj_error *e);
 
-/* Looks at a data file before LMDB does: a regular file, whole as its metas say; ours: owner and mode count too. 0, -ENOENT (no error set), or
- * JOURNAL_DAMAGED, PERMISSION. */
+/* Looks at a data file before LMDB does: a regular file, whole as its metas say; ours: owner and mode count
+ * too. 0, -ENOENT (no error set), or JOURNAL_DAMAGED, PERMISSION. */
 int files_check_data(int dirfd, const char *name, const char *shown, bool ours, struct rbxj_error *e);
 
 /* Is a directory without entries? */
@@ -83,11 +83,11 @@ int files_remove_folder(int dirfd, const char *name);
 
 /* ---- environments (store.c) ---- */
 
-int store_open(struct store *s, const char *path, unsigned flags, bool all, const struct journal_options *options,
-               struct rbxj_error *e);
+int store_open(struct store *s, const char *path, unsigned flags, bool all,
+               const struct journal_options *options, struct rbxj_error *e);
 void store_close(struct store *s);
-/* Makes the map larger and stores its size. Only while nobody else has the journals open: in another process it would
- * fail every transaction from then on (MDB_MAP_RESIZED). */
+/* Makes the map larger and stores its size. Only while nobody else has the journals open: in another process
+ * it would fail every transaction from then on (MDB_MAP_RESIZED). */
 int store_raise_map(struct store *s, uint64_t size, struct rbxj_error *e);
 /* Are data.mdb and lock.mdb still the files that were opened? 0 or JOURNAL_DAMAGED. */
 int store_is_in_place(const struct store *s, struct rbxj_error *e);
@@ -107,16 +107,16 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e);         /* clears 
 
 /* ---- creation (create.c) ---- */
 
-/* Makes the boot's folder, filled from the disk journal, and removes those of other boots. The caller holds the
- * creation lock. */
+/* Makes the boot's folder, filled from the disk journal, and removes those of other boots. The caller holds
+ * the creation lock. */
 int create_boot_journal(struct journal *j, struct rbxj_error *e);
 /* Makes STATE/journal with an empty journal. */
 int create_disk_journal(struct journal *j, struct rbxj_error *e);
 
 /* ---- liveness (alive.c) ---- */
 
-#define ALIVE_OPEN_BYTE 0                      /* shared: has the journals open */
-#define ALIVE_CREATE_BYTE ((1ull << 62) + 16)  /* exclusive: creates a journal */
+#define ALIVE_OPEN_BYTE 0                     /* shared: has the journals open */
+#define ALIVE_CREATE_BYTE ((1ull << 62) + 16) /* exclusive: creates a journal */
 /* Byte of an incarnation: never reused (K9). */
 uint64_t alive_slot(uint64_t incarnation);
 /* Opens STATE/alive: a descriptor or -errno. alive_close() keeps it while a box of this process goes on. */
@@ -133,8 +133,8 @@ void alive_created(struct journal *j);
 /* The open journal of this process whose STATE/alive that is, or NULL. */
 const struct journal *journal_with_alive(const struct stat *alive);
 
-/* ---- write transactions (write.c): every writer of the boot journal goes through these. LMDB's codes, unless there is
- * an error argument ---- */
+/* ---- write transactions (write.c): every writer of the boot journal goes through these. LMDB's codes,
+ * unless there is an error argument ---- */
 
 struct write {
     struct journal *j;
@@ -153,26 +153,31 @@ int write_end(struct write *w, int r, int rc, struct rbxj_error *e);
 
 /* Header and record of a box: 0, NO_SUCH_BOX, JOURNAL_DAMAGED. */
 int write_get_box(struct write *w, uint64_t incarnation, struct box *ret, struct rbxj_error *e);
-int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct record *ret, struct rbxj_error *e);
+int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct record *ret,
+                     struct rbxj_error *e);
 /* The first record of a box from seq on, the header being seq 0. MDB_NOTFOUND at the end. */
 int write_next(struct write *w, uint64_t incarnation, uint32_t seq, uint32_t *ret_seq, MDB_val *ret_data);
 
 /* Stores a record, record NULL: the header; and logs it when the box is on disk (J2). */
 int write_put(struct write *w, const struct box *box, const struct record *record, bool needs_disk);
-/* Takes one record away with its index entries and marks, and from the disk in log order. r NULL: the header. */
+/* Takes one record away with its index entries and marks, and from the disk in log order. r NULL: the header.
+ */
 int write_remove(struct write *w, const struct box *box, uint32_t seq, const struct record *r);
 /* The header, the name if it is this incarnation's, and the box's own marks. */
 int write_remove_box(struct write *w, const struct box *box);
 /* The first entry of a box that goes to disk takes its header and all its earlier records along (K23). */
 int write_move_to_disk(struct write *w, struct box *box);
 
-int write_mark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, const void *value, size_t len);
-int write_mark_get(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, void *value, size_t len);
+int write_mark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, const void *value,
+               size_t len);
+int write_mark_get(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, void *value,
+                   size_t len);
 int write_unmark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq);
 
 /* ---- claims (claim.c) ---- */
 
-/* write_begin(), and reads the header of a box that no other living process has claimed. code: the error if one has. */
+/* write_begin(), and reads the header of a box that no other living process has claimed. code: the error if
+ * one has. */
 int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int code,
                           struct rbxj_error *e);
 
@@ -180,8 +185,9 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
 
 int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t boot_id[16]);
 int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r);
-/* Does a recorded path of another box equal r's path, contain it or lie inside it? 0, MDB_KEYEXIST with the other's
- * incarnation, or an MDB_* error. related: incarnations of the box itself and of those in which it lives. */
+/* Does a recorded path of another box equal r's path, contain it or lie inside it? 0, MDB_KEYEXIST with the
+ * other's incarnation, or an MDB_* error. related: incarnations of the box itself and of those in which it
+ * lives. */
 int names_overlap(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint64_t *related, size_t n,
                   uint64_t *ret_other);
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Opening and closing. The order at open, each step resting on the one before:
- *   1 the two directories are sound   2 the creation lock, in STATE/alive   3 the disk journal is there   4 nobody uses
- *   it with another boot or runtime directory, and we are counted   5 the boot journal is there   6 they belong together
- *   7 the creation lock is let go
+ *   1 the two directories are sound   2 the creation lock, in STATE/alive   3 the disk journal is there   4
+ * nobody uses it with another boot or runtime directory, and we are counted   5 the boot journal is there   6
+ * they belong together 7 the creation lock is let go
  */
 #include "journal/journal.h"
 
@@ -24,9 +24,12 @@ static _Atomic(struct journal *) process_journal;
 static int open_dirs(struct journal *j, struct rbxj_error *e)
 {
     j->state_fd = files_open_dir(j->state_dir, "state directory", e);
-    if (j->state_fd == -ENOENT) /* K33: it may be on a disk that isn't mounted yet; only the installation makes it */
-        return error_set(e, RBXJ_E_IO, ENOENT, "state directory %s: make it with mode 0700 (as root only the "
-                         "installation does), or mount its disk", j->state_dir);
+    if (j->state_fd ==
+        -ENOENT) /* K33: it may be on a disk that isn't mounted yet; only the installation makes it */
+        return error_set(e, RBXJ_E_IO, ENOENT,
+                         "state directory %s: make it with mode 0700 (as root only the "
+                         "installation does), or mount its disk",
+                         j->state_dir);
     if (j->state_fd < 0)
         return j->state_fd;
     j->runtime_fd = files_open_dir(j->runtime_dir, "runtime directory", e);
@@ -38,15 +41,18 @@ static int open_dirs(struct journal *j, struct rbxj_error *e)
     return j->runtime_fd < 0 ? j->runtime_fd : 0;
 }
 
-/* K33: an empty state directory beside a boot journal is one whose disk isn't mounted: not even the lock file is made
- * there. (The first thing that an opener makes is STATE/alive.) */
+/* K33: an empty state directory beside a boot journal is one whose disk isn't mounted: not even the lock file
+ * is made there. (The first thing that an opener makes is STATE/alive.) */
 static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_error *e)
 {
     struct stat st;
-    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 || files_dir_is_empty(j->state_fd) != 1)
+    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
+        files_dir_is_empty(j->state_fd) != 1)
         return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "state directory %s: is empty, but this boot has a journal of it (not "
-                     "mounted?)", j->state_dir);
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                     "state directory %s: is empty, but this boot has a journal of it (not "
+                     "mounted?)",
+                     j->state_dir);
 }
 
 /* Opens STATE/alive and takes the creation lock, with a bound. */
@@ -60,7 +66,8 @@ static int enter_creation(struct journal *j, struct rbxj_error *e)
     if (fstat(j->alive_fd, &j->alive_st) < 0)
         return error_sys(e, errno, "%s/alive", j->state_dir);
     if (!S_ISREG(j->alive_st.st_mode) || j->alive_st.st_uid != geteuid())
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s/alive: is not a regular file of ours", j->state_dir);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s/alive: is not a regular file of ours",
+                         j->state_dir);
     int r;
     while ((r = fd_record_lock(j->alive_fd, F_WRLCK, ALIVE_CREATE_BYTE)) == -EAGAIN) {
         if (now_monotonic_ns() >= deadline) {
@@ -96,8 +103,9 @@ static int check_format(struct store *s, const char *path, struct rbxj_error *e)
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, s, path);
     if (format > JOURNAL_FORMAT)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: has format %u, this version knows only up to %u",
-                         path, format, JOURNAL_FORMAT);
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                         "journal %s: has format %u, this version knows only up to %u", path, format,
+                         JOURNAL_FORMAT);
     return 0;
 }
 
@@ -105,18 +113,20 @@ static int check_format(struct store *s, const char *path, struct rbxj_error *e)
 static bool state_was_used(struct journal *j, bool boot_exists)
 {
     struct stat st;
-    return boot_exists || fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0 || j->alive_st.st_size > 0;
+    return boot_exists || fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
+           j->alive_st.st_size > 0;
 }
 
-/* Before anything says that the state directory was used: a crash between the two must not look like damage. */
+/* Before anything says that the state directory was used: a crash between the two must not look like damage.
+ */
 static int make_disk(struct journal *j, bool boot_exists, struct rbxj_error *e)
 {
     char data[RECORD_PATH_MAX + 48];
     (void)snprintf(data, sizeof(data), "%s/journal/data.mdb", j->state_dir);
     int r = files_check_data(j->state_fd, "journal/data.mdb", data, true, e);
     if (r == -ENOENT && state_was_used(j, boot_exists))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is missing from a state directory that was used",
-                         data);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "journal %s: is missing from a state directory that was used", data);
     return r == -ENOENT ? create_disk_journal(j, e) : r;
 }
 
@@ -174,12 +184,14 @@ static int open_boot(struct journal *j, struct rbxj_error *e)
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
     if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: does not belong to the journal in %s", j->folder,
-                         j->state_dir);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: does not belong to the journal in %s",
+                         j->folder, j->state_dir);
     if (fstat(j->state_fd, &st) < 0 || st.st_ino != state[1])
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
-                         "state directory %s: is not the directory that this boot's journal was made for (not "
-                         "mounted?)", j->state_dir);
+        return error_set(
+            e, RBXJ_E_JOURNAL_DAMAGED, 0,
+            "state directory %s: is not the directory that this boot's journal was made for (not "
+            "mounted?)",
+            j->state_dir);
     return 0;
 }
 
@@ -283,8 +295,8 @@ void journal_close(struct journal *j)
     struct journal *self = j;
     if (!j)
         return;
-    /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to close one
-     * of STATE/alive would drop the locks of a journal that the child has opened itself. */
+    /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
+     * close one of STATE/alive would drop the locks of a journal that the child has opened itself. */
     if (j->opener == getpid()) {
         store_close(&j->boot);
         store_close(&j->disk);
@@ -316,13 +328,15 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
 {
     struct journal *j = atomic_load(&process_journal);
     /* by identity: under another spelling of its paths a second look would drop its locks, too */
-    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd) && is_dir(runtime_dir, j->runtime_fd);
+    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd) &&
+                is_dir(runtime_dir, j->runtime_fd);
     return same ? j : NULL;
 }
 
 const struct journal *journal_with_alive(const struct stat *alive)
 {
     const struct journal *j = atomic_load(&process_journal);
-    bool same = j && j->opener == getpid() && j->alive_st.st_dev == alive->st_dev && j->alive_st.st_ino == alive->st_ino;
+    bool same = j && j->opener == getpid() && j->alive_st.st_dev == alive->st_dev &&
+                j->alive_st.st_ino == alive->st_ino;
     return same ? j : NULL;
 }

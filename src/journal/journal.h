@@ -6,9 +6,11 @@
  *       data.mdb lock.mdb gate
  *   STATE/journal/               the disk journal (LMDB, durable): what could outlive the boot
  *       data.mdb lock.mdb
- *   STATE/alive                  byte 0: whoever has the journals open (shared); a byte per incarnation: its supervisor
+ *   STATE/alive                  byte 0: whoever has the journals open (shared); a byte per incarnation: its
+ * supervisor
  *
- * The life of a record, and which function makes which transition (each is one transaction on the boot journal):
+ * The life of a record, and which function makes which transition (each is one transaction on the boot
+ * journal):
  *
  *      (none) --journal_begin, journal_intend--> pending --(disk commit, if it needs one)--> granted
  *      pending --(that commit failed)--> (none)         nobody was told to acquire
@@ -20,13 +22,13 @@
  *
  * Invariants
  *   J1  A record in the boot journal that is not pending was granted: its caller may have acquired.
- *   J2  If a box has BOX_ON_DISK, every change to it is a log entry; the disk journal is the state of those boxes as of
- *       the entry `covered`, no more and no less. If it has not, nothing of it is in the log or on disk.
- *   J3  Positions rise without gaps; an entry is trimmed from the log only when the disk has covered it.
+ *   J2  If a box has BOX_ON_DISK, every change to it is a log entry; the disk journal is the state of those
+ * boxes as of the entry `covered`, no more and no less. If it has not, nothing of it is in the log or on
+ * disk. J3  Positions rise without gaps; an entry is trimmed from the log only when the disk has covered it.
  *   J4  The names index holds exactly the paths of the records, the boxes index exactly the headers.
- *   J5  A process holds at most one gate, and never waits, calls back or does I/O but the commit inside a transaction.
- *       Liveness is judged before the transaction; a dead process stays dead.
- *   J6  Nothing but journal_open() creates a file; the boot's folder appears whole, by rename.
+ *   J5  A process holds at most one gate, and never waits, calls back or does I/O but the commit inside a
+ * transaction. Liveness is judged before the transaction; a dead process stays dead. J6  Nothing but
+ * journal_open() creates a file; the boot's folder appears whole, by rename.
  */
 #ifndef RBXJ_JOURNAL_JOURNAL_H
 #define RBXJ_JOURNAL_JOURNAL_H
@@ -39,8 +41,8 @@ struct journal;
 struct journal_options {
     const char *state_dir;
     const char *runtime_dir;
-    bool always;         /* durability=always: everything goes to disk */
-    uint64_t map_size;   /* bytes, both journals */
+    bool always;       /* durability=always: everything goes to disk */
+    uint64_t map_size; /* bytes, both journals */
     uint64_t preallocate;
     int64_t gate_timeout_ns;
 };
@@ -54,8 +56,9 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
 
 /* ---- state transitions (begin.c, change.c, claim.c) ---- */
 
-/* box: name, supervisor, parent, flags in; incarnation, next_seq and flags out. plan[i]: seq i + 1 and the incarnation
- * out. Refuses a box of that name (BOX_LIVE, BOX_STALE) and a path that overlaps another box's (EXISTS). */
+/* box: name, supervisor, parent, flags in; incarnation, next_seq and flags out. plan[i]: seq i + 1 and the
+ * incarnation out. Refuses a box of that name (BOX_LIVE, BOX_STALE) and a path that overlaps another box's
+ * (EXISTS). */
 int journal_begin(struct journal *j, struct box *box, struct record *plan, size_t n, struct rbxj_error *e);
 
 /* One more intent of a box of this journal; r->seq and r->incarnation out. */
@@ -64,7 +67,8 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
 /* Writes a record again (evidence, marks); durable: not before the disk has it. */
 int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
 
-/* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq). */
+/* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq).
+ */
 int journal_update_box(struct journal *j, const struct box *box, struct rbxj_error *e);
 
 int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e);
@@ -72,12 +76,13 @@ int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct r
 /* Drops the header; LEFT while granted records are there (pending ones go along). */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY: somebody
- * living has it. Dropped with the box, or by journal_unclaim(). */
+/* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY:
+ * somebody living has it. Dropped with the box, or by journal_unclaim(). */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* Notes how many attempts on the box have not come to their end (K34); journal_unclaim() and journal_end() forget it. */
+/* Notes how many attempts on the box have not come to their end (K34); journal_unclaim() and journal_end()
+ * forget it. */
 int journal_note_attempts(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e);
 
 /* One disk commit, if the disk lacks anything. A replay's last act (K20). */
@@ -89,11 +94,12 @@ int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, s
 
 /* ---- durability (commit.c) ---- */
 
-/* Does this record need the disk before its intent is granted? (DESIGN "durability follows the resource", K23) */
+/* Does this record need the disk before its intent is granted? (DESIGN "durability follows the resource",
+ * K23) */
 bool commit_is_needed(bool always, const struct record *r);
 
-/* Returns when the disk has covered position: N waiting callers share one commit. intent: refused when the room that is
- * kept for undoing would be needed (K26). */
+/* Returns when the disk has covered position: N waiting callers share one commit. intent: refused when the
+ * room that is kept for undoing would be needed (K26). */
 int commit_through(struct journal *j, uint64_t position, bool intent, struct rbxj_error *e);
 
 /* ---- reading (scan.c) ---- */
@@ -102,42 +108,44 @@ struct snapshot_box {
     struct box box;
     struct record *records; /* oldest first, pending ones with REC_PENDING */
     size_t len;
-    struct procid claimer;  /* pid 0: not claimed */
-    uint32_t attempts;      /* attempts on it that did not end, in a row (K34) */
-    size_t damaged;         /* records of it that can't be read: it is not undone (K24) */
+    struct procid claimer; /* pid 0: not claimed */
+    uint32_t attempts;     /* attempts on it that did not end, in a row (K34) */
+    size_t damaged;        /* records of it that can't be read: it is not undone (K24) */
 };
 
 struct snapshot {
     struct snapshot_box *boxes; /* in the order begun */
     size_t len;
-    uint8_t boot_id[16];        /* of the boot whose journal was read; zero: the disk journal, or nothing */
+    uint8_t boot_id[16]; /* of the boot whose journal was read; zero: the disk journal, or nothing */
     uint8_t instance[16];
-    uint64_t txn;               /* LMDB's number of the transaction that was read */
-    size_t damaged;             /* records whose checksum or form is wrong, and boxes without a header */
-    bool nothing;               /* there is no journal at all */
+    uint64_t txn;   /* LMDB's number of the transaction that was read */
+    size_t damaged; /* records whose checksum or form is wrong, and boxes without a header */
+    bool nothing;   /* there is no journal at all */
     /* all paths, sorted, for the overlap checks of undo (K4); made by snapshot_index() */
     struct snapshot_path {
         const char *path;
         size_t box;
         const struct record *record; /* NULL or with REC_DROPPED: see below */
-    } *paths;
+    } * paths;
     size_t paths_len;
 };
 
 /* Of an open journal: one short read transaction on the boot journal. */
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e);
 
-/* Of directories, changing nothing at all (K28): a private copy is read; if the journal changes too fast for that, an
- * ordinary reader. No state directory, or an empty one: ret->nothing. */
+/* Of directories, changing nothing at all (K28): a private copy is read; if the journal changes too fast for
+ * that, an ordinary reader. No state directory, or an empty one: ret->nothing. */
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
 
 void snapshot_clear(struct snapshot *s);
 void snapshot_box_clear(struct snapshot_box *box);
-/* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code. */
+/* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code.
+ */
 int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
-/* Recorded paths (but for records that were dropped since, REC_DROPPED) of boxes other than the incarnation own that equal path, lie below it or contain it: calls back for
- * each until it returns non-zero, and returns that. */
+/* Recorded paths (but for records that were dropped since, REC_DROPPED) of boxes other than the incarnation
+ * own that equal path, lie below it or contain it: calls back for each until it returns non-zero, and returns
+ * that. */
 int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
                       int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data);
 

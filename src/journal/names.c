@@ -2,14 +2,14 @@
  *
  * The names index: does a path overlap one that another box has recorded (K4)? Two kinds of keys:
  *
- *   'P' path 0 incarnation seq    sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX bytes is cut
- *                                 there and its rest is the value
- *   'A' dev ino hash incarnation seq   an alias: the parent directory's identity and the hash of the last component; so
- *                                 the same directory reached through a bind mount is found too
+ *   'P' path 0 incarnation seq    sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX
+ * bytes is cut there and its rest is the value 'A' dev ino hash incarnation seq   an alias: the parent
+ * directory's identity and the hash of the last component; so the same directory reached through a bind mount
+ * is found too
  *
- * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path inside the
- * new one, through an alias) needs no look-up: what would contain it must be absent before (tmpdir, cgroup), or is a
- * file (lock), or only covers it (mount).
+ * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path
+ * inside the new one, through an alias) needs no look-up: what would contain it must be absent before
+ * (tmpdir, cgroup), or is a file (lock), or only covers it (mount).
  */
 #include "base/fd.h"
 #include "journal/internal.h"
@@ -118,8 +118,8 @@ struct lookup {
     uint64_t other;
 };
 
-/* May r stand beside the path of that record? Within a box everything may nest, and only a mount may use a path again;
- * in a box that lives in another one (related[1..]) things may lie inside the outer one's. */
+/* May r stand beside the path of that record? Within a box everything may nest, and only a mount may use a
+ * path again; in a box that lives in another one (related[1..]) things may lie inside the outer one's. */
 static bool may_stand(const struct lookup *l, uint64_t incarnation, const char *path)
 {
     for (size_t i = 0; i < l->n; i++) {
@@ -166,13 +166,15 @@ static int check_path(struct lookup *l, const MDB_val *key, const MDB_val *data)
     path[head + data->mv_size] = 0;
     uint64_t incarnation = incarnation_of(key);
     /* a range of cut keys holds strangers, too */
-    if ((!path_is_below(path, l->r->path) && !path_is_below(l->r->path, path)) || may_stand(l, incarnation, path))
+    if ((!path_is_below(path, l->r->path) && !path_is_below(l->r->path, path)) ||
+        may_stand(l, incarnation, path))
         return MDB_SUCCESS;
     l->other = incarnation;
     return MDB_KEYEXIST;
 }
 
-/* Every entry whose key begins with prefix: MDB_KEYEXIST at the first that is in the way. alias: no path to compare. */
+/* Every entry whose key begins with prefix: MDB_KEYEXIST at the first that is in the way. alias: no path to
+ * compare. */
 static int check_range(struct lookup *l, const struct name_key *prefix, bool alias)
 {
     MDB_val key = {prefix->len, (void *)(uintptr_t)prefix->bytes}, data;

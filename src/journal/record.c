@@ -12,7 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* One table drives encoding, decoding, copying and freeing: a field is a tag, a type and a place in the struct. */
+/* One table drives encoding, decoding, copying and freeing: a field is a tag, a type and a place in the
+ * struct. */
 enum field_type { F_U32 = 1, F_U64, F_BYTES16, F_NAME, F_STRING, F_BLOB, F_FILEID, F_PROCID };
 
 struct field {
@@ -22,15 +23,21 @@ struct field {
     size_t length_offset; /* F_BLOB: where its size_t length is */
 };
 
-#define B(tag, type, member) {tag, type, offsetof(struct box, member), 0}
+#define B(tag, type, member)                                                                                 \
+    {                                                                                                        \
+        tag, type, offsetof(struct box, member), 0                                                           \
+    }
 static const struct field box_fields[] = {
-    B(1, F_NAME, name),          B(2, F_PROCID, supervisor), B(3, F_U64, parent),
-    B(4, F_U64, begun_ns),       B(5, F_U32, flags),         B(6, F_U32, planned),
-    B(7, F_U32, next_seq),       B(8, F_U32, failures),      B(9, F_U32, refused_boots),
+    B(1, F_NAME, name),    B(2, F_PROCID, supervisor), B(3, F_U64, parent),
+    B(4, F_U64, begun_ns), B(5, F_U32, flags),         B(6, F_U32, planned),
+    B(7, F_U32, next_seq), B(8, F_U32, failures),      B(9, F_U32, refused_boots),
 };
 #undef B
 
-#define R(tag, type, member) {tag, type, offsetof(struct record, member), 0}
+#define R(tag, type, member)                                                                                 \
+    {                                                                                                        \
+        tag, type, offsetof(struct record, member), 0                                                        \
+    }
 static const struct field record_fields[] = {
     R(1, F_U32, flags),
     R(2, F_U32, below),
@@ -106,18 +113,26 @@ struct span {
     size_t offset, len;
 };
 
-#define F(member) {offsetof(struct fileid, member), sizeof(((struct fileid *)0)->member)}
-static const struct span fileid_spans[] = {F(fs),   F(fs_magic),    F(uid),        F(dev),   F(ino), F(btime_ns),
-                                           F(mode), F(handle_type), F(handle_len), F(handle)};
+#define F(member)                                                                                            \
+    {                                                                                                        \
+        offsetof(struct fileid, member), sizeof(((struct fileid *)0)->member)                                \
+    }
+static const struct span fileid_spans[] = {F(fs),         F(fs_magic), F(uid),  F(dev),
+                                           F(ino),        F(btime_ns), F(mode), F(handle_type),
+                                           F(handle_len), F(handle)};
 #undef F
 #define FILEID_BYTES (16 + 4 + 4 + 8 + 8 + 8 + 4 + 4 + 1 + FILEID_HANDLE_MAX)
 
-#define P(member) {offsetof(struct procid, member), sizeof(((struct procid *)0)->member)}
+#define P(member)                                                                                            \
+    {                                                                                                        \
+        offsetof(struct procid, member), sizeof(((struct procid *)0)->member)                                \
+    }
 static const struct span procid_spans[] = {P(boot_id), P(pid_ns), P(time_ns), P(start_time), P(pid)};
 #undef P
 #define PROCID_BYTES (16 + 8 + 8 + 8 + 4)
 
-static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "packed fields are little-endian; swap them here otherwise");
+static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__,
+              "packed fields are little-endian; swap them here otherwise");
 
 static void pack(uint8_t *to, const void *object, const struct span *spans, size_t n)
 {

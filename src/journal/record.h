@@ -2,16 +2,17 @@
  *
  * Records: the whole on-disk format in one header. No I/O here.
  *
- * A record is one frame: a fixed head, then fields. It is self-describing and carvable: magic, version, type, length,
- * and a checksum (XXH3, 64 bits, libxxhash) over key and content. Integers are little-endian. A field is a 16-bit tag,
- * a 32-bit length, and that many bytes; an unknown tag is kept out of the way (additions are optional fields); an
- * unknown version is refused. Paths are bytes.
+ * A record is one frame: a fixed head, then fields. It is self-describing and carvable: magic, version, type,
+ * length, and a checksum (XXH3, 64 bits, libxxhash) over key and content. Integers are little-endian. A field
+ * is a 16-bit tag, a 32-bit length, and that many bytes; an unknown tag is kept out of the way (additions are
+ * optional fields); an unknown version is refused. Paths are bytes.
  *
- * Two types: a box (its header, seq 0) and a resource (seq 1, 2, ...: the intent with its before-image, and later the
- * evidence in the same record). The key of a record is (incarnation, seq): writing it again replaces it (K32).
+ * Two types: a box (its header, seq 0) and a resource (seq 1, 2, ...: the intent with its before-image, and
+ * later the evidence in the same record). The key of a record is (incarnation, seq): writing it again
+ * replaces it (K32).
  *
- * A log entry (boot journal only) wraps a record in a frame of its own that is fixed for ever (K24): a leader copies
- * records byte for byte and need not understand them.
+ * A log entry (boot journal only) wraps a record in a frame of its own that is fixed for ever (K24): a leader
+ * copies records byte for byte and need not understand them.
  */
 #ifndef RBXJ_JOURNAL_RECORD_H
 #define RBXJ_JOURNAL_RECORD_H
@@ -38,8 +39,8 @@ enum record_type { RECORD_BOX = 1, RECORD_RESOURCE = 2 };
 struct record_head {
     uint32_t magic;
     uint16_t version;
-    uint8_t type; /* enum record_type */
-    uint8_t kind; /* enum rbxj_kind, 0 for a box */
+    uint8_t type;    /* enum record_type */
+    uint8_t kind;    /* enum rbxj_kind, 0 for a box */
     uint32_t length; /* of the whole record, this head included */
     uint32_t seq;
     uint64_t incarnation;
@@ -58,7 +59,8 @@ static_assert(sizeof(struct record_key) == 12, "the record key is 12 bytes on di
 
 enum log_op { LOG_PUT = 1, LOG_DELETE = 2 };
 
-/* The frame of a log entry, fixed for ever; followed by the record for LOG_PUT. Its key is the position, big-endian. */
+/* The frame of a log entry, fixed for ever; followed by the record for LOG_PUT. Its key is the position,
+ * big-endian. */
 struct log_frame {
     uint32_t length; /* of the frame with its record */
     uint8_t op;
@@ -89,8 +91,8 @@ struct box {
     int64_t begun_ns;
     uint32_t flags;
     uint32_t planned;
-    uint32_t next_seq; /* the next number to give out */
-    uint32_t failures; /* replays of it that failed, in a row */
+    uint32_t next_seq;      /* the next number to give out */
+    uint32_t failures;      /* replays of it that failed, in a row */
     uint32_t refused_boots; /* boots in which something was refused as not mounted yet (K14) */
 };
 
@@ -99,17 +101,18 @@ enum record_flags {
     REC_EVIDENCE = 2,       /* the identity of what was acquired is known */
     REC_RMDIR_ONLY = 4,     /* K18 */
     REC_DETACHED = 8,       /* a mount that was detached lazily (K15) */
-    REC_OURS_TO_MAKE = 16,  /* rbxj itself makes it: a mount's source is rbxj:incarnation:seq where it is free text */
-    REC_STAMPED = 32,       /* the stamp was set in the resource itself (K1) */
-    REC_NO_STAMP = 64,      /* it can't bear a stamp: its evidence must be on disk */
-    REC_DROPPED = 1 << 29,  /* never stored: dropped from the journal since it was read */
-    REC_PENDING = 1 << 30,  /* never stored: nobody was told yet to acquire it (K22) */
+    REC_OURS_TO_MAKE =
+        16, /* rbxj itself makes it: a mount's source is rbxj:incarnation:seq where it is free text */
+    REC_STAMPED = 32,      /* the stamp was set in the resource itself (K1) */
+    REC_NO_STAMP = 64,     /* it can't bear a stamp: its evidence must be on disk */
+    REC_DROPPED = 1 << 29, /* never stored: dropped from the journal since it was read */
+    REC_PENDING = 1 << 30, /* never stored: nobody was told yet to acquire it (K22) */
 };
 
 /* What a mount is. unique is 0 where the kernel has no unique ids (before 6.8). */
 struct mountid {
     uint64_t unique;
-    uint64_t ns;   /* inode of the mount namespace */
+    uint64_t ns; /* inode of the mount namespace */
     uint64_t dev;
     int32_t id;
     int32_t parent;
@@ -132,28 +135,29 @@ struct record {
     int64_t time_ns;
     uint64_t position;
 
-    char *path;    /* resolved; mount: the target; process: NULL */
-    char *fstype;  /* mount */
-    char *source;  /* mount, as the caller will name it */
-    char *root;    /* mount evidence: the root within its file system */
+    char *path;         /* resolved; mount: the target; process: NULL */
+    char *fstype;       /* mount */
+    char *source;       /* mount, as the caller will name it */
+    char *root;         /* mount evidence: the root within its file system */
     char *found_source; /* mount evidence: the source as mountinfo shows it */
 
     /* before-image */
-    struct fileid parent;   /* the directory in which it is; not set when below is */
-    struct fileid before;   /* what was there (lock, mount target), when REC_BEFORE_PRESENT */
-    uint64_t mount_ns;      /* inode of the mount namespace in which path is meant (K10) */
-    uint64_t newest_mount;  /* highest unique mount id when the intent was written (K1); 0: unknown */
-    uint8_t *content;       /* lock: what the file held */
+    struct fileid parent;  /* the directory in which it is; not set when below is */
+    struct fileid before;  /* what was there (lock, mount target), when REC_BEFORE_PRESENT */
+    uint64_t mount_ns;     /* inode of the mount namespace in which path is meant (K10) */
+    uint64_t newest_mount; /* highest unique mount id when the intent was written (K1); 0: unknown */
+    uint8_t *content;      /* lock: what the file held */
     size_t content_len;
 
     uint8_t nonce[16]; /* random: names aside (K17); in a lock file */
 
     /* evidence, when REC_EVIDENCE */
-    struct fileid id;     /* lock, tmpdir, cgroup (its inode is the cgroup id), a mount's root */
+    struct fileid id; /* lock, tmpdir, cgroup (its inode is the cgroup id), a mount's root */
     struct mountid mount;
-    struct procid process; /* set with the intent: a process is its own evidence (K6) */
+    struct procid process;     /* set with the intent: a process is its own evidence (K6) */
     uint8_t evidence_boot[16]; /* the boot in which it was read */
-    /* never stored: the way to path, for the overlap check of a new intent (K4); NULL in a record that was read */
+    /* never stored: the way to path, for the overlap check of a new intent (K4); NULL in a record that was
+     * read */
     struct record_step *chain;
     size_t chain_len;
 

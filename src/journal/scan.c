@@ -99,13 +99,15 @@ static int scan_records(MDB_txn *txn, MDB_dbi records, struct snapshot *s)
 
 static int compare_incarnation(const void *a, const void *b)
 {
-    uint64_t x = ((const struct snapshot_box *)a)->box.incarnation, y = ((const struct snapshot_box *)b)->box.incarnation;
+    uint64_t x = ((const struct snapshot_box *)a)->box.incarnation,
+             y = ((const struct snapshot_box *)b)->box.incarnation;
     return (x > y) - (x < y);
 }
 
 static int compare_begun(const void *a, const void *b)
 {
-    int64_t x = ((const struct snapshot_box *)a)->box.begun_ns, y = ((const struct snapshot_box *)b)->box.begun_ns;
+    int64_t x = ((const struct snapshot_box *)a)->box.begun_ns,
+            y = ((const struct snapshot_box *)b)->box.begun_ns;
     return x != y ? (x > y) - (x < y) : compare_incarnation(a, b);
 }
 
@@ -114,7 +116,8 @@ static void apply_mark(struct snapshot *s, const struct mark_key *k, const MDB_v
     struct snapshot_box wanted = {0};
     uint32_t seq;
     record_key_parse(&k->key, &wanted.box.incarnation, &seq);
-    struct snapshot_box *box = s->len ? bsearch(&wanted, s->boxes, s->len, sizeof(*s->boxes), compare_incarnation) : NULL;
+    struct snapshot_box *box =
+        s->len ? bsearch(&wanted, s->boxes, s->len, sizeof(*s->boxes), compare_incarnation) : NULL;
     if (!box)
         return;
     switch ((enum mark)k->mark) {
@@ -174,7 +177,8 @@ int scan_store(struct store *store, bool boot, struct snapshot *ret)
     return MDB_SUCCESS;
 }
 
-/* One box out of a read transaction: its header by name, then its range of records, then its pending marks. */
+/* One box out of a read transaction: its header by name, then its range of records, then its pending marks.
+ */
 static int scan_box(struct journal *j, MDB_txn *txn, const char *name, struct snapshot *s)
 {
     struct building b = {.s = s};
@@ -232,7 +236,8 @@ int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, s
     else if (rc != MDB_SUCCESS)
         r = store_error(e, rc, &j->boot, j->folder);
     else if (s.damaged || s.len != 1)
-        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: records of box %s are damaged", j->folder, name);
+        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: records of box %s are damaged", j->folder,
+                      name);
     else
         *ret = s.boxes[0];
     if (r < 0)
@@ -275,7 +280,12 @@ static int compare_path(const char *a, const char *b)
 {
     while (*a && *a == *b)
         a++, b++;
-    int x = *a == '/' ? 1 : *a ? (unsigned char)*a + 1 : 0, y = *b == '/' ? 1 : *b ? (unsigned char)*b + 1 : 0;
+    int x = *a == '/' ? 1
+            : *a      ? (unsigned char)*a + 1
+                      : 0,
+        y = *b == '/' ? 1
+            : *b      ? (unsigned char)*b + 1
+                      : 0;
     return x - y;
 }
 
@@ -297,7 +307,8 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e)
     for (size_t i = 0; i < s->len; i++)
         for (size_t k = 0; k < s->boxes[i].len; k++)
             if (s->boxes[i].records[k].path)
-                s->paths[s->paths_len++] = (struct snapshot_path){s->boxes[i].records[k].path, i, &s->boxes[i].records[k]};
+                s->paths[s->paths_len++] = (struct snapshot_path){s->boxes[i].records[k].path, i,
+                                                                  &s->boxes[i].records[k]};
     if (s->paths_len)
         qsort(s->paths, s->paths_len, sizeof(*s->paths), compare_paths);
     return 0;
@@ -335,7 +346,9 @@ int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
             if (at < len ? strcmp(p->path, ancestor) != 0 : !path_is_below(p->path, path))
                 break;
             bool dropped = p->record && (p->record->flags & REC_DROPPED);
-            int r = !dropped && s->boxes[p->box].box.incarnation != own ? found(data, &s->boxes[p->box], p->path) : 0;
+            int r = !dropped && s->boxes[p->box].box.incarnation != own
+                        ? found(data, &s->boxes[p->box], p->path)
+                        : 0;
             if (r != 0)
                 return r;
         }

@@ -79,8 +79,8 @@ static int open_databases(struct store *s, bool all, bool create)
     return mdb_txn_commit(txn); /* a handle opened in an aborted transaction is closed with it */
 }
 
-int store_open(struct store *s, const char *path, unsigned flags, bool all, const struct journal_options *options,
-               struct rbxj_error *e)
+int store_open(struct store *s, const char *path, unsigned flags, bool all,
+               const struct journal_options *options, struct rbxj_error *e)
 {
     struct store new = {0};
     char lock[RECORD_PATH_MAX + 160];
@@ -99,7 +99,8 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all, cons
         rc = mdb_env_open(new.env, path, flags | MDB_NOTLS, 0600);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_get_fd(new.env, &new.fd);
-    /* LMDB opens its data file without close-on-exec (0.9.24): every payload would inherit the journal, writable */
+    /* LMDB opens its data file without close-on-exec (0.9.24): every payload would inherit the journal,
+     * writable */
     if (rc == MDB_SUCCESS && (fcntl(new.fd, F_SETFD, FD_CLOEXEC) < 0 || fstat(new.fd, &new.data_st) < 0 ||
                               (locked && stat(lock, &new.lock_st) < 0) || !(new.path = strdup(path))))
         rc = errno;
@@ -169,11 +170,13 @@ int store_is_in_place(const struct store *s, struct rbxj_error *e)
 {
     if (same_file(s->path, "data.mdb", &s->data_st) && same_file(s->path, "lock.mdb", &s->lock_st))
         return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
-                     "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);
+    return error_set(
+        e, RBXJ_E_JOURNAL_DAMAGED, 0,
+        "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);
 }
 
-/* Pages that the newest snapshot uses, free ones left out; only looked at when the high-water mark says so. */
+/* Pages that the newest snapshot uses, free ones left out; only looked at when the high-water mark says so.
+ */
 static int free_pages(MDB_env *env, uint64_t *ret)
 {
     MDB_txn *txn;
@@ -183,7 +186,8 @@ static int free_pages(MDB_env *env, uint64_t *ret)
     int rc = mdb_txn_begin(env, NULL, MDB_RDONLY, &txn);
     if (rc != MDB_SUCCESS)
         return rc;
-    rc = mdb_cursor_open(txn, 0, &cursor); /* database 0: LMDB's list of free pages, an array with its length first */
+    rc = mdb_cursor_open(txn, 0,
+                         &cursor); /* database 0: LMDB's list of free pages, an array with its length first */
     if (rc == MDB_SUCCESS) {
         while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS) {
             uint64_t n = 0;

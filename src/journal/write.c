@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A write transaction on the boot journal, and the steps that the transitions of journal.h are made of. A failed
- * transaction leaves the journal as it was.
+ * A write transaction on the boot journal, and the steps that the transitions of journal.h are made of. A
+ * failed transaction leaves the journal as it was.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -17,11 +17,13 @@ int journal_check_handle(const struct journal *j, struct rbxj_error *e)
 {
     struct stat st;
     if (j->opener != getpid())
-        return error_set(e, RBXJ_E_FORKED, 0, "journal %s: was opened by pid %d, open it after the fork", j->state_dir,
-                         j->opener);
+        return error_set(e, RBXJ_E_FORKED, 0, "journal %s: was opened by pid %d, open it after the fork",
+                         j->state_dir, j->opener);
     if (fstat(j->alive_fd, &st) < 0 || st.st_dev != j->alive_st.st_dev || st.st_ino != j->alive_st.st_ino)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s/alive: its descriptor was closed by this program, and its locks "
-                         "with it", j->state_dir);
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                         "%s/alive: its descriptor was closed by this program, and its locks "
+                         "with it",
+                         j->state_dir);
     return 0;
 }
 
@@ -104,8 +106,8 @@ int write_end(struct write *w, int r, int rc, struct rbxj_error *e)
 
 /* ---- the parts of a transition ---- */
 
-static int log_append(struct write *w, const struct box *box, uint32_t seq, bool needs_disk, const void *record,
-                      size_t len)
+static int log_append(struct write *w, const struct box *box, uint32_t seq, bool needs_disk,
+                      const void *record, size_t len)
 {
     struct log_frame frame;
     uint64_t position = htobe64(w->position); /* given out by the caller */
@@ -126,7 +128,8 @@ int write_put(struct write *w, const struct box *box, const struct record *recor
     size_t len;
     uint32_t seq = record ? record->seq : 0;
     uint64_t position = box->flags & BOX_ON_DISK ? ++w->position : 0;
-    int r = record ? record_encode(record, position, &bytes, &len) : record_encode_box(box, position, &bytes, &len);
+    int r = record ? record_encode(record, position, &bytes, &len)
+                   : record_encode_box(box, position, &bytes, &len);
     if (r < 0)
         return -r;
     struct record_key k = record_key(box->incarnation, seq);
@@ -137,14 +140,16 @@ int write_put(struct write *w, const struct box *box, const struct record *recor
     return rc;
 }
 
-int write_mark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, const void *value, size_t len)
+int write_mark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, const void *value,
+               size_t len)
 {
     struct mark_key k = {(uint8_t)mark, record_key(incarnation, seq)};
     MDB_val key = {sizeof(k), &k}, data = {len, (void *)(uintptr_t)value};
     return mdb_put(w->txn, w->j->boot.marks, &key, &data, 0);
 }
 
-int write_mark_get(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, void *value, size_t len)
+int write_mark_get(struct write *w, enum mark mark, uint64_t incarnation, uint32_t seq, void *value,
+                   size_t len)
 {
     struct mark_key k = {(uint8_t)mark, record_key(incarnation, seq)};
     MDB_val key = {sizeof(k), &k}, data;
@@ -171,16 +176,19 @@ int write_get_box(struct write *w, uint64_t incarnation, struct box *ret, struct
     MDB_val key = {sizeof(k), &k}, data;
     int rc = mdb_get(w->txn, j->boot.records, &key, &data);
     if (rc == MDB_NOTFOUND)
-        return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "incarnation %llu: no such box", (unsigned long long)incarnation);
+        return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "incarnation %llu: no such box",
+                         (unsigned long long)incarnation);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
     if (record_decode_box(data.mv_data, data.mv_size, &k, ret) < 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: the header of incarnation %llu is damaged",
-                         j->folder, (unsigned long long)incarnation);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "journal %s: the header of incarnation %llu is damaged", j->folder,
+                         (unsigned long long)incarnation);
     return 0;
 }
 
-int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct record *ret, struct rbxj_error *e)
+int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct record *ret,
+                     struct rbxj_error *e)
 {
     struct journal *j = w->j;
     struct record_key k = record_key(incarnation, seq);
@@ -192,8 +200,8 @@ int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
     if (record_decode(data.mv_data, data.mv_size, &k, ret) < 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: seq %u of incarnation %llu is damaged", j->folder,
-                         seq, (unsigned long long)incarnation);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: seq %u of incarnation %llu is damaged",
+                         j->folder, seq, (unsigned long long)incarnation);
     return 0;
 }
 
@@ -251,7 +259,6 @@ int write_remove(struct write *w, const struct box *box, uint32_t seq, const str
     }
     return rc;
 }
-
 
 int write_remove_box(struct write *w, const struct box *box)
 {

@@ -14,9 +14,13 @@
 #include "reaper/teardown.h"
 
 #include <limits.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <xxhash.h>
+
+#define JOBS_MAX 16
 
 /* ---- who is stale ---- */
 
@@ -132,10 +136,60 @@ static int look_at_all(struct replay *p, struct rbxj_error *e)
     return 0;
 }
 
+/* ---- undoing, with several boxes at once: each worker reads mountinfo for itself ---- */
+
+struct workers {
+    struct replay *p;
+    atomic_size_t next, done, dropped;
+};
+
+static void work(struct workers *w, struct reaper *reaper, bool reports)
+{
+    struct replay *p = w->p;
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < p->len;) {
+        struct teardown *t = &p->boxes[i];
+        if (t->claimed) {
+            t->reaper = reaper;
+            atomic_fetch_add(&w->dropped, teardown_undo(t));
+            if (teardown_left(t) == 0)
+                teardown_finish(t, true);
+            t->reaper = &p->reaper;
+        }
+        size_t done = atomic_fetch_add(&w->done, 1) + 1;
+        if (reports && p->how->progress)
+            p->how->progress(p->how->progress_data, done, p->len);
+    }
+}
+
+static void *work_in_thread(void *data)
+{
+    struct workers *w = data;
+    struct reaper reaper = w->p->reaper;
+    reaper.mounts = NULL;
+    work(w, &reaper, false);
+    mounts_free(reaper.mounts);
+    return NULL;
+}
+
+static size_t undo_each(struct replay *p)
+{
+    pthread_t threads[JOBS_MAX];
+    struct workers w = {.p = p};
+    size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+    size_t started = 0;
+    /* a thread that can't be had is no loss: the others do its boxes */
+    while (started + 1 < jobs && started + 1 < p->len && started < JOBS_MAX &&
+           pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
+        started++;
+    work(&w, &p->reaper, true);
+    for (size_t i = 0; i < started; i++)
+        (void)pthread_join(threads[i], NULL);
+    return w.dropped;
+}
+
 /* A pass over the boxes of which something is left. Returns how many records were dropped. */
 static size_t pass(struct replay *p, bool first)
 {
-    size_t dropped = 0, done = 0;
     for (size_t i = 0; i < p->len; i++) {
         struct teardown *t = &p->boxes[i];
         if (!first && teardown_left(t) == 0)
@@ -151,18 +205,7 @@ static size_t pass(struct replay *p, bool first)
     /* what the dead held is free now: this is what there is to be undone */
     mounts_free(p->reaper.mounts);
     p->reaper.mounts = NULL;
-    for (size_t i = 0; i < p->len; i++) {
-        struct teardown *t = &p->boxes[i];
-        done++;
-        if (!t->claimed)
-            continue;
-        dropped += teardown_undo(t);
-        if (teardown_left(t) == 0)
-            teardown_finish(t, true);
-        if (p->how->progress)
-            p->how->progress(p->how->progress_data, done, p->len);
-    }
-    return dropped;
+    return undo_each(p);
 }
 
 static void undo_all(struct replay *p)

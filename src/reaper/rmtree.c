@@ -193,7 +193,7 @@ static bool process_is_inside(int proc, const char *pid, const char *dir)
 static void name_writer(struct walk *w)
 {
     char top[PATH_MAX + NAME_MAX + 2], who[160];
-    path_of(w->levels[0]->fd, NULL, top, sizeof(top));
+    path_of(w->top, NULL, top, sizeof(top));
     _cleanup_closedir_ DIR *proc = opendir("/proc");
     for (struct dirent *d; top[0] == '/' && proc && (d = readdir(proc));) {
         if (!isdigit((unsigned char)d->d_name[0]) || atoi(d->d_name) == getpid())
@@ -272,7 +272,7 @@ static void walk_slide(struct walk *w)
 /* Renames the directory open at fd into the top. 0 done (or it vanished), 1 it can't be, or <0. */
 static int walk_hoist(struct walk *w, struct level *l, const char *name, int fd)
 {
-    int top = w->levels[0]->fd;
+    int top = w->top;
     char hoisted[HOISTED_NAME_SIZE];
     (void)snprintf(hoisted, sizeof(hoisted), ".rbxj-%016llx-%llx", (unsigned long long)w->random,
                    (unsigned long long)w->names++);
@@ -344,7 +344,7 @@ static int walk_restart(struct walk *w)
         walk_pop(w);
     w->cut = false;
     if (w->removed == w->removed_before)
-        return w->first ? w->first : fail(w, w->levels[0]->fd, NULL, EBUSY, "changed all the time");
+        return w->first ? w->first : fail(w, w->top, NULL, EBUSY, "changed all the time");
     w->removed_before = w->removed;
     level_rewind(w->levels[0]);
     return 0;
@@ -425,7 +425,7 @@ static int walk_run(struct walk *w)
         struct level *l = w->levels[w->depth];
         int r = 0;
         if (w->how->deadline_ns && now_monotonic_ns() > w->how->deadline_ns)
-            return fail(w, w->levels[0]->fd, NULL, ETIMEDOUT, "not finished in time");
+            return fail(w, w->top, NULL, ETIMEDOUT, "not finished in time");
         struct dirent64 *d = level_next(l, &r);
         if (r < 0)
             return fail(w, l->fd, NULL, -r, NULL);
