@@ -3,8 +3,8 @@
  * Stale boxes, and what it costs to be rid of them:
  *
  *     replay stale N DIR CGROUP   makes them through the library and dies; `rbxj replay` undoes them
- *     replay bare N DIR CGROUP    makes the same without a journal, and undoes them by the system calls that this takes
- *                                 and no others; prints the seconds that the undo took
+ *     replay bare N DIR CGROUP    makes the same without a journal, and undoes them by the system calls that
+ * this takes and no others; prints the seconds that the undo took
  *
  * A box: a lock, a cgroup with a process, a tmpfs mount, a tmpdir with 20 files.
  */

@@ -255,6 +255,15 @@ static inline struct disk disk_look(const struct place *p)
         }                                                                                                    \
     } while (0)
 
+/* The same of a call that should return 0. */
+#define CHECK_OK(call, e)                                                                                    \
+    do {                                                                                                     \
+        if ((call) != 0) {                                                                                   \
+            (void)dprintf(2, "%s:%d: %s: %s\n", __FILE__, __LINE__, #call, (e).message);                     \
+            _exit(1);                                                                                        \
+        }                                                                                                    \
+    } while (0)
+
 #define CHILD(...)                                                                                           \
     ({                                                                                                       \
         pid_t _pid = fork();                                                                                 \

@@ -130,7 +130,7 @@ all_gone() {
 }
 crowd() {
     fresh
-    local i pids=() cgroup=() early late live
+    local i pids=() cgroup=() early late living
     for i in {1..64}; do
         cgroup=(${group:+--cgroup "$group/$i"})
         # shellcheck disable=SC2016
@@ -140,12 +140,12 @@ crowd() {
         pids[i]=$!
     done
     mapfile -t order < <(shuf -i 1-64)
-    early=("${order[@]:0:16}") late=("${order[@]:16:16}") live=("${order[@]:32}")
+    early=("${order[@]:0:16}") late=("${order[@]:16:16}") living=("${order[@]:32}")
     for i in "${early[@]}"; do
         sleep "0.0$((RANDOM % 10))"
         kill -KILL "${pids[i]}"
     done
-    for i in "${late[@]}" "${live[@]}"; do
+    for i in "${late[@]}" "${living[@]}"; do
         for _ in {1..1000}; do
             [ ! -s "$work/w/$i.tmp/up" ] || break
             sleep 0.02
@@ -156,13 +156,13 @@ crowd() {
     call replay --json
     check "64 at once: replay leaves nothing of the 32 dead" is "$status" 0
     check "64 at once: 32 are left alone" json 'd["summary"]["live"] == 32 and 16 <= d["summary"]["boxes"] <= 32'
-    check "64 at once: what the living have is there" all_there "${live[@]}"
+    check "64 at once: what the living have is there" all_there "${living[@]}"
     check "64 at once: what the dead had is gone" all_gone "${early[@]}" "${late[@]}"
     call replay --json
     check "64 at once: a second replay finds nothing" json 'd["summary"]["boxes"] == 0 and d["summary"]["live"] == 32'
-    for i in "${live[@]}"; do kill -TERM "${pids[i]}"; done
+    for i in "${living[@]}"; do kill -TERM "${pids[i]}"; done
     local wrong=0
-    for i in "${live[@]}"; do
+    for i in "${living[@]}"; do
         wait "${pids[i]}"
         [ $? = 143 ] || { wrong=$((wrong + 1)); sed "s/^/  run $i: /" "$work/run.$i"; }
     done

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For test_replay.c: supervisors that are killed at a chosen moment, the picture of the machine by which "as before"
- * is judged, and the stepper that kills a process at its n-th system call.
+ * For test_replay.c: supervisors that are killed at a chosen moment, the picture of the machine by which "as
+ * before" is judged, and the stepper that kills a process at its n-th system call.
  *
  *     world_open();                             a journal and places of its own
  *     supervisor_start("b", ALL, LIVES);        a box beside it
@@ -51,7 +51,7 @@ static struct told {
     volatile uint64_t incarnation;
     volatile int lock_fd, result;
     char error[600];
-} *told;
+} * told;
 
 static inline void world_open(void)
 {
@@ -66,6 +66,7 @@ static inline void world_open(void)
     world.group_v1 = harness_cgroup_root("freezer") ? harness_cgroup_v1("freezer") : NULL;
     world.options.state_dir = world.state;
     world.options.runtime_dir = world.run;
+    harness_write(harness_format("%s/conf", harness_disk()), "[replay]\njobs=1\n");
     harness_mkdir(world.state);
     harness_mkdir(world.run);
     harness_mkdir(world.work);
@@ -79,11 +80,13 @@ static inline void world_open(void)
 
 enum part { LOCK, GROUP, GROUP_V1, MOUNT, INNER, TMPDIR, PARTS, PROCESS = PARTS };
 enum { ALL = (1 << (PROCESS + 1)) - 1 };
-static const char *const part_names[] = {"lock", "cgroup", "cgroup v1", "mount", "inner tmpdir", "tmpdir", "process"};
+static const char *const part_names[] = {"lock",         "cgroup", "cgroup v1", "mount",
+                                         "inner tmpdir", "tmpdir", "process"};
 
 static inline const char *part_path(const char *box, enum part part)
 {
-    static const char *const forms[] = {"%s/%s.lock", "%s/%s", "%s/%s", "%s/%s.mnt", "%s/%s.mnt/in", "%s/%s.tmp"};
+    static const char *const forms[] = {"%s/%s.lock", "%s/%s",        "%s/%s",
+                                        "%s/%s.mnt",  "%s/%s.mnt/in", "%s/%s.tmp"};
     const char *dir = part == GROUP ? world.group : part == GROUP_V1 ? world.group_v1 : world.work;
     static char buf[8][PATH_MAX];
     static unsigned int next;
@@ -103,7 +106,8 @@ static inline unsigned int possible(unsigned int parts)
 
 static inline struct rbxj_resource part_resource(const char *box, enum part part)
 {
-    static const enum rbxj_kind kinds[] = {RBXJ_LOCK, RBXJ_CGROUP, RBXJ_CGROUP, RBXJ_MOUNT, RBXJ_TMPDIR, RBXJ_TMPDIR};
+    static const enum rbxj_kind kinds[] = {RBXJ_LOCK,  RBXJ_CGROUP, RBXJ_CGROUP,
+                                           RBXJ_MOUNT, RBXJ_TMPDIR, RBXJ_TMPDIR};
     struct rbxj_resource r = {.kind = kinds[part], .path = part_path(box, part)};
     if (part == MOUNT) {
         r.fstype = "tmpfs";
@@ -115,13 +119,13 @@ static inline struct rbxj_resource part_resource(const char *box, enum part part
 
 /* ---- in the supervisor: no assertions, its exit status tells ---- */
 
-#define must(expression)                                                                                       \
-    do {                                                                                                       \
-        if (!(expression)) {                                                                                   \
-            (void)snprintf(told->error, sizeof(told->error), "%s:%d: %s: %s", __FILE__, __LINE__, #expression, \
-                           strerror(errno));                                                                   \
-            _exit(1);                                                                                          \
-        }                                                                                                      \
+#define must(expression)                                                                                     \
+    do {                                                                                                     \
+        if (!(expression)) {                                                                                 \
+            (void)snprintf(told->error, sizeof(told->error), "%s:%d: %s: %s", __FILE__, __LINE__,            \
+                           #expression, strerror(errno));                                                    \
+            _exit(1);                                                                                        \
+        }                                                                                                    \
     } while (0)
 
 static inline void must_do(int r, const struct rbxj_error *e)
@@ -201,7 +205,8 @@ static inline void acquire_bare(const char *box, unsigned int parts)
 }
 
 /* A child that waits until it is let go, journaled in between (K6): at end of file it exits. */
-static inline void payload_here(struct rbxj *handle, const char *box, unsigned int parts, bool journaled, bool let_go)
+static inline void payload_here(struct rbxj *handle, const char *box, unsigned int parts, bool journaled,
+                                bool let_go)
 {
     struct rbxj_error e = {0};
     int pipefd[2];
@@ -271,7 +276,8 @@ static inline void ready_here(void)
     must(write(ready_fd, "r", 1) == 1);
 }
 
-/* A forked supervisor calls run(box, parts), and is then waited for: killed by SIGKILL, or living and waiting. */
+/* A forked supervisor calls run(box, parts), and is then waited for: killed by SIGKILL, or living and
+ * waiting. */
 static inline pid_t supervisor_fork(void (*run)(const char *box, unsigned int parts), const char *box,
                                     unsigned int parts)
 {
@@ -291,7 +297,8 @@ static inline pid_t supervisor_fork(void (*run)(const char *box, unsigned int pa
     }
     assert_true(pid > 0);
     (void)close(ready[1]);
-    ssize_t n = read(ready[0], &byte, 1); /* nobody but the supervisor has the other end: end of file is its death */
+    ssize_t n = read(ready[0], &byte,
+                     1); /* nobody but the supervisor has the other end: end of file is its death */
     (void)close(ready[0]);
     if (n == 1) {
         harness_track(pid);
@@ -340,8 +347,8 @@ static inline void make_target(const char *box, unsigned int parts)
 
 static inline pid_t supervisor_start(const char *box, unsigned int parts, enum moment moment)
 {
-    void (*const runs[])(const char *, unsigned int) = {run_after_intent, run_after_acquisition, run_after_evidence,
-                                                        run_lives};
+    void (*const runs[])(const char *, unsigned int) = {run_after_intent, run_after_acquisition,
+                                                        run_after_evidence, run_lives};
     make_target(box, parts);
     return supervisor_fork(runs[moment], box, parts);
 }
@@ -454,7 +461,8 @@ static inline void payload_is_dead(void)
     assert_true(is_dead(told->payload));
 }
 
-__attribute__((format(printf, 2, 3))) static inline void is_as_before(const char *before, const char *format, ...)
+__attribute__((format(printf, 2, 3))) static inline void is_as_before(const char *before, const char *format,
+                                                                      ...)
 {
     struct picture p = {0};
     char what[200];
@@ -479,8 +487,9 @@ static inline struct rbxj_result *replay_how(const struct rbxj_replay *how, int 
         struct rbxj_result_entry entry;
         for (size_t i = 0; result && i < rbxj_result_boxes(result); i++)
             for (size_t k = 0; rbxj_result_entry(result, i, k, &entry) == 0; k++)
-                print_error("  seq %u %s %s: %s, %s: %s (%s)\n", entry.seq, entry.kind, entry.name, entry.found,
-                            entry.outcome, entry.error ? entry.error->message : "", entry.error ? entry.error->detail : "");
+                print_error("  seq %u %s %s: %s, %s: %s (%s)\n", entry.seq, entry.kind, entry.name,
+                            entry.found, entry.outcome, entry.error ? entry.error->message : "",
+                            entry.error ? entry.error->detail : "");
         fail_msg("the replay returned %d, not %d: %s (%s)", r, expected, e.message, e.detail);
     }
     return result;
@@ -517,15 +526,17 @@ static inline struct rbxj_result_entry entry_of(const struct rbxj_result *result
 }
 
 /* One replay of one box: what it says of the record of that kind, and its error's text. */
-static inline void replay_says(int expected, const char *kind, const char *found, const char *outcome, const char *text)
+static inline void replay_says(int expected, const char *kind, const char *found, const char *outcome,
+                               const char *text)
 {
     struct rbxj_result *result = replay(expected);
     struct rbxj_result_entry entry = entry_of(result, kind);
     if (strcmp(entry.found, found) != 0 || strcmp(entry.outcome, outcome) != 0 ||
-        (text && (!entry.error || !(strstr(entry.error->message, text) || strstr(entry.error->detail, text)))))
+        (text &&
+         (!entry.error || !(strstr(entry.error->message, text) || strstr(entry.error->detail, text)))))
         fail_msg("%s: %s, %s: %s (%s); not %s, %s: %s", kind, entry.found, entry.outcome,
-                 entry.error ? entry.error->message : "", entry.error ? entry.error->detail : "", found, outcome,
-                 text ? text : "");
+                 entry.error ? entry.error->message : "", entry.error ? entry.error->detail : "", found,
+                 outcome, text ? text : "");
     rbxj_result_free(result);
 }
 
@@ -561,9 +572,10 @@ static inline void stop_counting(void)
 }
 
 /* Forks, lets run() do what it does, and kills it when it is about to do its n-th system call after
- * start_counting(). Returns how many it did: n, or fewer when it came to its end, where it is killed, too. */
-static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box, unsigned int parts), const char *box,
-                                    unsigned int parts)
+ * start_counting(), counted over all its threads. Returns how many it did: n, or fewer when it came to its
+ * end, where it is killed, too. No other child of the test may end meanwhile. */
+static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box, unsigned int parts),
+                                    const char *box, unsigned int parts)
 {
     told->error[0] = 0;
     pid_t pid = fork();
@@ -573,32 +585,42 @@ static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box
     }
     assert_true(pid > 0);
     unsigned long calls = 0;
-    bool counting = false, inside = false;
+    bool counting = false;
     int status;
     for (;;) {
-        assert_int_equal(waitpid(pid, &status, __WALL), pid);
-        if (WIFEXITED(status) || WIFSIGNALED(status))
+        pid_t tid = counting ? waitpid(-1, &status, __WALL) : waitpid(pid, &status, __WALL);
+        assert_true(tid > 0);
+        if (tid == pid && !WIFSTOPPED(status))
             break;
-        int sig = WSTOPSIG(status);
+        if (!WIFSTOPPED(status))
+            continue;                                  /* a thread that came to its end */
+        int sig = status >> 16 ? 0 : WSTOPSIG(status); /* else the birth of a thread */
         if (sig == (SIGTRAP | 0x80)) {
-            inside = !inside;
-            if (inside && calls++ == n)
-                break;
+            struct __ptrace_syscall_info info;
             sig = 0;
+            if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) > 0 &&
+                info.op == PTRACE_SYSCALL_INFO_ENTRY && calls++ == n)
+                break;
+        } else if (sig == SIGSTOP && tid != pid) {
+            sig = 0; /* a thread's first */
         } else if (sig == SIGSTOP && counting) {
             break;
         } else if (sig == SIGSTOP) {
             counting = true;
-            assert_int_equal(ptrace(PTRACE_SETOPTIONS, pid, NULL, PTRACE_O_TRACESYSGOOD | PTRACE_O_EXITKILL), 0);
+            assert_int_equal(ptrace(PTRACE_SETOPTIONS, pid, NULL,
+                                    PTRACE_O_TRACESYSGOOD | PTRACE_O_TRACECLONE | PTRACE_O_EXITKILL),
+                             0);
             sig = 0;
         }
-        assert_int_equal(ptrace(PTRACE_SYSCALL, pid, NULL, sig), 0);
+        if (ptrace(PTRACE_SYSCALL, tid, NULL, sig) < 0)
+            assert_int_equal(errno, ESRCH);
     }
     if (WIFEXITED(status) && WEXITSTATUS(status))
         fail_msg("what was to be killed at call %lu failed: %s", n, told->error);
     if (WIFSTOPPED(status)) {
         (void)kill(pid, SIGKILL);
-        (void)waitpid(pid, NULL, __WALL);
+        while (waitpid(-1, &status, __WALL) != pid || WIFSTOPPED(status))
+            ; /* its threads first */
     }
     return calls > n ? n : calls;
 }

@@ -32,7 +32,7 @@ static void group_commit_is_shared_and_complete(void **state)
                 char name[32], path[4200];
                 (void)snprintf(name, sizeof(name), "b%d-%d", i, k);
                 (void)snprintf(path, sizeof(path), "%s/%s", p.kept, name);
-                CHECK(begin_one(j, name, path, &error) == 0);
+                CHECK_OK(begin_one(j, name, path, &error), error);
             }
         });
     (void)usleep(50000);
@@ -65,7 +65,7 @@ static void work(const struct place *p, _Atomic uint32_t *acknowledged, int numb
         char name[32], path[4200];
         (void)snprintf(name, sizeof(name), "w%d-%u", number, k);
         (void)snprintf(path, sizeof(path), "%s/%s", p->kept, name);
-        CHECK(begin_one(j, name, path, &error) == 0);
+        CHECK_OK(begin_one(j, name, path, &error), error);
         atomic_store(acknowledged, k + 1);
     }
 }

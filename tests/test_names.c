@@ -135,6 +135,28 @@ static void k4_alias_through_a_bind_mount_is_found(void **state)
     collides(below("real/y"), "two");
 }
 
+/* The box's own directory, bind-mounted elsewhere: known once there is evidence of it. */
+static void k4_alias_of_the_directory_itself_is_found(void **state)
+{
+    (void)state;
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    open_place();
+    struct box box = must_begin(j, "one", below("own"));
+    harness_mkdir(below("own"));
+    harness_mkdir(below("alias"));
+    assert_int_equal(mount(below("own"), below("alias"), NULL, MS_BIND, NULL), 0);
+    assert_ok(journal_get(j, "one", &sb, &e), e);
+    assert_int_equal(fileid_of_name(AT_FDCWD, below("own"), &sb.records[0].id), 0);
+    assert_ok(journal_update(j, &sb.records[0], false, &e), e);
+    snapshot_box_clear(&sb);
+    collides(below("alias/x"), "one");
+    assert_int_equal(intend(j, &box, RBXJ_TMPDIR, below("alias/x"), &e), 0);
+    assert_ok(journal_drop(j, box.incarnation, 2, &e), e);
+    assert_ok(journal_drop(j, box.incarnation, 1, &e), e);
+    stands("two", below("alias/x"));
+}
+
 static void k4_within_a_box_only_a_mount_may_use_a_path_again(void **state)
 {
     (void)state;
@@ -220,6 +242,7 @@ int main(void)
         journal_test(k4_path_is_free_again_after_the_drop),
         journal_test(k4_paths_longer_than_a_key),
         journal_test(k4_alias_through_a_bind_mount_is_found),
+        journal_test(k4_alias_of_the_directory_itself_is_found),
         journal_test(k4_within_a_box_only_a_mount_may_use_a_path_again),
         journal_test(k4_nested_box_lives_inside_its_parents),
         journal_test(k4_snapshot_knows_what_overlaps),

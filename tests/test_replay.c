@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Crash and replay, through the public API on real objects: a supervisor or a reaper is killed, a replay follows, and
- * the machine is as before. What is to be undone in a hostile or changed world is in replay.sh.
+ * Crash and replay, through the public API on real objects: a supervisor or a reaper is killed, a replay
+ * follows, and the machine is as before. What is to be undone in a hostile or changed world is in replay.sh.
  *
- * RBXJ_TEST_EVERY=1 kills at every system call instead of a sample; RBXJ_TEST_ONLY=name (with * and ?) runs only that.
+ * RBXJ_TEST_EVERY=1 kills at every system call instead of a sample; RBXJ_TEST_ONLY=name (with * and ?) runs
+ * only that.
  */
 #include "replay_fixture.h"
 
@@ -131,6 +132,30 @@ static void i5_reaper_killed_at_each_call(void **state)
         replay_is_clean(unfinished);
         is_as_before(before, "reaper killed at call %lu of %lu", n, calls);
         payload_is_dead();
+    }
+}
+
+/* Two boxes, undone at once by two threads. */
+static void i5_reaper_killed_in_its_threads(void **state)
+{
+    (void)state;
+    unsigned long calls = 400;
+    world_open();
+    make_target("a", ALL);
+    make_target("c", ALL);
+    harness_write(harness_format("%s/conf", harness_disk()), "[replay]\njobs=2\n");
+    world.options.config = harness_format("%s/conf", harness_disk());
+    char *before = machine();
+    for (unsigned long n = 0; n <= calls; n += stride_of(calls, 20)) {
+        (void)supervisor_start("a", ALL, AFTER_EVIDENCE);
+        (void)supervisor_start("c", ALL, AFTER_EVIDENCE);
+        unsigned long done = kill_at(n ? n : ULONG_MAX, run_replay, "", 0);
+        if (n == 0)
+            calls = done;
+        bool a = state_of("a"), c = state_of("c");
+        assert_true(n > 0 || !(a || c));
+        replay_is_clean((size_t)a + c);
+        is_as_before(before, "reaper with threads killed at call %lu of %lu", n, calls);
     }
 }
 
@@ -300,8 +325,8 @@ static void k1_copied_stamp_proves_nothing(void **state)
     world_open();
     (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
     assert_int_equal(rename(part_path("a", TMPDIR), harness_format("%s/elsewhere", world.work)), 0);
-    assert_int_equal(
-        system(harness_format("cp -a '%s/elsewhere' '%s'", world.work, part_path("a", TMPDIR))), 0);
+    assert_int_equal(system(harness_format("cp -a '%s/elsewhere' '%s'", world.work, part_path("a", TMPDIR))),
+                     0);
     refused_until_forgotten(TMPDIR, "another directory");
 }
 
@@ -555,6 +580,7 @@ static void k34_box_that_killed_the_reaper_goes_last(void **state)
     (void)state;
     struct rbxj_result_box box;
     world_open();
+    world.options.config = harness_format("%s/conf", harness_disk()); /* one box after the other */
     for (unsigned long n = 100;; n += 7) {
         (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
         (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE); /* newest: first */
@@ -606,6 +632,7 @@ static void k16_second_reaper_is_told(void **state)
     struct rbxj_error e = {0};
     struct rbxj_result *result = NULL;
     world_open();
+    world.options.config = harness_format("%s/conf", harness_disk()); /* one box after the other */
     (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
     (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE);
     assert_int_equal(pipe2(ready, O_CLOEXEC), 0);
@@ -652,6 +679,7 @@ int main(void)
         harness_test(i3_i6_killed_after_the_evidence),
         harness_test(i1_k1_killed_inside_acquire),
         harness_test(i5_reaper_killed_at_each_call),
+        harness_test(i5_reaper_killed_in_its_threads),
         harness_test(i5_i8_supervisor_killed_in_its_teardown),
         harness_test(k2_cgroup_made_anew_is_left),
         harness_test(k1_unproven_cgroup_in_use_is_refused),

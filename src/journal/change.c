@@ -23,6 +23,11 @@ int journal_update(struct journal *j, const struct record *r, bool durable, stru
         rc = write_move_to_disk(&w, &box);
     if (res == 0 && rc == MDB_SUCCESS)
         rc = write_put(&w, &box, r, durable);
+    if (res == 0 && rc == MDB_SUCCESS && memcmp(&old.id, &r->id, sizeof(r->id)) != 0) {
+        rc = names_remove(w.txn, j->boot.names, &old);
+        if (rc == MDB_SUCCESS)
+            rc = names_add(w.txn, j->boot.names, r, j->boot_id);
+    }
     record_clear(&old);
     uint64_t position = w.position;
     res = write_end(&w, res, rc, e);
@@ -45,21 +50,18 @@ int journal_update_box(struct journal *j, const struct box *changed, struct rbxj
     return write_end(&w, res, rc, e);
 }
 
+static int drop(struct write *w, const struct box *box, uint32_t seq, struct rbxj_error *e)
+{
+    struct record old = {0};
+    int r = write_get_record(w, box->incarnation, seq, &old, e);
+    int rc = r == 0 ? write_remove(w, box, seq, &old) : MDB_SUCCESS;
+    record_clear(&old);
+    return rc == MDB_SUCCESS ? r : store_error(e, rc, &w->j->boot, w->j->folder);
+}
+
 int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
 {
-    struct write w;
-    struct box box;
-    struct record old = {0};
-    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
-    if (r < 0)
-        return r;
-    r = write_get_box(&w, incarnation, &box, e);
-    if (r == 0)
-        r = write_get_record(&w, incarnation, seq, &old, e);
-    if (r == 0)
-        rc = write_remove(&w, &box, seq, &old);
-    record_clear(&old);
-    return write_end(&w, r, rc, e);
+    return journal_settle(j, incarnation, &seq, 1, SETTLE_KEEP, e);
 }
 
 /* Takes the pending records of a box away; LEFT at the first granted one. */
@@ -83,7 +85,8 @@ static int remove_pending(struct write *w, const struct box *box, struct rbxj_er
     return r < 0 ? r : rc == MDB_NOTFOUND ? 0 : store_error(e, rc, &w->j->boot, w->j->folder);
 }
 
-int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
+int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,
+                   struct rbxj_error *e)
 {
     struct write w;
     struct box box;
@@ -91,12 +94,21 @@ int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
     if (r < 0)
         return r;
     r = write_get_box(&w, incarnation, &box, e);
-    if (r == 0)
+    for (size_t i = 0; i < n && r == 0; i++)
+        r = drop(&w, &box, seqs[i], e);
+    if (r == 0 && how == SETTLE_END)
         r = remove_pending(&w, &box, e);
-    if (r == 0)
+    if (r == 0 && how == SETTLE_END)
         rc = write_remove_box(&w, &box);
+    if (r == 0 && how == SETTLE_UNCLAIM && (rc = write_unmark(&w, MARK_CLAIM, incarnation, 0)) == MDB_SUCCESS)
+        rc = write_unmark(&w, MARK_ATTEMPTS, incarnation, 0);
     r = write_end(&w, r, rc, e);
-    if (r == 0 && (box.flags & BOX_OWNER_LOCK) && procid_equal(&box.supervisor, &j->self))
+    if (r == 0 && how == SETTLE_END && (box.flags & BOX_OWNER_LOCK) && procid_equal(&box.supervisor, &j->self))
         alive_disown(j, incarnation);
     return r;
+}
+
+int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
+{
+    return journal_settle(j, incarnation, NULL, 0, SETTLE_END, e);
 }

@@ -43,37 +43,15 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
     }
 }
 
-int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
+int journal_claim(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e)
 {
     struct write w;
     struct box box;
     int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r < 0)
         return r;
-    return write_end(&w, 0, write_mark(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self)), e);
-}
-
-int journal_note_attempts(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e)
-{
-    struct write w;
-    struct box box;
-    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
-    if (r < 0)
-        return r;
-    r = write_get_box(&w, incarnation, &box, e);
-    if (r == 0)
+    int rc = write_mark(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self));
+    if (rc == MDB_SUCCESS && attempts)
         rc = write_mark(&w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts));
-    return write_end(&w, r, rc, e);
-}
-
-int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
-{
-    struct write w;
-    int r = write_begin(j, &w, e);
-    if (r < 0)
-        return r;
-    int rc = write_unmark(&w, MARK_CLAIM, incarnation, 0);
-    if (rc == MDB_SUCCESS)
-        rc = write_unmark(&w, MARK_ATTEMPTS, incarnation, 0);
     return write_end(&w, 0, rc, e);
 }

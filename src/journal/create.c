@@ -180,7 +180,6 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
     if (memcmp(disk_boot, j->boot_id, 16) == 0 && !(j->alone && was_always))
         lost++; /* a boot journal has vanished within this boot, and it was not a container's restart (K21) */
     random_bytes(j->generation, 16);
-    covered++; /* the first sequence is above what the disk has covered under any generation */
     const struct {
         MDB_txn *txn;
         MDB_dbi meta;
@@ -190,13 +189,13 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
     } values[] = {
         {from, j->disk.meta, META_BOOT, j->boot_id, 16},
         {from, j->disk.meta, META_GENERATION, j->generation, 16},
-        {from, j->disk.meta, META_COVERED, &covered, sizeof(covered)},
         {from, j->disk.meta, META_ALWAYS, &always, sizeof(always)},
         {from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost)},
         {to, boot->meta, META_FORMAT, &format, sizeof(format)},
         {to, boot->meta, META_INSTANCE, j->instance, 16},
         {to, boot->meta, META_BOOT, j->boot_id, 16},
         {to, boot->meta, META_GENERATION, j->generation, 16},
+        /* so that the first one given out is above what the disk has covered under any generation */
         {to, boot->meta, META_POSITION, &covered, sizeof(covered)},
         {to, boot->meta, META_STATE_DIR, state, sizeof(state)},
     };

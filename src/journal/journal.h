@@ -76,14 +76,19 @@ int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct r
 /* Drops the header; LEFT while granted records are there (pending ones go along). */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY:
- * somebody living has it. Dropped with the box, or by journal_unclaim(). */
-int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
-int journal_unclaim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+/* Takes the box for a teardown (K11), and notes how many attempts on it have not come to their end, this one
+ * included (K34; 0: not noted). The caller has judged the box stale, or is its live supervisor. BUSY: somebody
+ * living has it. */
+int journal_claim(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e);
 
-/* Notes how many attempts on the box have not come to their end (K34); journal_unclaim() and journal_end()
- * forget it. */
-int journal_note_attempts(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e);
+/* What a teardown has come to, in one transaction: drops the records whose undo was verified, and then */
+enum settle {
+    SETTLE_KEEP,    /* nothing more: there will be another try */
+    SETTLE_UNCLAIM, /* gives the box back, its attempt has ended */
+    SETTLE_END,     /* ends the box, as journal_end() does */
+};
+int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,
+                   struct rbxj_error *e);
 
 /* One disk commit, if the disk lacks anything. A replay's last act (K20). */
 int journal_flush(struct journal *j, struct rbxj_error *e);

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The names index: does a path overlap one that another box has recorded (K4)? Two kinds of keys:
+ * The names index: does a path overlap one that another box has recorded (K4)? Three kinds of keys, each with
+ * the record's key at its end:
  *
- *   'P' path 0 incarnation seq    sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX
- * bytes is cut there and its rest is the value 'A' dev ino hash incarnation seq   an alias: the parent
- * directory's identity and the hash of the last component; so the same directory reached through a bind mount
- * is found too
+ *   - 'P' path 0: sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX bytes is cut
+ * there and its rest is the value
+ *   - 'A' dev ino hash: an alias, the parent directory's identity and the hash of the last component; so the
+ *     same directory reached through a bind mount is found too
+ *   - 'A' dev ino 0: the directory itself, once it is known (a tmpdir with evidence), which may be
+ * bind-mounted elsewhere
  *
  * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path
  * inside the new one, through an alias) needs no look-up: what would contain it must be absent before
@@ -69,43 +72,52 @@ static struct name_key record_path_key(const struct record *r)
     return k;
 }
 
-static struct name_key record_alias_key(const struct record *r)
+/* By its place, and by itself. Those of a mount or a lock say nothing: a mount's root may be any directory.
+ */
+static size_t record_alias_keys(const struct record *r, struct name_key k[2])
 {
-    struct name_key k = alias_key(r->parent.dev, r->parent.ino, base_hash(r->path));
-    key_add_record(&k, r);
-    return k;
+    size_t n = 0;
+    if (fileid_is_set(&r->parent))
+        k[n++] = alias_key(r->parent.dev, r->parent.ino, base_hash(r->path));
+    if (r->kind == RBXJ_TMPDIR && fileid_is_set(&r->id))
+        k[n++] = alias_key(r->id.dev, r->id.ino, 0);
+    for (size_t i = 0; i < n; i++)
+        key_add_record(&k[i], r);
+    return n;
 }
 
 int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t boot_id[16])
 {
     if (!r->path)
         return MDB_SUCCESS;
-    struct name_key k = record_path_key(r);
+    struct name_key k = record_path_key(r), aliases[2];
     size_t len = strlen(r->path), kept = len < PATH_KEY_MAX ? len : PATH_KEY_MAX;
     MDB_val key = {k.len, k.bytes}, data = {len - kept, r->path + kept};
     int rc = mdb_put(txn, names, &key, &data, 0);
     /* device and inode numbers of another boot say nothing in this one */
-    if (rc != MDB_SUCCESS || !fileid_is_set(&r->parent) || !boot_id)
-        return rc;
-    k = record_alias_key(r);
-    key = (MDB_val){k.len, k.bytes};
-    data = (MDB_val){0, NULL};
-    return mdb_put(txn, names, &key, &data, 0);
+    size_t n = boot_id ? record_alias_keys(r, aliases) : 0;
+    for (size_t i = 0; i < n && rc == MDB_SUCCESS; i++) {
+        key = (MDB_val){aliases[i].len, aliases[i].bytes};
+        data = (MDB_val){0, NULL};
+        rc = mdb_put(txn, names, &key, &data, 0);
+    }
+    return rc;
 }
 
 int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r)
 {
+    struct name_key k[3];
     if (!r->path)
         return MDB_SUCCESS;
-    struct name_key k = record_path_key(r);
-    MDB_val key = {k.len, k.bytes};
-    int rc = mdb_del(txn, names, &key, NULL);
-    if ((rc != MDB_SUCCESS && rc != MDB_NOTFOUND) || !fileid_is_set(&r->parent))
-        return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
-    k = record_alias_key(r);
-    key = (MDB_val){k.len, k.bytes};
-    rc = mdb_del(txn, names, &key, NULL);
-    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+    k[0] = record_path_key(r);
+    size_t n = 1 + record_alias_keys(r, &k[1]);
+    for (size_t i = 0; i < n; i++) {
+        MDB_val key = {k[i].len, k[i].bytes};
+        int rc = mdb_del(txn, names, &key, NULL);
+        if (rc != MDB_SUCCESS && rc != MDB_NOTFOUND)
+            return rc;
+    }
+    return MDB_SUCCESS;
 }
 
 /* ---- looking up ---- */
@@ -216,6 +228,10 @@ int names_overlap(MDB_txn *txn, MDB_dbi names, const struct record *r, const uin
     for (size_t i = 0; i < r->chain_len && rc == MDB_SUCCESS; i++) {
         struct name_key k = alias_key(r->chain[i].dev, r->chain[i].ino, r->chain[i].base_hash);
         rc = check_range(&l, &k, true);
+        if (rc == MDB_SUCCESS) {
+            k = alias_key(r->chain[i].dev, r->chain[i].ino, 0);
+            rc = check_range(&l, &k, true);
+        }
     }
     mdb_cursor_close(l.cursor);
     if (rc == MDB_KEYEXIST)

@@ -264,23 +264,24 @@ static int report_undo(const struct teardown *t, struct rbxj_result **ret, struc
     return 0;
 }
 
-static int undo_box(struct rbxj *handle, struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret,
-                    struct rbxj_error *e)
+static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret, struct rbxj_error *e)
 {
     struct teardown t;
     int r = teardown_init(&t, reaper, sb, true);
     if (r < 0)
         return error_sys(e, -r, "box %s", sb->box.name);
-    r = journal_claim(handle->journal, sb->box.incarnation, e);
-    if (r == 0) {
-        t.claimed = true;
+    r = teardown_claim(&t);
+    if (r < 0) {
+        if (e)
+            *e = t.error;
+    } else {
         teardown_look(&t);
         teardown_quiesce(&t);
         teardown_quiesced(&t);
         mounts_free(reaper->mounts);
         reaper->mounts = NULL;
         (void)teardown_undo(&t);
-        teardown_finish(&t, false);
+        teardown_finish(&t);
         size_t left = teardown_left(&t);
         if (ret)
             r = report_undo(&t, ret, e);
@@ -322,7 +323,7 @@ int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, st
     else if (!sb)
         r = error_set(error, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has ended meanwhile", box);
     else
-        r = undo_box(handle, &reaper, sb, ret, error);
+        r = undo_box(&reaper, sb, ret, error);
     mounts_free(reaper.mounts);
     snapshot_clear(&snapshot);
     return r;

@@ -198,10 +198,12 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
         return refuse(f, false, RBXJ_E_FOREIGN, ELOOP, r->path, "a symbolic link is on the way");
     if (fd < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -fd, r->path, "its directory");
-    int res = r->below ? 0 : fileid_of_fd(fd, &found);
+    /* within a boot the device number is the file system; across boots it has to be asked */
+    struct stat st;
+    int res = r->below ? 0 : u->same_boot ? (fstat(fd, &st) < 0 ? -errno : 0) : fileid_of_fd(fd, &found);
     if (res < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "its directory");
-    if (!r->below && !on_recorded_fs(&r->parent, &found, u->same_boot))
+    if (!r->below && (u->same_boot ? st.st_dev != r->parent.dev : !on_recorded_fs(&r->parent, &found, false)))
         return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "its directory is on another file system than recorded");
     *ret_base = base;
     return steal_fd(&fd);

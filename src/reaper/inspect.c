@@ -102,16 +102,11 @@ static int forget(struct journal *j, const struct config *config, const char *bo
     if (r == 0 && !record)
         r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
     if (r == 0)
-        r = journal_claim(j, sb.box.incarnation, e);
-    if (r == 0) {
-        r = journal_drop(j, sb.box.incarnation, seq, e);
-        if (r == 0)
-            events_forget(box, sb.box.incarnation, seq, record->path ? record->path : "process", reason);
-        if (r == 0 && sb.len == 1)
-            r = journal_end(j, sb.box.incarnation, e);
-        else
-            (void)journal_unclaim(j, sb.box.incarnation, NULL);
-    }
+        r = journal_claim(j, sb.box.incarnation, 0, e);
+    if (r == 0)
+        r = journal_settle(j, sb.box.incarnation, &seq, 1, sb.len == 1 ? SETTLE_END : SETTLE_UNCLAIM, e);
+    if (r == 0)
+        events_forget(box, sb.box.incarnation, seq, record->path ? record->path : "process", reason);
     snapshot_box_clear(&sb);
     return r == 0 ? journal_flush(j, e) : r;
 }

@@ -76,6 +76,7 @@ struct replay {
     struct snapshot snapshot;
     struct teardown *boxes; /* the stale ones, in the order undone */
     size_t len, live;
+    size_t sound; /* the first so many have no attempt that did not end (K34) */
     bool changed_plan; /* --plan named another one: nothing is done */
     char plan[33];
     int64_t started_ns, started_mono;
@@ -92,6 +93,12 @@ static void replay_clear(struct replay *p)
     snapshot_clear(&p->snapshot);
 }
 
+static int compare_attempts(const void *a, const void *b)
+{
+    uint32_t x = ((const struct teardown *)a)->sb->attempts, y = ((const struct teardown *)b)->sb->attempts;
+    return (x > y) - (x < y);
+}
+
 /* Newest first, as a nested box is younger than the one it lives in; those that did not come to their end the last time
  * go last (K34). */
 static int choose(struct replay *p, struct rbxj_error *e)
@@ -102,7 +109,7 @@ static int choose(struct replay *p, struct rbxj_error *e)
     p->causes = calloc(s->len + 1, sizeof(*p->causes));
     if (!live || !p->boxes || !p->causes)
         return error_sys(e, ENOMEM, "replay");
-    for (int poison = 0; poison < 2; poison++)
+    for (int poison = 0; poison < 2; poison++) {
         for (size_t i = s->len; i-- > 0;) {
             bool named = is_named(p->how, s->boxes[i].box.name);
             bool stale = live[i] == LIVE_DEAD || (live[i] == LIVE_UNKNOWN && p->how->assume_dead && named);
@@ -114,6 +121,10 @@ static int choose(struct replay *p, struct rbxj_error *e)
                 return error_sys(e, ENOMEM, "replay");
             p->len++;
         }
+        p->sound = poison ? p->sound : p->len;
+    }
+    if (p->len > p->sound)
+        qsort(p->boxes + p->sound, p->len - p->sound, sizeof(*p->boxes), compare_attempts);
     return 0;
 }
 
@@ -140,19 +151,18 @@ static int look_at_all(struct replay *p, struct rbxj_error *e)
 
 struct workers {
     struct replay *p;
+    size_t end; /* boxes[next..end) */
     atomic_size_t next, done, dropped;
 };
 
 static void work(struct workers *w, struct reaper *reaper, bool reports)
 {
     struct replay *p = w->p;
-    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < p->len;) {
+    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->end;) {
         struct teardown *t = &p->boxes[i];
         if (t->claimed) {
             t->reaper = reaper;
             atomic_fetch_add(&w->dropped, teardown_undo(t));
-            if (teardown_left(t) == 0)
-                teardown_finish(t, true);
             t->reaper = &p->reaper;
         }
         size_t done = atomic_fetch_add(&w->done, 1) + 1;
@@ -171,14 +181,14 @@ static void *work_in_thread(void *data)
     return NULL;
 }
 
-static size_t undo_each(struct replay *p)
+static size_t undo_each(struct replay *p, size_t from, size_t to)
 {
     pthread_t threads[JOBS_MAX];
-    struct workers w = {.p = p};
+    struct workers w = {.p = p, .next = from, .done = from, .end = to};
     size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     size_t started = 0;
     /* a thread that can't be had is no loss: the others do its boxes */
-    while (started + 1 < jobs && started + 1 < p->len && started < JOBS_MAX &&
+    while (started + 1 < jobs && started + 1 < to - from && started < JOBS_MAX &&
            pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
         started++;
     work(&w, &p->reaper, true);
@@ -188,38 +198,43 @@ static size_t undo_each(struct replay *p)
 }
 
 /* A pass over the boxes of which something is left. Returns how many records were dropped. */
-static size_t pass(struct replay *p, bool first)
+static size_t pass(struct replay *p, size_t from, size_t to, bool again)
 {
-    for (size_t i = 0; i < p->len; i++) {
+    for (size_t i = from; i < to; i++) {
         struct teardown *t = &p->boxes[i];
-        if (!first && teardown_left(t) == 0)
+        if (again && teardown_left(t) == 0)
             continue;
-        if (!first)
+        if (again)
             teardown_again(t);
         if (t->claimed || teardown_claim(t) == 0)
             teardown_quiesce(t);
     }
-    for (size_t i = 0; i < p->len; i++)
+    for (size_t i = from; i < to; i++)
         if (p->boxes[i].claimed)
             teardown_quiesced(&p->boxes[i]);
     /* what the dead held is free now: this is what there is to be undone */
     mounts_free(p->reaper.mounts);
     p->reaper.mounts = NULL;
-    return undo_each(p);
+    return undo_each(p, from, to);
 }
 
+/* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the reaper keeps
+ * nobody from its turn, and is known by its count (K34). */
 static void undo_all(struct replay *p)
 {
-    bool first = true, again;
+    bool again = false;
+    size_t dropped, left;
     do {
-        size_t dropped = pass(p, first), left = 0;
+        dropped = pass(p, 0, p->sound, again);
+        for (size_t i = p->sound; i < p->len; i++)
+            dropped += pass(p, i, i + 1, again);
+        left = 0;
         for (size_t i = 0; i < p->len; i++)
             left += p->boxes[i].claimed;
-        again = dropped && left && now_monotonic_ns() < p->reaper.deadline_ns;
-        first = false;
-    } while (again);
+        again = true;
+    } while (dropped && left && now_monotonic_ns() < p->reaper.deadline_ns);
     for (size_t i = 0; i < p->len; i++)
-        teardown_finish(&p->boxes[i], true);
+        teardown_finish(&p->boxes[i]);
 }
 
 /* A dry run says what would be; a plan that has changed is not done at all. */

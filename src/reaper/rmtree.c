@@ -48,7 +48,7 @@ struct level {
 struct walk {
     const struct rmtree *how;
     struct rbxj_error *e;
-    int parentfd;
+    int parentfd, top;
     struct level *levels[LEVELS]; /* 0 is the top */
     size_t depth;                 /* of the level at hand */
     bool cut;                     /* the window has slid: level 1 does not lie in the top */
@@ -272,18 +272,17 @@ static void walk_slide(struct walk *w)
 /* Renames the directory open at fd into the top. 0 done (or it vanished), 1 it can't be, or <0. */
 static int walk_hoist(struct walk *w, struct level *l, const char *name, int fd)
 {
-    int top = w->top;
     char hoisted[HOISTED_NAME_SIZE];
     (void)snprintf(hoisted, sizeof(hoisted), ".rbxj-%016llx-%llx", (unsigned long long)w->random,
                    (unsigned long long)w->names++);
-    int r = renameat2(l->fd, name, top, hoisted, RENAME_NOREPLACE);
+    int r = renameat2(l->fd, name, w->top, hoisted, RENAME_NOREPLACE);
     if (r < 0 && (errno == EPERM || errno == EACCES)) {
-        const int all[] = {fd, l->fd, top};
+        const int all[] = {fd, l->fd, w->top};
         for (size_t i = 0; i < ARRAY_LEN(all); i++) {
             (void)flags_clear(all[i]);
             make_accessible(all[i]);
         }
-        r = renameat2(l->fd, name, top, hoisted, RENAME_NOREPLACE);
+        r = renameat2(l->fd, name, w->top, hoisted, RENAME_NOREPLACE);
     }
     if (r == 0)
         w->hoisted = true;
@@ -440,7 +439,7 @@ int rmtree(int parentfd, const char *name, int fd, const struct rmtree *how, str
     _cleanup_free_ struct level *levels = malloc(LEVELS * sizeof(*levels));
     if (!levels)
         return error_set(e, ENOMEM, ENOMEM, "remove %s", name);
-    struct walk w = {.how = how, .e = e, .parentfd = parentfd};
+    struct walk w = {.how = how, .e = e, .parentfd = parentfd, .top = fd};
     for (size_t i = 0; i < LEVELS; i++)
         w.levels[i] = &levels[i];
     random_bytes(&w.random, sizeof(w.random));

@@ -137,7 +137,7 @@ static void probe_paths(struct teardown *t, bool *hangs)
     for (size_t i = 0; i < t->sb->len && n < PATH_PROBE_MAX; i++) {
         const char *path = t->items[i].record->path;
         /* kernfs never hangs, and is never found in the cache (6.18) */
-        if (!path || t->items[i].silent || t->items[i].dropped || t->items[i].record->kind == RBXJ_CGROUP)
+        if (!path || t->items[i].silent || t->items[i].verified || t->items[i].record->kind == RBXJ_CGROUP)
             continue;
         (void)snprintf(dirs[i], sizeof(dirs[i]), "%s", path);
         char *slash = strrchr(dirs[i], '/');
@@ -167,7 +167,7 @@ void teardown_look(struct teardown *t)
         probe_paths(t, hangs);
     for (size_t i = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
-        if (item->silent || item->dropped)
+        if (item->silent || item->verified)
             continue;
         if (hangs && hangs[i]) {
             item->look = (struct finding){.found = FOUND_BUSY};
@@ -189,7 +189,8 @@ void teardown_look(struct teardown *t)
 
 int teardown_claim(struct teardown *t)
 {
-    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error);
+    /* an attempt is noted before the box is touched, so that a box that kills the reaper is known by it (K34) */
+    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, t->owner ? 0 : t->sb->attempts + 1, &t->error);
     t->claimed = r == 0;
     return r;
 }
@@ -272,7 +273,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
 static void take_flocks(struct teardown *t, bool after)
 {
     for (size_t i = 0; i < t->sb->len; i++)
-        if (!t->items[i].silent && !t->items[i].dropped)
+        if (!t->items[i].silent && !t->items[i].verified)
             take_flock(t, &t->items[i], after);
 }
 
@@ -292,7 +293,7 @@ static void each_quiesce(struct teardown *t, bool wait)
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
         const struct kind *kind = kind_of(item->record->kind);
-        if (item->silent || item->dropped || !kind || item->look.found != FOUND_PRESENT)
+        if (item->silent || item->verified || !kind || item->look.found != FOUND_PRESENT)
             continue;
         int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced : kind->quiesce;
         item->done = wait ? item->done : (struct finding){.found = FOUND_PRESENT};
@@ -303,33 +304,12 @@ static void each_quiesce(struct teardown *t, bool wait)
     leave(t);
 }
 
-static bool needs_quiesce(const struct teardown *t)
-{
-    for (size_t i = 0; i < t->sb->len; i++) {
-        const struct teardown_item *item = &t->items[i];
-        const struct kind *kind = kind_of(item->record->kind);
-        if (!item->silent && !item->dropped && kind && kind->quiesce && item->look.found == FOUND_PRESENT)
-            return true;
-    }
-    return false;
-}
-
-/* An attempt is noted before the box is touched, so that a box that kills the reaper is known by it (K34). */
-static void note_attempt(struct teardown *t, bool begins)
-{
-    if (!t->owner)
-        (void)journal_note_attempts(t->reaper->journal, t->sb->box.incarnation, t->sb->attempts + begins, NULL);
-}
-
 void teardown_quiesce(struct teardown *t)
 {
     start_clock(t);
     take_flocks(t, false);
-    if (t->held || t->u.dry_run || !needs_quiesce(t))
-        return;
-    note_attempt(t, true);
-    each_quiesce(t, false);
-    note_attempt(t, false);
+    if (!t->held && !t->u.dry_run)
+        each_quiesce(t, false);
 }
 
 void teardown_quiesced(struct teardown *t)
@@ -343,16 +323,10 @@ void teardown_quiesced(struct teardown *t)
 
 /* ---- undo ---- */
 
-static void drop(struct teardown *t, struct teardown_item *item)
+/* Its undo was verified: its record goes with the others of the box, in teardown_undo() (I6). */
+static void drop(struct teardown_item *item)
 {
-    struct rbxj_error error = {0};
-    if (journal_drop(t->reaper->journal, t->sb->box.incarnation, item->record->seq, &error) < 0) {
-        /* verified, but its record stays: no failed cleanup, the next replay finds it gone (K19) */
-        if (!item->done.error.code)
-            item->done.error = error;
-        return;
-    }
-    item->dropped = true;
+    item->verified = true;
     item->record->flags |= REC_DROPPED; /* it is in nobody's way any more (K4) */
 }
 
@@ -371,10 +345,10 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
         /* what the quiesce killed is undone, too */
         item->outcome = r == 1 || (kind->quiesce && item->look.found == FOUND_PRESENT) ? OUTCOME_UNDONE
                                                                                        : OUTCOME_ALREADY_GONE;
-        drop(t, item);
+        drop(item);
     } else if (f.found == FOUND_FOREIGN && !f.refused) { /* ours is gone, another one is there (K2) */
         item->outcome = OUTCOME_ALREADY_GONE;
-        drop(t, item);
+        drop(item);
     } else if (f.refused || (f.partial && item->record->kind != RBXJ_MOUNT)) {
         item->outcome = OUTCOME_REFUSED;
     } else if (f.partial) {
@@ -398,12 +372,12 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
     switch (item->look.found) {
     case FOUND_GONE:
         item->outcome = OUTCOME_ALREADY_GONE;
-        drop(t, item);
+        drop(item);
         return;
     case FOUND_FOREIGN:
         item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_ALREADY_GONE;
         if (!item->look.refused)
-            drop(t, item);
+            drop(item);
         return;
     case FOUND_BUSY:
     case FOUND_PRESENT:
@@ -412,32 +386,54 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
     }
 }
 
+/* Drops what was verified, in one transaction with the end of the box if nothing is left. */
+static size_t settle(struct teardown *t)
+{
+    uint32_t *seqs = calloc(t->sb->len + 1, sizeof(*seqs));
+    size_t n = 0, reported = 0;
+    for (size_t i = 0; seqs && i < t->sb->len; i++)
+        if (t->items[i].verified && !t->items[i].dropped)
+            seqs[n++] = t->items[i].record->seq;
+    enum settle how = teardown_left(t) ? SETTLE_KEEP : t->owner ? SETTLE_UNCLAIM : SETTLE_END;
+    struct rbxj_error error = {0};
+    int r = !seqs ? -ENOMEM
+            : n || how != SETTLE_KEEP ? journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, &error)
+                                      : 0;
+    free(seqs);
+    if (r < 0) { /* no failed cleanup: the next replay finds it all gone (K19) */
+        t->error = error;
+        return 0;
+    }
+    for (size_t i = 0; i < t->sb->len; i++) {
+        struct teardown_item *item = &t->items[i];
+        reported += item->verified && !item->dropped && !item->silent;
+        item->dropped = item->verified;
+    }
+    t->claimed = how == SETTLE_KEEP;
+    return reported;
+}
+
 size_t teardown_undo(struct teardown *t)
 {
-    size_t dropped = 0;
     start_clock(t);
-    note_attempt(t, true);
     enter(t);
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
-        if (item->dropped)
+        if (item->verified)
             continue;
-        if (item->silent) {
-            if (!t->held)
-                drop(t, item);
-        } else {
+        if (!item->silent)
             undo_item(t, item);
-        }
-        dropped += item->dropped && !item->silent;
+        else if (!t->held)
+            drop(item);
     }
     leave(t);
-    return dropped;
+    return settle(t);
 }
 
 void teardown_again(struct teardown *t)
 {
     for (size_t i = 0; i < t->sb->len; i++)
-        if (!t->items[i].dropped) {
+        if (!t->items[i].verified) {
             t->items[i].outcome = OUTCOME_NONE;
             t->items[i].done = (struct finding){0};
         }
@@ -465,24 +461,15 @@ static bool has_failed(const struct teardown *t)
     return false;
 }
 
-void teardown_finish(struct teardown *t, bool end)
+void teardown_finish(struct teardown *t)
 {
-    struct journal *j = t->reaper->journal;
-    uint64_t incarnation = t->sb->box.incarnation;
     if (!t->claimed)
         return;
-    bool dropped = true;
-    for (size_t i = 0; i < t->sb->len; i++)
-        dropped = dropped && t->items[i].dropped;
-    if (end && dropped) {
-        t->claimed = journal_end(j, incarnation, &t->error) < 0;
-        return;
-    }
     if (has_failed(t) || t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
         t->sb->box.failures++;
-        (void)journal_update_box(j, &t->sb->box, NULL);
+        (void)journal_update_box(t->reaper->journal, &t->sb->box, NULL);
     }
-    t->claimed = journal_unclaim(j, incarnation, &t->error) < 0;
+    t->claimed = journal_settle(t->reaper->journal, t->sb->box.incarnation, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
 }
 
 /* ---- reports ---- */

@@ -7,8 +7,9 @@
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
  *   quiesce    kills what lives in it: cgroups and processes that are proven ours
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
- *   undo       newest first: undo, verify, drop, one by one (I6, I7)
- *   finish     ends the box when nothing is left, else gives it back with its failures counted
+ *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box if nothing
+ *              is left, in one transaction
+ *   finish     gives a box of which something is left back, with its failures counted
  *
  * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be killed at any
  * instruction: the next one starts again from what the journal and the system show (I5).
@@ -37,7 +38,8 @@ struct teardown_item {
     struct finding look, done;
     enum outcome outcome;
     int lock_fd;  /* the flock that is held until the end, or -1 */
-    bool dropped; /* its record is gone from the journal */
+    bool verified; /* gone for sure: its record may be dropped (I6) */
+    bool dropped;  /* its record is gone from the journal */
     bool silent;  /* pending: dropped without touching anything (K22), not reported */
 };
 
@@ -61,10 +63,10 @@ void teardown_look(struct teardown *t);
 int teardown_claim(struct teardown *t); /* 0, or <0 with t->error: left alone */
 void teardown_quiesce(struct teardown *t);
 void teardown_quiesced(struct teardown *t);
-/* Returns how many records were dropped. */
+/* Returns how many records were dropped. When nothing is left the box has ended, or was given back to its owner. */
 size_t teardown_undo(struct teardown *t);
-/* end: the box ends when nothing is left of it (a replay), or the supervisor will do that. */
-void teardown_finish(struct teardown *t, bool end);
+/* Gives back a box of which something is left. */
+void teardown_finish(struct teardown *t);
 
 /* Another try at what is left: looks again. */
 void teardown_again(struct teardown *t);
