@@ -42,12 +42,14 @@ static inline int setup(void **state)
         return rc;
     x.config.state_dir = harness_format("%s/state", harness_disk());
     x.config.runtime_dir = harness_format("%s/run", harness_disk());
-    x.box = (struct box){.name = "b", .incarnation = 77, .planned = 1, .next_seq = 2};
+    x.box = (struct box){.name = "b", .planned = 1, .next_seq = 2};
+    /* never used twice: a test that runs at the same time must not have our source elsewhere */
+    random_bytes(&x.box.incarnation, sizeof(x.box.incarnation));
     (void)procid_of(getpid(), &x.box.supervisor);
     x.box.supervisor.start_time--;
     x.boxes[0] = (struct snapshot_box){.box = x.box, .records = x.records};
     x.boxes[1].box = x.box;
-    x.boxes[1].box.incarnation = 78;
+    x.boxes[1].box.incarnation = x.box.incarnation ^ 1;
     (void)strcpy(x.boxes[1].box.name, "other");
     x.snapshot = (struct snapshot){.boxes = x.boxes, .len = 2};
     memcpy(x.snapshot.boot_id, x.box.supervisor.boot_id, 16);
@@ -85,7 +87,8 @@ static inline void tmpfs_on(const char *path, const char *source)
 static inline struct record *add(const char *fstype, const char *source, const char *target)
 {
     struct record *r = &x.records[x.undo.records_len++];
-    *r = (struct record){.incarnation = 77, .seq = (uint32_t)x.undo.records_len, .kind = RBXJ_MOUNT};
+    *r = (struct record){
+        .incarnation = x.box.incarnation, .seq = (uint32_t)x.undo.records_len, .kind = RBXJ_MOUNT};
     r->path = strdup(target);
     r->fstype = strdup(fstype);
     r->source = strdup(source);

@@ -571,6 +571,9 @@ static inline void stop_counting(void)
     (void)raise(SIGSTOP);
 }
 
+/* A system call that is not survived, whatever its number in the order; -1: none. */
+static long poison = -1;
+
 /* Forks, lets run() do what it does, and kills it when it is about to do its n-th system call after
  * start_counting(), counted over all its threads. Returns how many it did: n, or fewer when it came to its
  * end, where it is killed, too. No other child of the test may end meanwhile. */
@@ -599,7 +602,7 @@ static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box
             struct __ptrace_syscall_info info;
             sig = 0;
             if (ptrace(PTRACE_GET_SYSCALL_INFO, tid, sizeof(info), &info) > 0 &&
-                info.op == PTRACE_SYSCALL_INFO_ENTRY && calls++ == n)
+                info.op == PTRACE_SYSCALL_INFO_ENTRY && (calls++ == n || (long)info.entry.nr == poison))
                 break;
         } else if (sig == SIGSTOP && tid != pid) {
             sig = 0; /* a thread's first */

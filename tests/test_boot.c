@@ -80,7 +80,7 @@ static void k20_drops_in_the_new_boot_reach_the_disk(void **state)
     place_close();
     next_boot(&p);
     j = place_open(&p);
-    assert_ok(journal_claim(j, a.incarnation, 0, &e), e);
+    assert_ok(journal_claim(j, a.incarnation, &e), e);
     assert_ok(journal_drop(j, a.incarnation, 1, &e), e);
     assert_ok(journal_end(j, a.incarnation, &e), e);
     assert_ok(journal_flush(j, &e), e);

@@ -155,7 +155,7 @@ static void open_is_once_per_process_and_not_for_children(void **state)
         CHECK(journal_update(j, &r, false, NULL) == -RBXJ_E_FORKED);
         CHECK(journal_drop(j, box.incarnation, 1, NULL) == -RBXJ_E_FORKED);
         CHECK(journal_end(j, box.incarnation, NULL) == -RBXJ_E_FORKED);
-        CHECK(journal_claim(j, box.incarnation, 0, NULL) == -RBXJ_E_FORKED);
+        CHECK(journal_claim(j, box.incarnation, NULL) == -RBXJ_E_FORKED);
         CHECK(journal_get(j, "a", &sb, NULL) == -RBXJ_E_FORKED);
         CHECK(journal_snapshot(j, &s, NULL) == -RBXJ_E_FORKED);
         CHECK(journal_flush(j, NULL) == -RBXJ_E_FORKED);

@@ -55,7 +55,10 @@ static void k4_anothers_record_below_is_busy(void **state)
     struct record *r = acquire("tmpfs", "x", a, NULL);
     harness_mkdir(b);
     tmpfs_on(b, "of the other box");
-    struct record theirs = {.incarnation = 78, .seq = 1, .kind = RBXJ_MOUNT, .path = harness_format("%s", b)};
+    struct record theirs = {.incarnation = x.boxes[1].box.incarnation,
+                            .seq = 1,
+                            .kind = RBXJ_MOUNT,
+                            .path = harness_format("%s", b)};
     x.boxes[1].records = &theirs;
     x.boxes[1].len = 1;
     struct snapshot_path paths[] = {{.path = a, .box = 0}, {.path = b, .box = 1}};
@@ -284,7 +287,7 @@ static void k12_a_thousand_mounts_few_readings(void **state)
     for (int i = 0; i < COUNT; i++) {
         const char *path = harness_format("%s/%d", base, i);
         harness_mkdir(path);
-        many[i] = (struct record){.incarnation = 77,
+        many[i] = (struct record){.incarnation = x.box.incarnation,
                                   .seq = (uint32_t)i + 1,
                                   .kind = RBXJ_MOUNT,
                                   .path = strdup(path),

@@ -23,7 +23,7 @@ int journal_update(struct journal *j, const struct record *r, bool durable, stru
         rc = write_move_to_disk(&w, &box);
     if (res == 0 && rc == MDB_SUCCESS)
         rc = write_put(&w, &box, r, durable);
-    if (res == 0 && rc == MDB_SUCCESS && memcmp(&old.id, &r->id, sizeof(r->id)) != 0) {
+    if (res == 0 && rc == MDB_SUCCESS && (old.id.ino != r->id.ino || old.id.dev != r->id.dev)) {
         rc = names_remove(w.txn, j->boot.names, &old);
         if (rc == MDB_SUCCESS)
             rc = names_add(w.txn, j->boot.names, r, j->boot_id);

@@ -43,15 +43,54 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
     }
 }
 
-int journal_claim(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e)
+int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
     struct write w;
     struct box box;
     int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r < 0)
         return r;
-    int rc = write_mark(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self));
-    if (rc == MDB_SUCCESS && attempts)
-        rc = write_mark(&w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts));
-    return write_end(&w, 0, rc, e);
+    return write_end(&w, 0, write_mark(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self)), e);
+}
+
+static_assert(GATE_WORKERS == JOURNAL_WORKERS, "a word for each worker");
+
+void journal_touch(struct journal *j, unsigned worker, uint64_t incarnation)
+{
+    atomic_store(&j->gates->touched[worker], incarnation);
+}
+
+static int count_attempt(struct write *w, uint64_t incarnation)
+{
+    struct box box;
+    uint32_t attempts = 0;
+    if (write_get_box(w, incarnation, &box, NULL) < 0)
+        return MDB_SUCCESS; /* it came to its end after all */
+    int rc = write_mark_get(w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts));
+    attempts++;
+    return rc == MDB_SUCCESS || rc == MDB_NOTFOUND
+               ? write_mark(w, MARK_ATTEMPTS, incarnation, 0, &attempts, sizeof(attempts))
+               : rc;
+}
+
+int journal_count_attempts(struct journal *j, struct rbxj_error *e)
+{
+    uint64_t died[GATE_WORKERS];
+    size_t n = 0;
+    struct write w;
+    int rc = MDB_SUCCESS;
+    for (size_t i = 0; i < GATE_WORKERS; i++)
+        if ((died[n] = atomic_load(&j->gates->touched[i])) != 0)
+            n++;
+    if (n == 0)
+        return 0;
+    int r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n && rc == MDB_SUCCESS; i++)
+        rc = count_attempt(&w, died[i]);
+    r = write_end(&w, 0, rc, e);
+    for (size_t i = 0; i < GATE_WORKERS && r == 0; i++)
+        atomic_store(&j->gates->touched[i], 0);
+    return r;
 }

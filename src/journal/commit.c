@@ -8,9 +8,10 @@
  * everybody who waits. A leader that dies before its commit loses nothing, since only the disk journal says
  * what is durable.
  *
- *   C1  covered on disk never decreases within a generation, and is written with the entries it covers, in
- * one commit. C2  gates->covered is set after that commit only: it may lag, never lead. C3  a leader of a
- * lost boot journal (another generation on disk) commits nothing (K21).
+ *   C1  covered on disk never decreases within a generation, and is written with the entries it covers,
+ *       in one commit.
+ *   C2  gates->covered is set after that commit only: it may lag, never lead.
+ *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
  */
 #include "base/cleanup.h"
 #include "journal/internal.h"

@@ -5,8 +5,8 @@
  *
  *  - robust: a holder that died hands it on at once;
  *  - bounded: a holder that is stopped or frozen is named after the timeout (JOURNAL_BUSY), and hangs nobody;
- *  - fair: a waiter that was overtaken for GATE_ELDER_AFTER_NS becomes the elder, and newcomers wait until it
- * had its turn.
+ *  - fair: a waiter that was overtaken for GATE_ELDER_AFTER_NS becomes the elder, and newcomers wait until
+ *    it had its turn.
  */
 #ifndef RBXJ_JOURNAL_GATE_H
 #define RBXJ_JOURNAL_GATE_H
@@ -30,12 +30,16 @@ struct gate {
 };
 
 /* The file RUNTIME/journal-<boot id>/gate, mapped shared by every process that has the journals open. */
+/* How many boxes a reaper may work on at once. */
+#define GATE_WORKERS 16
+
 struct gate_page {
     uint32_t magic;
     uint32_t size;            /* of this struct: another libc or version lays it out differently */
     struct gate boot;         /* writers of the boot journal */
     struct gate disk;         /* leaders of a disk commit */
     _Atomic uint64_t covered; /* what the disk is known to have; a hint that lags, never leads */
+    _Atomic uint64_t touched[GATE_WORKERS]; /* the boxes that a reaper works on now (K34) */
 };
 
 int gate_page_init(struct gate_page *page);

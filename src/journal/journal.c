@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Opening and closing. The order at open, each step resting on the one before:
- *   1 the two directories are sound   2 the creation lock, in STATE/alive   3 the disk journal is there   4
- * nobody uses it with another boot or runtime directory, and we are counted   5 the boot journal is there   6
- * they belong together 7 the creation lock is let go
+ *   1  the two directories are sound
+ *   2  the creation lock, in STATE/alive
+ *   3  the disk journal is there
+ *   4  nobody uses it with another boot or runtime directory, and we are counted
+ *   5  the boot journal is there
+ *   6  they belong together
+ *   7  the creation lock is let go
  */
 #include "journal/journal.h"
 

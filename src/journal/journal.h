@@ -6,8 +6,8 @@
  *       data.mdb lock.mdb gate
  *   STATE/journal/               the disk journal (LMDB, durable): what could outlive the boot
  *       data.mdb lock.mdb
- *   STATE/alive                  byte 0: whoever has the journals open (shared); a byte per incarnation: its
- * supervisor
+ *   STATE/alive                  byte 0: whoever has the journals open (shared);
+ *                                a byte per incarnation: its supervisor
  *
  * The life of a record, and which function makes which transition (each is one transaction on the boot
  * journal):
@@ -18,17 +18,18 @@
  *      granted --journal_drop--> (none)                 after the undo was verified
  *
  * and of a box:   journal_begin --> live or stale --journal_claim--> claimed --journal_end--> (none)
- *                                                  claimed --journal_unclaim--> live or stale
+ *                                                  claimed --journal_settle--> live or stale
  *
  * Invariants
  *   J1  A record in the boot journal that is not pending was granted: its caller may have acquired.
  *   J2  If a box has BOX_ON_DISK, every change to it is a log entry; the disk journal is the state of those
- * boxes as of the entry `covered`, no more and no less. If it has not, nothing of it is in the log or on
- * disk. J3  Positions rise without gaps; an entry is trimmed from the log only when the disk has covered it.
+ *       boxes as of the entry `covered`, no more and no less. If it has not, nothing of it is in the log or
+ *       on disk.
+ *   J3  Positions rise without gaps; an entry is trimmed from the log only when the disk has covered it.
  *   J4  The names index holds exactly the paths of the records, the boxes index exactly the headers.
  *   J5  A process holds at most one gate, and never waits, calls back or does I/O but the commit inside a
- * transaction. Liveness is judged before the transaction; a dead process stays dead. J6  Nothing but
- * journal_open() creates a file; the boot's folder appears whole, by rename.
+ *       transaction. Liveness is judged before the transaction; a dead process stays dead.
+ *   J6  Nothing but journal_open() creates a file; the boot's folder appears whole, by rename.
  */
 #ifndef RBXJ_JOURNAL_JOURNAL_H
 #define RBXJ_JOURNAL_JOURNAL_H
@@ -76,15 +77,22 @@ int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct r
 /* Drops the header; LEFT while granted records are there (pending ones go along). */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* Takes the box for a teardown (K11), and notes how many attempts on it have not come to their end, this one
- * included (K34; 0: not noted). The caller has judged the box stale, or is its live supervisor. BUSY: somebody
- * living has it. */
-int journal_claim(struct journal *j, uint64_t incarnation, uint32_t attempts, struct rbxj_error *e);
+/* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY:
+ * somebody living has it. */
+int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+
+/* The reaper's worker is about to touch that box, or (0) has come to an end with it (K34). Costs nothing: it
+ * is a word in shared memory that outlives the process. worker: below JOURNAL_WORKERS; one reaper at a time.
+ */
+#define JOURNAL_WORKERS 16
+void journal_touch(struct journal *j, unsigned worker, uint64_t incarnation);
+/* At a reaper's start: what an earlier one was touching when it died has one more attempt that never ended. */
+int journal_count_attempts(struct journal *j, struct rbxj_error *e);
 
 /* What a teardown has come to, in one transaction: drops the records whose undo was verified, and then */
 enum settle {
     SETTLE_KEEP,    /* nothing more: there will be another try */
-    SETTLE_UNCLAIM, /* gives the box back, its attempt has ended */
+    SETTLE_UNCLAIM, /* gives the box back; its attempts count from none again (K34) */
     SETTLE_END,     /* ends the box, as journal_end() does */
 };
 int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,

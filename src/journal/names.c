@@ -3,12 +3,12 @@
  * The names index: does a path overlap one that another box has recorded (K4)? Three kinds of keys, each with
  * the record's key at its end:
  *
- *   - 'P' path 0: sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX bytes is cut
- * there and its rest is the value
- *   - 'A' dev ino hash: an alias, the parent directory's identity and the hash of the last component; so the
- *     same directory reached through a bind mount is found too
+ *   - 'P' path 0: sorted, so what lies inside a path is one range; a path over PATH_KEY_MAX bytes is
+ *     cut there and its rest is the value
+ *   - 'A' dev ino hash: an alias, the parent directory's identity and the hash of the last component; so
+ *     the same directory reached through a bind mount is found too
  *   - 'A' dev ino 0: the directory itself, once it is known (a tmpdir with evidence), which may be
- * bind-mounted elsewhere
+ *     bind-mounted elsewhere
  *
  * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path
  * inside the new one, through an alias) needs no look-up: what would contain it must be absent before

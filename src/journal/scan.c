@@ -299,8 +299,8 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e)
     size_t n = 0;
     for (size_t i = 0; i < s->len; i++)
         n += s->boxes[i].len;
-    s->paths = n ? calloc(n, sizeof(*s->paths)) : NULL;
-    if (n && !s->paths) {
+    s->paths = calloc(n + 1, sizeof(*s->paths));
+    if (!s->paths) {
         snapshot_clear(s);
         return error_sys(e, ENOMEM, "journal");
     }

@@ -255,7 +255,7 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
 {
     if (pid <= 1)
         return spare(f, pid, "init");
-    if (!u->ancestors_len) /* once per box: who is above us changes only when one of them dies */
+    if (!u->ancestors_len) /* who is above us changes only when one of them dies */
         for (pid_t up = getpid(); up > 1 && u->ancestors_len < ARRAY_LEN(u->ancestors); up = parent_of(up))
             u->ancestors[u->ancestors_len++] = up;
     for (size_t i = 0; i < u->ancestors_len; i++)

@@ -102,7 +102,7 @@ static int forget(struct journal *j, const struct config *config, const char *bo
     if (r == 0 && !record)
         r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
     if (r == 0)
-        r = journal_claim(j, sb.box.incarnation, 0, e);
+        r = journal_claim(j, sb.box.incarnation, e);
     if (r == 0)
         r = journal_settle(j, sb.box.incarnation, &seq, 1, sb.len == 1 ? SETTLE_END : SETTLE_UNCLAIM, e);
     if (r == 0)

@@ -20,8 +20,6 @@
 #include <string.h>
 #include <xxhash.h>
 
-#define JOBS_MAX 16
-
 /* ---- who is stale ---- */
 
 static size_t index_of(const struct snapshot *s, uint64_t incarnation)
@@ -153,6 +151,7 @@ struct workers {
     struct replay *p;
     size_t end; /* boxes[next..end) */
     atomic_size_t next, done, dropped;
+    atomic_uint workers;
 };
 
 static void work(struct workers *w, struct reaper *reaper, bool reports)
@@ -176,6 +175,7 @@ static void *work_in_thread(void *data)
     struct workers *w = data;
     struct reaper reaper = w->p->reaper;
     reaper.mounts = NULL;
+    reaper.worker = atomic_fetch_add(&w->workers, 1) + 1;
     work(w, &reaper, false);
     mounts_free(reaper.mounts);
     return NULL;
@@ -183,12 +183,12 @@ static void *work_in_thread(void *data)
 
 static size_t undo_each(struct replay *p, size_t from, size_t to)
 {
-    pthread_t threads[JOBS_MAX];
+    pthread_t threads[JOURNAL_WORKERS - 1];
     struct workers w = {.p = p, .next = from, .done = from, .end = to};
     size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     size_t started = 0;
     /* a thread that can't be had is no loss: the others do its boxes */
-    while (started + 1 < jobs && started + 1 < to - from && started < JOBS_MAX &&
+    while (started + 1 < jobs && started + 1 < to - from && started < JOURNAL_WORKERS - 1 &&
            pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
         started++;
     work(&w, &p->reaper, true);
@@ -357,6 +357,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     _cleanup_close_ int lock = -1;
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
+    if (r == 0)
+        r = journal_count_attempts(j, e);
     if (r == 0)
         r = journal_snapshot(j, &p->snapshot, e);
     if (r == 0)

@@ -43,15 +43,19 @@ void teardown_clear(struct teardown *t)
     t->items = NULL;
 }
 
-/* Kinds read mountinfo when they first need it; what one read serves all until the pass says otherwise. */
+/* Kinds read mountinfo, and who is above us, when they first need it; what one read serves all. */
 static void enter(struct teardown *t)
 {
     t->u.mounts = t->reaper->mounts;
+    memcpy(t->u.ancestors, t->reaper->ancestors, sizeof(t->u.ancestors));
+    t->u.ancestors_len = t->reaper->ancestors_len;
 }
 
 static void leave(struct teardown *t)
 {
     t->reaper->mounts = t->u.mounts;
+    memcpy(t->reaper->ancestors, t->u.ancestors, sizeof(t->u.ancestors));
+    t->reaper->ancestors_len = t->u.ancestors_len;
 }
 
 static void start_clock(struct teardown *t)
@@ -189,8 +193,7 @@ void teardown_look(struct teardown *t)
 
 int teardown_claim(struct teardown *t)
 {
-    /* an attempt is noted before the box is touched, so that a box that kills the reaper is known by it (K34) */
-    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, t->owner ? 0 : t->sb->attempts + 1, &t->error);
+    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error);
     t->claimed = r == 0;
     return r;
 }
@@ -279,6 +282,13 @@ static void take_flocks(struct teardown *t, bool after)
 
 /* ---- quiesce ---- */
 
+/* Before a box is touched, so that one that kills the reaper is known by it (K34). */
+static void touch(struct teardown *t, bool begins)
+{
+    if (t->reaper->journal && !t->owner)
+        journal_touch(t->reaper->journal, t->reaper->worker, begins ? t->sb->box.incarnation : 0);
+}
+
 static void fail(struct teardown *t, struct teardown_item *item, int r)
 {
     item->outcome = OUTCOME_FAILED;
@@ -307,9 +317,11 @@ static void each_quiesce(struct teardown *t, bool wait)
 void teardown_quiesce(struct teardown *t)
 {
     start_clock(t);
+    touch(t, true);
     take_flocks(t, false);
     if (!t->held && !t->u.dry_run)
         each_quiesce(t, false);
+    touch(t, false);
 }
 
 void teardown_quiesced(struct teardown *t)
@@ -416,6 +428,7 @@ static size_t settle(struct teardown *t)
 size_t teardown_undo(struct teardown *t)
 {
     start_clock(t);
+    touch(t, true);
     enter(t);
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
@@ -427,7 +440,9 @@ size_t teardown_undo(struct teardown *t)
             drop(item);
     }
     leave(t);
-    return settle(t);
+    size_t dropped = settle(t);
+    touch(t, false);
+    return dropped;
 }
 
 void teardown_again(struct teardown *t)

@@ -31,6 +31,9 @@ struct reaper {
     int64_t deadline_ns;     /* of the whole replay, CLOCK_MONOTONIC */
     int64_t timeout_ns;      /* for one box */
     bool lazy_umount;
+    unsigned worker;         /* of a replay, below JOURNAL_WORKERS */
+    pid_t ancestors[64];     /* see struct undo; read once for all boxes */
+    size_t ancestors_len;
 };
 
 struct teardown_item {
