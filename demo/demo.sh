@@ -9,44 +9,10 @@ set -eu
 rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
 [ -x "$rbxj" ] || { echo "demo: $rbxj is not there; build it with 'make', or name it: demo.sh RBXJ" >&2; exit 2; }
 
-# The journal wants every directory above it to be root's, or its owner's. In a user namespace the host's root is nobody,
-# so the demo gets a root directory of its own there, in which the host's directories are mounted.
-enter_own_root() {
-    root=$RBXJ_DEMO_ROOT
-    mount -t tmpfs -o mode=0755 demo "$root"
-    for entry in /*; do
-        case $entry in
-        /tmp) mkdir -m 1777 "$root/tmp" ;;
-        *)
-            if [ -L "$entry" ]; then
-                cp -P "$entry" "$root$entry"
-            elif [ -d "$entry" ] && [ "$entry" != /lost+found ]; then
-                mkdir "$root$entry"
-                mount --rbind "$entry" "$root$entry" 2>/dev/null || true
-            fi
-            ;;
-        esac
-    done
-    cp "$0" "$root/tmp/demo.sh"
-    cp "$rbxj" "$root/tmp/rbxj"
-    unset TMPDIR
-    RBXJ_DEMO=inside exec chroot "$root" /bin/sh /tmp/demo.sh /tmp/rbxj
-}
-
-case $(id -u)${RBXJ_DEMO:-} in
-0 | 0inside) ;;
-0enter) enter_own_root ;;
-*)
+if [ "$(id -u)" != 0 ]; then
     echo "Not root: going on in a user namespace."
-    RBXJ_DEMO_ROOT=$(mktemp -d "${TMPDIR:-/tmp}/rbxj-demo.XXXXXX")
-    trap 'rmdir "$RBXJ_DEMO_ROOT"' EXIT
-    trap 'exit 1' HUP INT TERM
-    export RBXJ_DEMO=enter RBXJ_DEMO_ROOT
-    status=0
-    unshare --user --map-root-user --mount "$0" "$rbxj" || status=$?
-    exit $status
-    ;;
-esac
+    exec unshare --user --map-root-user --mount "$0" "$rbxj"
+fi
 
 work=$(mktemp -d "${TMPDIR:-/tmp}/rbxj-demo.XXXXXX")
 group=

@@ -12,6 +12,14 @@
 #include <string.h>
 #include <sys/vfs.h>
 
+/* In a user namespace whoever is not mapped into it shows as the overflow uid, the host's root among them. */
+static bool is_unmapped(uid_t uid)
+{
+    char map[128];
+    return uid == 65534 && fd_read_file(AT_FDCWD, "/proc/self/uid_map", map, sizeof(map)) > 0 &&
+           !strstr(map, "4294967295");
+}
+
 /* Whoever can write to a directory above ours can put another one in its place: every one of them must be
  * root's or ours, and not writable by others unless it is sticky. */
 static int check_parents(int dirfd, const char *path, const char *what, struct rbxj_error *e)
@@ -26,7 +34,7 @@ static int check_parents(int dirfd, const char *path, const char *what, struct r
             return error_sys(e, errno, "%s %s: a directory above it", what, path);
         if (up_st.st_dev == st.st_dev && up_st.st_ino == st.st_ino)
             return 0;
-        if (up_st.st_uid != 0 && up_st.st_uid != geteuid())
+        if (up_st.st_uid != 0 && up_st.st_uid != geteuid() && !is_unmapped(up_st.st_uid))
             return error_set(e, RBXJ_E_PERMISSION, 0, "%s %s: a directory above it belongs to uid %u", what,
                              path, up_st.st_uid);
         bool group = (up_st.st_mode & S_IWGRP) && up_st.st_gid != 0 && up_st.st_gid != getegid();
