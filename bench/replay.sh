@@ -21,9 +21,13 @@ work=$(mktemp -d "${TMPDIR:-/var/tmp}/rbxj-bench.XXXXXX")
 run=$(mktemp -d /dev/shm/rbxj-bench.XXXXXX) # a tmpfs, as /run is
 group=$hierarchy/rbxj-bench.$$
 clean() {
+    set +e
     echo 1 >"$group/cgroup.kill"
-    sleep 0.1
-    find "$group" -depth -type d -exec rmdir {} +
+    for _ in {1..50}; do
+        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
+        [ -d "$group" ] || break
+        sleep 0.1
+    done
     awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | xargs -r umount -l
     rm -rf "$work" "$run"
 }

@@ -13,6 +13,8 @@ if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
     RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
 fi
 
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # a version manager's python3 takes half a second to start
+
 work=$(mktemp -d /var/tmp/rbxj-replay.XXXXXX)
 shm=$(mktemp -d /dev/shm/rbxj-replay.XXXXXX)
 hierarchy=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)

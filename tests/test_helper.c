@@ -69,8 +69,8 @@ static void k16_a_deadline_holds(void **state)
     (void)state;
     struct helper_result result;
     int64_t start = now_monotonic_ns();
-    assert_int_equal(-ETIMEDOUT, helper_run(sleeps, NULL, 1, in_ms(50), &result));
-    assert_true(now_monotonic_ns() - start < 1000000000);
+    assert_int_equal(-ETIMEDOUT, helper_run(sleeps, NULL, 1, in_ms(300), &result));
+    assert_true(now_monotonic_ns() - start < 5000000000);
     assert_int_equal(0, result.left.pid); /* it could be killed */
     assert_int_equal('x', result.output[0]);
 }
@@ -145,8 +145,8 @@ static void k16_hung_paths_are_told_apart(void **state)
     struct helper_left left = {0};
     int64_t start = now_monotonic_ns();
     assert_int_equal(0, path_probe(probes, ARRAY_LEN(probes), mount_table_is_local, mounts_own(mounts), 0,
-                                   in_ms(200), &left));
-    assert_true(now_monotonic_ns() - start < 2000000000);
+                                   in_ms(500), &left));
+    assert_true(now_monotonic_ns() - start < 5000000000);
     assert_int_equal(0, probes[0].result);
     assert_int_equal(-ENOENT, probes[1].result);
     assert_int_equal(-ETIMEDOUT, probes[2].result);

@@ -46,11 +46,11 @@ static int for_each_number(struct search *s, int dirfd, pid_t pid,
 static bool shows(const struct search *s, int dirfd, const char *name)
 {
     struct mount_at at;
-    if (mount_at_link(dirfd, name, &at) < 0)
+    if (mount_at_link(dirfd, name, s->unique != 0, &at) < 0)
         return false;
     if (s->device && at.dev == s->device)
         return true;
-    return s->unique && at.unique ? at.unique == s->unique : at.id == s->id;
+    return s->unique ? at.unique == s->unique : at.id == s->id;
 }
 
 static bool note(struct search *s, pid_t pid, char how)

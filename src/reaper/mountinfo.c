@@ -232,33 +232,39 @@ bool mount_table_is_local(void *table, int id)
 #define STATX_MNT_ID_UNIQUE 0x4000U /* 6.8 */
 #endif
 
-static int look_at(int dirfd, const char *name, int flags, struct mount_at *ret)
+/* One of the two ids, as mask says: the kernel gives only one at a time. */
+static int look_at(int dirfd, const char *name, int flags, unsigned mask, struct mount_at *ret)
 {
-    struct statx old, unique;
-    flags |= AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC;
-    if (statx(dirfd, name, flags, STATX_INO | STATX_MNT_ID, &old) < 0 ||
-        statx(dirfd, name, flags, STATX_MNT_ID_UNIQUE, &unique) < 0)
+    struct statx st;
+    if (statx(dirfd, name, flags | AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO | mask, &st) < 0)
         return -errno;
-    if (!(old.stx_mask & STATX_MNT_ID))
-        return -EOPNOTSUPP; /* before 5.8 */
-    *ret = (struct mount_at){
-        .id = (int32_t)old.stx_mnt_id,
-        .unique = unique.stx_mask & STATX_MNT_ID_UNIQUE ? unique.stx_mnt_id : 0,
-        .dev = makedev(old.stx_dev_major, old.stx_dev_minor),
-        .ino = old.stx_ino,
-        .is_root = old.stx_attributes & STATX_ATTR_MOUNT_ROOT,
-    };
+    ret->dev = makedev(st.stx_dev_major, st.stx_dev_minor);
+    ret->ino = st.stx_ino;
+    ret->is_root = st.stx_attributes & STATX_ATTR_MOUNT_ROOT;
+    if (!(st.stx_mask & mask)) /* the id since 5.8, the unique one since 6.8 */
+        return mask == STATX_MNT_ID ? -EOPNOTSUPP : 0;
+    if (mask == STATX_MNT_ID)
+        ret->id = (int32_t)st.stx_mnt_id;
+    else
+        ret->unique = st.stx_mnt_id;
     return 0;
 }
 
 int mount_at(int dirfd, const char *name, struct mount_at *ret)
 {
-    return look_at(dirfd, name, AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH), ret);
+    struct mount_at at = {0};
+    int flags = AT_SYMLINK_NOFOLLOW | (*name ? 0 : AT_EMPTY_PATH);
+    int rc = look_at(dirfd, name, flags, STATX_MNT_ID_UNIQUE, &at);
+    rc = rc < 0 ? rc : look_at(dirfd, name, flags, STATX_MNT_ID, &at);
+    if (rc == 0)
+        *ret = at;
+    return rc;
 }
 
-int mount_at_link(int dirfd, const char *name, struct mount_at *ret)
+int mount_at_link(int dirfd, const char *name, bool unique, struct mount_at *ret)
 {
-    return look_at(dirfd, name, 0, ret);
+    *ret = (struct mount_at){0};
+    return look_at(dirfd, name, 0, unique ? STATX_MNT_ID_UNIQUE : STATX_MNT_ID, ret);
 }
 
 /* statmount(2) since 6.8; Debian 12's headers have neither its number nor its structures. */

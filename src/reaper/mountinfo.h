@@ -119,8 +119,9 @@ struct mount_at {
 };
 /* name relative to dirfd, not followed; name "": dirfd itself. Asks no server for attributes. 0 or -errno. */
 int mount_at(int dirfd, const char *name, struct mount_at *ret);
-/* The same, but a last symlink is followed: for the links in /proc/PID. */
-int mount_at_link(int dirfd, const char *name, struct mount_at *ret);
+/* The same, but a last symlink is followed, for the links in /proc/PID; and only one of the ids, for there
+ * are many. */
+int mount_at_link(int dirfd, const char *name, bool unique, struct mount_at *ret);
 
 /* The id of the mount with a unique id in this namespace: 0, -ENOENT (there is none), or -ENOSYS: can't be
  * told. */
