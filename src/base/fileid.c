@@ -122,23 +122,14 @@ static size_t fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
 /* What /sys knows of the block device below: its partition or disk identity outlives the boot, its number does not. */
 static size_t block_identity(uint64_t dev, char *buf, size_t size)
 {
-    static const char *const names[] = {"partition/../uevent", "uevent"};
-    char path[96], text[2048];
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        (void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/%s", major(dev), minor(dev), names[i]);
-        ssize_t n = fd_read_file(AT_FDCWD, path, text, sizeof(text));
-        if (n <= 0)
-            continue;
-        char *uuid = strstr(text, "PARTUUID=");
-        char *name = strstr(text, "DEVNAME=");
-        char *pick = uuid ? uuid : name;
-        if (!pick)
-            continue;
-        pick[strcspn(pick, "\n")] = 0;
-        (void)snprintf(buf, size, "%s", pick);
-        return strlen(buf);
-    }
-    return 0;
+    char path[64], text[2048];
+    (void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/uevent", major(dev), minor(dev));
+    char *uuid = fd_read_file(AT_FDCWD, path, text, sizeof(text)) > 0 ? strstr(text, "PARTUUID=") : NULL;
+    if (!uuid)
+        return 0;
+    uuid[strcspn(uuid, "\n")] = 0;
+    (void)snprintf(buf, size, "%s", uuid);
+    return strlen(buf);
 }
 
 /* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and the file
@@ -189,6 +180,8 @@ static void fs_identity(int fd, const struct statfs *sf, struct fileid *id)
             return;
         }
     find_fs_identity(fd, id);
+    if (id->fs_magic == XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
+        return;
     size_t slot = next++ % ARRAY_LEN(known);
     known[slot].dev = id->dev;
     known[slot].sf = *sf;
@@ -257,9 +250,17 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
     return memcmp(a->fs, none, 16) != 0 && memcmp(a->fs, b->fs, 16) == 0;
 }
 
+/* File systems without an identity of their own (K3): the handle must do, and there must be one. */
+static bool both_unnamed(const struct fileid *a, const struct fileid *b)
+{
+    static const uint8_t none[16];
+    return a->fs_magic == b->fs_magic && memcmp(a->fs, none, 16) == 0 && memcmp(b->fs, none, 16) == 0 && a->handle_len &&
+           b->handle_len;
+}
+
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot)
 {
-    if (!fileid_same_fs(a, b, same_boot) || a->ino != b->ino || (a->mode & S_IFMT) != (b->mode & S_IFMT))
+    if ((!fileid_same_fs(a, b, same_boot) && (same_boot || !both_unnamed(a, b))) || a->ino != b->ino || (a->mode & S_IFMT) != (b->mode & S_IFMT))
         return false;
     bool handles = a->handle_len && b->handle_len;
     bool births = a->btime_ns && b->btime_ns;

@@ -94,14 +94,14 @@ int procid_open(const struct procid *id)
         return errno == EINVAL ? -ESRCH : -errno; /* EINVAL: a thread's id, not a process' */
     uint64_t start;
     int r = read_stat(id->pid, &start, NULL);
-    if (r < 0)
-        return r;
-    if (start != id->start_time)
+    if (r == 0 && start != id->start_time)
         return -ESRCH;
     /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8) */
     struct pollfd p = {.fd = fd, .events = POLLIN};
     if (poll(&p, 1, 0) > 0)
         return -ESRCH;
+    if (r < 0) /* alive, but /proc hides it: who it is can't be known */
+        return r == -ESRCH ? -EACCES : r;
     return steal_fd(&fd);
 }
 

@@ -145,9 +145,14 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
                         struct rbxj_error *e)
 {
     struct box parent;
+    struct procid claimer;
     int r = check_name(w, box->name, taken, e);
     if (r == 0 && box->parent)
         r = write_get_box(w, box->parent, &parent, e);
+    /* nothing begins inside a box that somebody takes down, who has looked for what is in it already (K4) */
+    if (r == 0 && box->parent &&
+        write_mark_get(w, MARK_CLAIM, box->parent, 0, &claimer, sizeof(claimer)) != MDB_NOTFOUND)
+        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: is being torn down", parent.name);
     if (r < 0)
         return r;
     MDB_val name = {strlen(box->name), box->name}, data = {sizeof(box->incarnation), &box->incarnation};

@@ -31,6 +31,7 @@ int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj
     struct rbxj *handle = calloc(1, sizeof(*handle));
     if (!handle)
         return error_sys(error, ENOMEM, "rbxj");
+    (void)pthread_mutex_init(&handle->mutex, NULL);
     int r = config_load(options, &handle->config, error);
     if (r == 0)
         r = handle_open_journal(&handle->config, &handle->journal, error);
@@ -48,6 +49,8 @@ void rbxj_close(struct rbxj *handle)
         return;
     journal_close(handle->journal);
     config_clear(&handle->config);
+    (void)pthread_mutex_destroy(&handle->mutex);
+    free(handle->begun);
     free(handle);
 }
 
@@ -90,9 +93,39 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
     int r = journal_get(handle->journal, name, &parent, e);
     if (r < 0)
         return r;
-    *ret = parent.box.incarnation;
+    if (box_liveness(handle->journal, handle->config.state_dir, &parent.box) == LIVE_DEAD)
+        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: its supervisor is dead, nothing begins inside it", name);
+    else
+        *ret = parent.box.incarnation;
     snapshot_box_clear(&parent);
-    return 0;
+    return r;
+}
+
+/* Does this handle act for the box's supervisor: is it that process, did it begin the box for it, or is it the
+ * supervisor's own child (a hook)? */
+static bool acts_for(struct rbxj *handle, const struct box *box)
+{
+    struct procid self;
+    bool found = procid_of(getpid(), &self) == 0 &&
+                 (procid_equal(&self, &box->supervisor) ||
+                  (procid_comparable(&self, &box->supervisor) && box->supervisor.pid == getppid()));
+    (void)pthread_mutex_lock(&handle->mutex);
+    for (size_t i = 0; i < handle->begun_len; i++)
+        found = found || handle->begun[i] == box->incarnation;
+    (void)pthread_mutex_unlock(&handle->mutex);
+    return found;
+}
+
+/* A box that was begun for another process. What can't be remembered can't be acted for; its supervisor's death ends it. */
+static void remember_begun(struct rbxj *handle, uint64_t incarnation)
+{
+    (void)pthread_mutex_lock(&handle->mutex);
+    uint64_t *grown = reallocarray(handle->begun, handle->begun_len + 1, sizeof(*grown));
+    if (grown) {
+        handle->begun = grown;
+        handle->begun[handle->begun_len++] = incarnation;
+    }
+    (void)pthread_mutex_unlock(&handle->mutex);
 }
 
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation, struct rbxj_error *error)
@@ -122,20 +155,25 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
     if (r == 0)
         r = journal_begin(handle->journal, &new, plan, box->plan_len, error);
     clear_records(plan, box->plan_len);
+    if (r == 0 && box->supervisor && box->supervisor != getpid())
+        remember_begun(handle, new.incarnation);
     if (r == 0 && ret_incarnation)
         *ret_incarnation = new.incarnation;
     return r;
 }
 
-/* Reads the box and makes sure that its supervisor is alive: this process, or the one that a hook speaks for. */
+/* Reads the box and makes sure that this handle may act for it, and that its supervisor is alive. */
 static int get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
 {
     struct snapshot_box sb;
     int r = journal_get(handle->journal, name ? name : "", &sb, e);
     if (r < 0)
         return r;
-    if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD) {
+    if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD)
         r = error_set(e, RBXJ_E_BOX_STALE, 0, "box %s: its supervisor (pid %d) is dead", name, sb.box.supervisor.pid);
+    else if (!acts_for(handle, &sb.box))
+        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", name, sb.box.supervisor.pid);
+    if (r < 0) {
         snapshot_box_clear(&sb);
         return r;
     }
@@ -264,45 +302,36 @@ static int report_undo(const struct teardown *t, struct rbxj_result **ret, struc
     return 0;
 }
 
+/* The box is claimed, and the snapshot was taken after that: nothing can have begun inside it since (K4). */
 static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret, struct rbxj_error *e)
 {
     struct teardown t;
     int r = teardown_init(&t, reaper, sb, true);
     if (r < 0)
         return error_sys(e, -r, "box %s", sb->box.name);
-    r = teardown_claim(&t);
-    if (r < 0) {
-        if (e)
-            *e = t.error;
-    } else {
-        teardown_look(&t);
-        teardown_quiesce(&t);
-        teardown_quiesced(&t);
-        mounts_free(reaper->mounts);
-        reaper->mounts = NULL;
-        (void)teardown_undo(&t);
-        teardown_finish(&t);
-        size_t left = teardown_left(&t);
-        if (ret)
-            r = report_undo(&t, ret, e);
-        if (r == 0 && left)
-            r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
-    }
+    t.claimed = true;
+    teardown_look(&t);
+    teardown_quiesce(&t);
+    teardown_quiesced(&t);
+    mounts_free(reaper->mounts);
+    reaper->mounts = NULL;
+    (void)teardown_undo(&t);
+    teardown_finish(&t);
+    size_t left = teardown_left(&t);
+    if (ret)
+        r = report_undo(&t, ret, e);
+    if (r == 0 && left)
+        r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
+    else if (r == 0 && t.error.code) /* all is gone, but its records could not be dropped */
+        r = error_set(e, t.error.code, t.error.errnum, "%s", t.error.message);
     teardown_clear(&t);
     return r;
 }
 
-int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
+static int undo_claimed(struct rbxj *handle, uint64_t incarnation, struct rbxj_result **ret, struct rbxj_error *e)
 {
-    error_clear(error);
-    struct snapshot_box own;
     struct snapshot snapshot;
-    int r = get_own(handle, box, &own, error);
-    if (r < 0)
-        return r;
-    uint64_t incarnation = own.box.incarnation;
-    snapshot_box_clear(&own);
-    r = journal_snapshot(handle->journal, &snapshot, error);
+    int r = journal_snapshot(handle->journal, &snapshot, e);
     if (r < 0)
         return r;
     struct reaper reaper = {
@@ -319,14 +348,27 @@ int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, st
             sb = &snapshot.boxes[i];
     r = procid_boot(reaper.boot_id);
     if (r < 0)
-        r = error_sys(error, -r, "boot id");
+        r = error_sys(e, -r, "boot id");
     else if (!sb)
-        r = error_set(error, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has ended meanwhile", box);
+        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "undo: the box has ended meanwhile");
     else
-        r = undo_box(&reaper, sb, ret, error);
+        r = undo_box(&reaper, sb, ret, e);
     mounts_free(reaper.mounts);
     snapshot_clear(&snapshot);
     return r;
+}
+
+int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
+{
+    error_clear(error);
+    struct snapshot_box own;
+    int r = get_own(handle, box, &own, error);
+    if (r < 0)
+        return r;
+    uint64_t incarnation = own.box.incarnation;
+    snapshot_box_clear(&own);
+    r = journal_claim(handle->journal, incarnation, error);
+    return r < 0 ? r : undo_claimed(handle, incarnation, ret, error);
 }
 
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)

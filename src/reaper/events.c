@@ -40,6 +40,13 @@ void events_replay(const struct rbxj_result *result)
                           "RBXJ_EVENT=replay_done", NULL);
 }
 
+void events_problem(const char *what, const char *message)
+{
+    char shown[512];
+    escape_bytes(shown, sizeof(shown), message, __builtin_strlen(message));
+    (void)sd_journal_send("MESSAGE=%s: %s", what, shown, "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=note", NULL);
+}
+
 void events_forget(const char *box, uint64_t incarnation, uint32_t seq, const char *name, const char *reason)
 {
     char shown[512], why[256];

@@ -9,6 +9,8 @@
 
 /* One event per box that was not undone whole, with the first reason, and one for the whole replay if it found any. */
 void events_replay(const struct rbxj_result *result);
+/* Something that is in no report, about a box or a command. */
+void events_problem(const char *what, const char *message);
 /* A record was dropped by hand. */
 void events_forget(const char *box, uint64_t incarnation, uint32_t seq, const char *name, const char *reason);
 

@@ -28,29 +28,38 @@ int flocks_is_held(uint64_t dev, uint64_t ino)
     return 0;
 }
 
-/* 1 if that process has the file open, 0 if not, or -errno when it can't be seen. */
-static int has_open(int proc, const char *pid, uint64_t dev, uint64_t ino)
+/* Does this text of /proc/PID/fdinfo/N show the open file that has the flock? Only that one has a lock: line; whoever
+ * waits has the file open, too. Asks no file system. ("ino:" is there since 5.14) */
+static bool shows_flock(char *text, uint64_t ino)
 {
-    char path[32];
-    (void)snprintf(path, sizeof(path), "%s/fd", pid);
+    char wanted[40];
+    bool flock = false, same = false;
+    (void)snprintf(wanted, sizeof(wanted), ":%" PRIu64 " ", ino);
+    for (char *save = NULL, *line = strtok_r(text, "\n", &save); line; line = strtok_r(NULL, "\n", &save)) {
+        if (strncmp(line, "ino:", 4) == 0)
+            same = strtoull(line + 4, NULL, 10) == ino;
+        if (strncmp(line, "lock:", 5) == 0 && strstr(line, " FLOCK ") && strstr(line, wanted))
+            flock = true;
+    }
+    return flock && same;
+}
+
+/* 1 if that process has the flock, 0 if not, or -errno when it can't be seen. */
+static int has_flock(int proc, const char *pid, uint64_t ino)
+{
+    char path[32], text[4096];
+    (void)snprintf(path, sizeof(path), "%s/fdinfo", pid);
     int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
-    for (struct dirent *d; (d = readdir(dir));) {
-        struct stat st;
-        /* following the link asks the open file, not its path; a hung file system answers fstat only late, so the
-         * cheap text is looked at first: sockets, pipes and the like are no lock files */
-        char link[8];
-        ssize_t n = readlinkat(fd, d->d_name, link, sizeof(link));
-        if (n > 0 && link[0] == '/' && fstatat(fd, d->d_name, &st, AT_NO_AUTOMOUNT) == 0 && st.st_dev == dev &&
-            st.st_ino == ino)
+    for (struct dirent *d; (d = readdir(dir));)
+        if (d->d_name[0] != '.' && fd_read_file(fd, d->d_name, text, sizeof(text)) > 0 && shows_flock(text, ino))
             return 1;
-    }
     return 0;
 }
 
-int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
+int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
 {
     int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
@@ -59,7 +68,7 @@ int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pi
     for (struct dirent *d; (d = readdir(dir));) {
         if (d->d_name[0] < '1' || d->d_name[0] > '9')
             continue;
-        int r = has_open(fd, d->d_name, dev, ino);
+        int r = has_flock(fd, d->d_name, ino);
         if (r < 0)
             *ret_blind = true;
         pid_t pid = (pid_t)atoi(d->d_name);

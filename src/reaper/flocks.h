@@ -11,9 +11,9 @@
 /* Does anybody hold a flock on that file? Looks at /proc/locks, takes nothing. 1, 0 or -errno. */
 int flocks_is_held(uint64_t dev, uint64_t ino);
 
-/* Calls back for every process that has the file open, until it returns non-zero, and returns that. Processes that
+/* Calls back for every process with a descriptor of the open file that has the flock on inode ino, until it returns non-zero, and returns that. Processes that
  * can't be looked into are skipped: *ret_blind is set then. */
-int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind);
+int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind);
 
 /* Is that process one of the box's own: in one of its cgroups that are proven ours, or one of its recorded processes? */
 bool flocks_is_payload(struct undo *u, pid_t pid);

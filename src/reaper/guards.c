@@ -159,6 +159,12 @@ static bool on_recorded_fs(const struct fileid *parent, const struct fileid *fou
     return fileid_same_fs(parent, found, same_boot);
 }
 
+/* Was its path meant in another mount namespace of this boot? What is missing here is not gone then (K10). */
+static bool in_other_view(const struct undo *u, const struct record *r)
+{
+    return u->same_boot && !r->below && r->mount_ns && u->mount_ns && r->mount_ns != u->mount_ns;
+}
+
 /* The parent is not there: gone for sure only if the nearest ancestor is where the parent was (K14). */
 static int judge_missing(struct undo *u, const struct record *r, struct finding *f)
 {
@@ -176,6 +182,8 @@ static int judge_missing(struct undo *u, const struct record *r, struct finding 
             (void)close(fd);
         if (r2 < 0)
             return refuse(f, false, RBXJ_E_FOREIGN, -r2, path, "can't be looked at");
+        if (in_other_view(u, r))
+            return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
         if (!on_recorded_fs(&r->parent, &found, u->same_boot))
             return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "the file system that it is on is not mounted");
         f->found = FOUND_GONE;
@@ -196,6 +204,10 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
         return judge_missing(u, r, f);
     if (fd == -ELOOP)
         return refuse(f, false, RBXJ_E_FOREIGN, ELOOP, r->path, "a symbolic link is on the way");
+    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) { /* our own limits say nothing about it */
+        f->found = FOUND_BUSY;
+        return error_sys(&f->error, -fd, "%s: its directory", r->path);
+    }
     if (fd < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -fd, r->path, "its directory");
     /* within a boot the device number is the file system; across boots it has to be asked */
@@ -205,6 +217,8 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
         return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "its directory");
     if (!r->below && (u->same_boot ? st.st_dev != r->parent.dev : !on_recorded_fs(&r->parent, &found, false)))
         return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "its directory is on another file system than recorded");
+    if (in_other_view(u, r) && (fileid_of_fd(fd, &found) < 0 || !fileid_equal(&r->parent, &found, true)))
+        return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
     *ret_base = base;
     return steal_fd(&fd);
 }
@@ -263,7 +277,7 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
             return spare(f, pid, i == 0 ? "this process" : "a parent of this process");
     for (size_t i = 0; u->snapshot && i < u->snapshot->len; i++) {
         const struct box *box = &u->snapshot->boxes[i].box;
-        if (box->supervisor.pid != pid || (u->box && box->incarnation == u->box->incarnation))
+        if (box->supervisor.pid != pid)
             continue;
         int fd = procid_open(&box->supervisor); /* that pid with that start time, alive? */
         if (fd < 0)

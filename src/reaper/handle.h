@@ -8,9 +8,15 @@
 #include "base/config.h"
 #include "journal/journal.h"
 
+#include <pthread.h>
+
 struct rbxj {
     struct config config;
     struct journal *journal;
+    /* boxes that this handle began for another process, for which it may act (a hook) */
+    pthread_mutex_t mutex;
+    uint64_t *begun;
+    size_t begun_len;
 };
 
 int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e);

@@ -30,7 +30,8 @@ static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum livenes
         ret->state = state_name(live, t.held);
         ret->cause = live == LIVE_DEAD ? cause_of(&t) : NULL;
         ret->outcome = NULL;
-        ret->alive = live == LIVE_ALIVE;
+        /* a box in which a living one lives counts as live, whatever became of its own supervisor */
+        ret->alive = live == LIVE_ALIVE && box_liveness(NULL, reaper->config->state_dir, &sb->box) == LIVE_ALIVE;
     }
     teardown_clear(&t);
     return r;

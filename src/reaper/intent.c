@@ -22,6 +22,26 @@ static const struct record *lower_of(const char *path, const struct record *earl
     return best;
 }
 
+/* Its directory is missing, but what exists of the way may lead by a symlink to where an earlier item will be made. */
+static bool resolve_missing(const char *path, const struct record *earlier, size_t n, char **ret)
+{
+    char head[PATH_MAX], real[PATH_MAX];
+    (void)snprintf(head, sizeof(head), "%s", path);
+    for (char *slash; (slash = strrchr(head, '/')) && slash != head;) {
+        *slash = 0;
+        if (!realpath(head, real))
+            continue;
+        if (asprintf(ret, "%s%s", real[1] ? real : "", path + (slash - head)) < 0)
+            *ret = NULL;
+        if (*ret && lower_of(*ret, earlier, n) && path_is_normal(*ret))
+            return true;
+        free(*ret);
+        *ret = NULL;
+        return false;
+    }
+    return false;
+}
+
 /* Resolves the directory part, where nothing of this box is on the way; the last component is never followed. */
 static int resolve(const char *path, const struct record *earlier, size_t n, char **ret, struct rbxj_error *e)
 {
@@ -34,6 +54,8 @@ static int resolve(const char *path, const struct record *earlier, size_t n, cha
     _cleanup_free_ char *dir = slash == path ? strdup("/") : strndup(path, (size_t)(slash - path));
     if (!dir)
         return error_sys(e, ENOMEM, "intent");
+    if (!realpath(dir, real) && errno == ENOENT && resolve_missing(path, earlier, n, ret))
+        return 0;
     if (!realpath(dir, real))
         return error_set(e, errno == EACCES ? RBXJ_E_PERMISSION : RBXJ_E_BAD_REQUEST, errno, "%s: its directory", path);
     if (asprintf(ret, "%s%s", real[1] ? real : "", slash) < 0) {

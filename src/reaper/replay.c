@@ -17,7 +17,9 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <signal.h>
 #include <string.h>
+#include <sys/resource.h>
 #include <xxhash.h>
 
 /* ---- who is stale ---- */
@@ -187,10 +189,14 @@ static size_t undo_each(struct replay *p, size_t from, size_t to)
     struct workers w = {.p = p, .next = from, .done = from, .end = to};
     size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     size_t started = 0;
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the caller's own threads */
     /* a thread that can't be had is no loss: the others do its boxes */
     while (started + 1 < jobs && started + 1 < to - from && started < JOURNAL_WORKERS - 1 &&
            pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
         started++;
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
     work(&w, &p->reaper, true);
     for (size_t i = 0; i < started; i++)
         (void)pthread_join(threads[i], NULL);
@@ -218,6 +224,21 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again)
     return undo_each(p, from, to);
 }
 
+/* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are descriptors
+ * for, which is all of them where the limit was raised. */
+static size_t batch_size(const struct replay *p)
+{
+    struct rlimit limit;
+    size_t locks = 1;
+    for (size_t i = 0; i < p->len; i++)
+        for (size_t k = 0, n = 0; k < p->boxes[i].sb->len; k++)
+            if (p->boxes[i].sb->records[k].kind == RBXJ_LOCK && ++n > locks)
+                locks = n;
+    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < 512)
+        return 1;
+    return (size_t)(limit.rlim_cur - 384) / locks;
+}
+
 /* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the reaper keeps
  * nobody from its turn, and is known by its count (K34). */
 static void undo_all(struct replay *p)
@@ -225,7 +246,9 @@ static void undo_all(struct replay *p)
     bool again = false;
     size_t dropped, left;
     do {
-        dropped = pass(p, 0, p->sound, again);
+        dropped = 0;
+        for (size_t i = 0, n = batch_size(p); i < p->sound; i += n)
+            dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again);
         for (size_t i = p->sound; i < p->len; i++)
             dropped += pass(p, i, i + 1, again);
         left = 0;
@@ -242,19 +265,14 @@ static void judge_only(struct replay *p)
 {
     for (size_t i = 0; i < p->len; i++) {
         struct teardown *t = &p->boxes[i];
-        if (!p->changed_plan)
+        if (!p->changed_plan) {
             teardown_quiesce(t); /* dry: only who holds its locks */
-        for (size_t k = 0; k < t->sb->len; k++) {
-            struct teardown_item *item = &t->items[k];
-            if (p->changed_plan)
-                item->outcome = OUTCOME_SKIPPED;
-            else if (t->held || item->look.found == FOUND_BUSY)
-                item->outcome = item->look.found == FOUND_BUSY ? OUTCOME_FAILED : OUTCOME_SKIPPED;
-            else
-                item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_PLANNED;
+            teardown_judge(t);
+            continue;
         }
-        if (p->changed_plan)
-            (void)error_set(&t->error, RBXJ_E_LEFT, 0, "the plan is %s now: something has changed", p->plan);
+        for (size_t k = 0; k < t->sb->len; k++)
+            t->items[k].outcome = OUTCOME_SKIPPED;
+        (void)error_set(&t->error, RBXJ_E_LEFT, 0, "the plan is %s now: something has changed", p->plan);
     }
 }
 
@@ -298,8 +316,11 @@ static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
         return make_result(p, ret, e);
     }
     undo_all(p);
-    r = journal_flush(p->reaper.journal, e); /* its last act: the disk learns what is gone (K20) */
-    return r < 0 ? r : make_result(p, ret, e);
+    /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds it gone (K19) */
+    struct rbxj_error flush = {0};
+    if (journal_flush(p->reaper.journal, &flush) < 0)
+        events_problem("replay", flush.message);
+    return make_result(p, ret, e);
 }
 
 static int check_snapshot(const struct snapshot *s, struct rbxj_error *e)
@@ -319,6 +340,9 @@ static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error
         r = check_snapshot(&p->snapshot, e);
     return r < 0 ? r : run(p, ret, e);
 }
+
+/* Record locks do not exclude two threads of one process. */
+static atomic_flag reaping = ATOMIC_FLAG_INIT;
 
 static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbxj_error *e)
 {
@@ -347,6 +371,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         return r;
     if (r > 0) { /* nothing was ever journaled, and nothing is made */
         p->snapshot.nothing = true;
+        p->changed_plan = p->how->plan != NULL;
         return make_result(p, ret, e);
     }
     struct journal *own = NULL, *j = journal_of_process(config->state_dir, config->runtime_dir);
@@ -355,6 +380,9 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         j = own;
     }
     _cleanup_close_ int lock = -1;
+    bool mine = r == 0 && !atomic_flag_test_and_set(&reaping);
+    if (r == 0 && !mine)
+        r = error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs in this process");
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
@@ -366,6 +394,10 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     p->reaper.journal = j;
     if (r == 0)
         r = run(p, ret, e);
+    cleanup_closep(&lock);
+    lock = -1;
+    if (mine)
+        atomic_flag_clear(&reaping);
     journal_close(own);
     return r;
 }
@@ -402,14 +434,18 @@ int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *ho
     r = r < 0 ? error_sys(error, -r, "boot id") : how->dry_run ? dry_run(&p, &result, error) : real_run(&p, &result, error);
     if (r == 0 && !how->dry_run)
         events_replay(result);
+    bool changed = p.changed_plan;
     replay_clear(&p);
     if (r < 0)
         return r;
+    if (how->assume_dead && !how->dry_run)
+        for (size_t i = 0; i < how->boxes_len; i++)
+            events_problem(how->boxes[i], how->reason);
     struct rbxj_result_info info;
     rbxj_result_info(result, &info);
     bool left = info.left > 0;
     for (size_t i = 0; i < result->len; i++)
         left = left || (!how->dry_run && strcmp(result->boxes[i].outcome, "success") != 0);
     *ret = result;
-    return left;
+    return left || changed;
 }

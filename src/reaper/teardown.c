@@ -31,6 +31,7 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
         .lazy_umount = reaper->lazy_umount,
         .same_boot = memcmp(sb->box.supervisor.boot_id, reaper->boot_id, 16) == 0,
         .busy_retries = reaper->config->busy_retries,
+        .mount_ns = reaper->mount_ns ? reaper->mount_ns : (reaper->mount_ns = mount_ns_of(0)),
     };
     return 0;
 }
@@ -98,9 +99,11 @@ static bool look_at_lower(struct teardown *t, struct teardown_item *item)
 }
 
 /* Files on a tmpfs did not outlive their boot, whatever is there now. */
-static bool died_with_its_boot(const struct teardown *t, const struct record *r)
+static bool died_with_its_boot(const struct teardown *t, struct teardown_item *item)
 {
+    const struct record *r = item->record;
     bool file = r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR;
+    item->look.found = FOUND_GONE;
     return !t->u.same_boot && file && !r->below && fileid_is_set(&r->parent) && fs_is_volatile(r->parent.fs_magic);
 }
 
@@ -115,10 +118,15 @@ static void look_at(struct teardown *t, struct teardown_item *item)
                         "know", item->record->seq);
         return;
     }
-    if (look_at_lower(t, item))
+    item->settled = look_at_lower(t, item) || died_with_its_boot(t, item);
+    if (item->settled)
         return;
-    if (died_with_its_boot(t, item->record)) {
-        item->look.found = FOUND_GONE;
+    /* refused when the intent was written, and again now: the configuration may have changed (K35: a mount's own kind
+     * asks, once it knows whether it is ours) */
+    if (item->record->path && item->record->kind != RBXJ_MOUNT &&
+        guard_protected(t->u.config, item->record->kind, item->record->path, &item->look.error) < 0) {
+        item->look.found = FOUND_FOREIGN;
+        item->look.refused = true;
         return;
     }
     int r = kind->look(&t->u, item->record, &item->look);
@@ -129,64 +137,83 @@ static void look_at(struct teardown *t, struct teardown_item *item)
     }
 }
 
-/* A dead server hangs whoever asks it (K16): each directory is probed once, where that can't hang, before it is used.
- * What does not answer is busy, and nothing else is asked of it. */
-static void probe_paths(struct teardown *t, bool *hangs)
+/* ---- what might hang (K16) ---- */
+
+/* The mounts of which a call may hang, once for each reading of mountinfo: most hosts have none. */
+static void find_remote(struct reaper *reaper)
 {
-    struct path_probe probes[PATH_PROBE_MAX];
-    size_t at[PATH_PROBE_MAX], n = 0;
-    char(*dirs)[RECORD_PATH_MAX] = calloc(t->sb->len + 1, sizeof(*dirs));
-    if (!dirs)
-        return;
-    for (size_t i = 0; i < t->sb->len && n < PATH_PROBE_MAX; i++) {
-        const char *path = t->items[i].record->path;
-        /* kernfs never hangs, and is never found in the cache (6.18) */
-        if (!path || t->items[i].silent || t->items[i].verified || t->items[i].record->kind == RBXJ_CGROUP)
-            continue;
-        (void)snprintf(dirs[i], sizeof(dirs[i]), "%s", path);
-        char *slash = strrchr(dirs[i], '/');
-        slash[slash == dirs[i]] = 0;
-        bool same = n && strcmp(probes[n - 1].path, dirs[i]) == 0;
-        if (same)
-            continue;
-        at[n] = i;
-        probes[n++] = (struct path_probe){.path = dirs[i]};
+    struct mount_set all = mount_table_all(mounts_own(reaper->mounts));
+    reaper->remote_of = reaper->mounts;
+    reaper->remote_len = 0;
+    for (size_t i = 0; i < all.len && reaper->remote_len < ARRAY_LEN(reaper->remote); i++)
+        if (!fstype_is_local(all.mounts[i]->fstype))
+            reaper->remote[reaper->remote_len++] = all.mounts[i];
+}
+
+/* The deepest of them that a look-up of dir comes across, or NULL: then nothing is asked of anybody. */
+static const struct mount *remote_above(struct reaper *reaper, const char *dir)
+{
+    const struct mount *deepest = NULL;
+    for (size_t i = 0; i < reaper->remote_len; i++) {
+        const struct mount *m = reaper->remote[i];
+        if (path_is_below(dir, m->target) && (!deepest || strlen(m->target) >= strlen(deepest->target)))
+            deepest = m;
     }
-    if (n && (t->u.mounts || mounts_read(&t->u.mounts, &t->error) == 0)) {
-        (void)path_probe(probes, n, mount_table_is_local, mounts_own(t->u.mounts), t->sb->box.incarnation,
-                         t->u.deadline_ns, NULL);
-        for (size_t k = 0; k < n; k++)
-            for (size_t i = at[k]; probes[k].result == -ETIMEDOUT && i < t->sb->len; i++)
-                hangs[i] = hangs[i] || (t->items[i].record->path && path_is_below(t->items[i].record->path, probes[k].path));
-    }
-    free(dirs);
+    return deepest;
+}
+
+/* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that can't hang.
+ * What did not answer once is not asked again by this replay. */
+static bool path_hangs(struct teardown *t, const char *path)
+{
+    struct reaper *reaper = t->reaper;
+    char dir[RECORD_PATH_MAX];
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    char *slash = strrchr(dir, '/');
+    slash[slash == dir] = 0;
+    if (!t->u.mounts && mounts_read(&t->u.mounts, &t->error) < 0)
+        return true;
+    reaper->mounts = t->u.mounts;
+    if (reaper->remote_of != reaper->mounts)
+        find_remote(reaper);
+    const struct mount *remote = remote_above(reaper, dir);
+    if (!remote)
+        return false;
+    for (size_t i = 0; i < reaper->dead_len; i++)
+        if (reaper->dead[i] == remote->id)
+            return true;
+    struct path_probe probe = {.path = dir};
+    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(reaper->mounts), (uint64_t)remote->id, t->u.deadline_ns,
+                       NULL);
+    if (r == 0 && probe.result != -ETIMEDOUT)
+        return false;
+    if (reaper->dead_len < ARRAY_LEN(reaper->dead))
+        reaper->dead[reaper->dead_len++] = remote->id;
+    return true;
 }
 
 void teardown_look(struct teardown *t)
 {
-    bool *hangs = calloc(t->sb->len + 1, sizeof(*hangs));
     start_clock(t);
     enter(t);
-    if (hangs)
-        probe_paths(t, hangs);
     for (size_t i = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
         if (item->silent || item->verified)
             continue;
-        if (hangs && hangs[i]) {
+        item->hangs = item->record->path && path_hangs(t, item->record->path);
+        if (item->hangs) {
             item->look = (struct finding){.found = FOUND_BUSY};
             (void)error_set(&item->look.error, EBUSY, ETIMEDOUT, "%s: its file system does not answer",
                             item->record->path);
-        } else {
-            look_at(t, item);
+            continue;
         }
+        look_at(t, item);
         struct teardown_item *lower = item->look.found == FOUND_PRESENT ? item_of(t, item->record->below) : NULL;
         if (lower && is_covered(item, lower)) /* by nothing but ours: it will be seen once that is gone */
             lower->look = (struct finding){.found = FOUND_PRESENT};
         t->corrupt = t->corrupt || item->look.corrupt;
     }
     leave(t);
-    free(hangs);
 }
 
 /* ---- claim and locks ---- */
@@ -195,6 +222,8 @@ int teardown_claim(struct teardown *t)
 {
     int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error);
     t->claimed = r == 0;
+    for (size_t i = 0; r < 0 && i < t->sb->len; i++)
+        t->items[i].outcome = OUTCOME_SKIPPED;
     return r;
 }
 
@@ -218,14 +247,14 @@ static int judge_holder(void *data, pid_t pid)
 }
 
 /* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held (K7). */
-static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t dev, uint64_t ino)
+static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t ino)
 {
     struct rbxj_error error = {0};
     struct holders h = {t, &error, 0};
     bool blind = false;
     (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
                     item->record->path);
-    int r = flocks_holders(dev, ino, judge_holder, &h, &blind);
+    int r = flocks_holders(ino, judge_holder, &h, &blind);
     if (r == 0 && h.payload)
         return;
     if (r <= 0)
@@ -241,18 +270,32 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     struct finding f = {0};
     struct stat st;
     const char *base;
-    if (item->record->kind != RBXJ_LOCK || item->look.found != FOUND_PRESENT || item->lock_fd >= 0 || t->owner)
+    /* one that was there before, with its content as it was, may be held all the same */
+    bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) && t->u.same_boot;
+    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || t->owner || item->hangs ||
+        (item->look.found != FOUND_PRESENT && !before))
         return;
     _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
+    if (parent < 0 && f.found == FOUND_GONE)
+        return;
     int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        cleanup_closep(&fd);
+    if (fd < 0 && parent >= 0 && errno == ENOENT)
         return; /* gone meanwhile: undo will see */
+    if (fd < 0 || fstat(fd, &st) < 0) { /* who holds it can't be known */
+        t->held = true;
+        item->look.found = FOUND_BUSY;
+        (void)error_sys(&item->look.error, errno, "lock %s: taking it", item->record->path);
+        cleanup_closep(&fd);
+        return;
+    }
+    if (before && (st.st_dev != item->record->before.dev || st.st_ino != item->record->before.ino)) {
+        (void)close(fd);
+        return;
     }
     if (t->u.dry_run) {
         (void)close(fd);
         if (flocks_is_held(st.st_dev, st.st_ino) != 0)
-            judge_held(t, item, st.st_dev, st.st_ino);
+            judge_held(t, item, st.st_ino);
         return;
     }
     int r = flock(fd, LOCK_EX | LOCK_NB);
@@ -265,7 +308,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         return;
     }
     (void)close(fd);
-    judge_held(t, item, st.st_dev, st.st_ino);
+    judge_held(t, item, st.st_ino);
     if (after && !t->held) { /* even its payload has it no longer to have */
         t->held = true;
         item->look.found = FOUND_BUSY;
@@ -370,6 +413,27 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     }
 }
 
+/* What keeps this record from its turn though nothing failed: a newer one in it that was left (K2), or the lower one,
+ * in which it is, being nothing that may be looked into (K13). */
+static bool is_blocked(struct teardown *t, struct teardown_item *item)
+{
+    const struct record *r = item->record;
+    for (size_t i = 0; r->path && i < t->sb->len; i++) {
+        const struct teardown_item *o = &t->items[i];
+        bool left = t->u.dry_run ? o->look.refused || o->look.found == FOUND_BUSY : !o->verified;
+        if (o->silent || !left || !o->record->path || o->record->seq <= r->seq || !path_is_below(o->record->path, r->path))
+            continue;
+        (void)error_set(&item->done.error, EBUSY, EBUSY, "seq %" PRIu32 ", which is left, is in it", o->record->seq);
+        return true;
+    }
+    const struct teardown_item *lower = item_of(t, r->below);
+    if (!lower || lower->verified || lower->look.found == FOUND_PRESENT || lower->look.found == FOUND_GONE ||
+        is_covered(item, lower) || !item->look.error.code)
+        return false;
+    item->done = item->look;
+    return true;
+}
+
 static void undo_item(struct teardown *t, struct teardown_item *item)
 {
     const struct kind *kind = kind_of(item->record->kind);
@@ -380,7 +444,25 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         t->stopped = true;
         return;
     }
+    if (is_blocked(t, item)) {
+        item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
+        return;
+    }
     item->done = item->look;
+    if (item->hangs) {
+        fail(t, item, -EBUSY);
+        return;
+    }
+    if (item->look.found == FOUND_GONE && !item->settled) { /* that was before the quiesce: what was dying may have made it */
+        look_at(t, item);
+        item->done = item->look;
+        if (item->look.found == FOUND_PRESENT || item->look.found == FOUND_BUSY) {
+            (void)error_set(&item->done.error, EBUSY, EBUSY, "seq %" PRIu32 ": came to be after it was looked for",
+                            item->record->seq);
+            fail(t, item, -EBUSY);
+            return;
+        }
+    }
     switch (item->look.found) {
     case FOUND_GONE:
         item->outcome = OUTCOME_ALREADY_GONE;
@@ -441,8 +523,27 @@ size_t teardown_undo(struct teardown *t)
     }
     leave(t);
     size_t dropped = settle(t);
+    for (size_t i = 0; i < t->sb->len; i++) { /* held to here (K7) */
+        cleanup_closep(&t->items[i].lock_fd);
+        t->items[i].lock_fd = -1;
+    }
     touch(t, false);
     return dropped;
+}
+
+void teardown_judge(struct teardown *t)
+{
+    for (size_t i = t->sb->len; i-- > 0;) {
+        struct teardown_item *item = &t->items[i];
+        if (is_blocked(t, item))
+            item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
+        else if (item->look.found == FOUND_BUSY)
+            item->outcome = OUTCOME_FAILED;
+        else if (t->held)
+            item->outcome = OUTCOME_SKIPPED;
+        else
+            item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_PLANNED;
+    }
 }
 
 void teardown_again(struct teardown *t)
@@ -562,6 +663,7 @@ int teardown_report(const struct teardown *t, bool oldest_first, struct result_b
 void teardown_hash(const struct teardown *t, struct XXH3_state_s *state)
 {
     (void)XXH3_64bits_update(state, &t->sb->box.incarnation, sizeof(t->sb->box.incarnation));
+    (void)XXH3_64bits_update(state, &t->u.lazy_umount, sizeof(t->u.lazy_umount));
     for (size_t i = 0; i < t->sb->len; i++) {
         const struct teardown_item *item = &t->items[i];
         uint64_t seen[] = {item->record->seq, item->silent, item->look.found, item->look.refused, item->look.identity};

@@ -31,6 +31,12 @@ struct reaper {
     int64_t deadline_ns;     /* of the whole replay, CLOCK_MONOTONIC */
     int64_t timeout_ns;      /* for one box */
     bool lazy_umount;
+    uint64_t mount_ns;       /* ours */
+    struct mounts *remote_of; /* the reading that remote was taken from */
+    const struct mount *remote[64]; /* mounts of which a call may hang, of that reading */
+    size_t remote_len;
+    int32_t dead[16];        /* ids of those that did */
+    size_t dead_len;
     unsigned worker;         /* of a replay, below JOURNAL_WORKERS */
     pid_t ancestors[64];     /* see struct undo; read once for all boxes */
     size_t ancestors_len;
@@ -43,6 +49,8 @@ struct teardown_item {
     int lock_fd;  /* the flock that is held until the end, or -1 */
     bool verified; /* gone for sure: its record may be dropped (I6) */
     bool dropped;  /* its record is gone from the journal */
+    bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
+    bool hangs;   /* its file system does not answer: nothing more is asked of it (K16) */
     bool silent;  /* pending: dropped without touching anything (K22), not reported */
 };
 
@@ -71,6 +79,8 @@ size_t teardown_undo(struct teardown *t);
 /* Gives back a box of which something is left. */
 void teardown_finish(struct teardown *t);
 
+/* A dry run: what would become of each record. */
+void teardown_judge(struct teardown *t);
 /* Another try at what is left: looks again. */
 void teardown_again(struct teardown *t);
 

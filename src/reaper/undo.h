@@ -70,6 +70,7 @@ struct undo {
     bool lazy_umount;                /* the policy allows a lazy detach as the last resort (K15) */
     bool same_boot;                  /* the box began in this boot */
     int busy_retries;
+    uint64_t mount_ns;               /* ours; 0: not asked (K10) */
     pid_t ancestors[64];             /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
     void *data;                      /* the caller's */

@@ -36,7 +36,7 @@ static bool json_stamp(const char *text, size_t len, uint64_t *incarnation, uint
     cJSON *json = memchr(text, 0, len) ? NULL : cJSON_ParseWithLength(text, len);
     const cJSON *stamp = cJSON_GetObjectItemCaseSensitive(json, "rbxj");
     bool found = cJSON_IsString(stamp) && stamp_parse(stamp->valuestring, incarnation, seq);
-    *ret_is_json = cJSON_IsObject(json);
+    *ret_is_json = json != NULL; /* a pid file is one, too */
     cJSON_Delete(json);
     return found;
 }
@@ -107,7 +107,7 @@ static int refuse_held(const struct record *r, int fd, struct rbxj_error *e)
     struct stat st;
     bool blind = false;
     int res = error_set(e, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: somebody holds it", r->path);
-    if (e && (fstat(fd, &st) < 0 || flocks_holders(st.st_dev, st.st_ino, name_one, e, &blind) <= 0))
+    if (e && (fstat(fd, &st) < 0 || flocks_holders(st.st_ino, name_one, e, &blind) <= 0))
         error_detail(e, "its holder is not visible from here");
     return res;
 }
@@ -284,8 +284,8 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
     s->content = judge_content(u, r, s->fd);
     if (s->content == CONTENT_OTHER_BOX)
         return refuse(f, r, "another box has it now");
-    if (s->content == CONTENT_BEFORE) { /* never written, or written back already (I5) */
-        f->found = FOUND_GONE;
+    if (s->content == CONTENT_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
+        f->found = stamp_is_ours(s->fd, r, &s->id, u->same_boot) ? FOUND_PRESENT : FOUND_GONE;
         return 0;
     }
     if (!(r->flags & REC_EVIDENCE))
@@ -347,9 +347,6 @@ static int lock_undo(struct undo *u, struct record *r, struct finding *f)
         return res;
     if (f->found != FOUND_PRESENT)
         return -f->error.code;
-    res = guard_protected(u->config, RBXJ_LOCK, r->path, &f->error);
-    if (res < 0)
-        return res;
     if (f->corrupt)
         keep_aside(u, r, s.fd);
     if (r->flags & REC_BEFORE_PRESENT)
