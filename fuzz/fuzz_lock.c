@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a lock file holds: looking at it ends, reads within bounds, and finds it ours only by its evidence.
+ * Whatever a lock file holds: looking at it ends, reads within bounds, and finds it ours only by its
+ * evidence.
  */
 #include "base/fd.h"
 #include "reaper/undo.h"

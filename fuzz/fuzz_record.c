@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever bytes stand in a journal: decoding them reads no byte beyond, and what it accepts it encodes to the same again.
- * Random bytes die at the checksum, so the content is tried under a right one, too.
+ * Whatever bytes stand in a journal: decoding them reads no byte beyond, and what it accepts it encodes to
+ * the same again. Random bytes die at the checksum, so the content is tried under a right one, too.
  */
 #include "journal/record.h"
 

@@ -2,28 +2,30 @@
  *
  * librbxj: a write-ahead cleanup journal for sandbox supervisors.
  *
- * Before a supervisor takes something from the system (a lock file, a cgroup, a mount, a directory, a process)
- * it journals an intent; afterwards it journals the evidence of what it got. When it dies, a reaper undoes exactly
- * what the journal names, newest first, and nothing else.
+ * Before a supervisor takes something from the system (a lock file, a cgroup, a mount, a directory, a
+ * process) it journals an intent; afterwards it journals the evidence of what it got. When it dies, a reaper
+ * undoes exactly what the journal names, newest first, and nothing else.
  *
  * CAVEATS, before anything else
  *
- *  - One handle per process. A second rbxj_open() in the same process is refused with RBXJ_E_BAD_REQUEST: LMDB and
- *    POSIX record locks both lose their locks when a second handle closes.
- *  - A handle does not survive fork(). In the child every call but rbxj_close() fails with RBXJ_E_FORKED; open after
- *    the last fork, and between fork and exec in a child touch nothing of rbxj. All descriptors are close-on-exec.
+ *  - One handle per process. A second rbxj_open() in the same process is refused with RBXJ_E_BAD_REQUEST:
+ *    LMDB and POSIX record locks both lose their locks when a second handle closes.
+ *  - A handle does not survive fork(). In the child every call but rbxj_close() fails with RBXJ_E_FORKED;
+ *    open after the last fork, and between fork and exec in a child touch nothing of rbxj. All descriptors
+ *    are close-on-exec.
  *  - The process that calls rbxj_begin() owns the box: the box is live exactly as long as that process lives.
- *  - If rbxj_begin(), rbxj_intend() or any rbxj_acquire_*() fails, nothing was recorded that a replay would act on and
- *    the caller must not acquire (fail closed).
+ *  - If rbxj_begin(), rbxj_intend() or any rbxj_acquire_*() fails, nothing was recorded that a replay would
+ *    act on and the caller must not acquire (fail closed).
  *  - Put nothing into a resource before rbxj_acquired() returned 0 for it.
- *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout, and then
- *    fail with RBXJ_E_JOURNAL_BUSY, naming it.
+ *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout,
+ *    and then fail with RBXJ_E_JOURNAL_BUSY, naming it.
  *
  * Threads: one handle may be used by many threads at once. An error object belongs to one thread at a time.
  * Nothing here prints, exits, or changes signal dispositions.
  *
- * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095), or one of
- * the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be NULL.
+ * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095),
+ * or one of the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be
+ * NULL.
  */
 #ifndef RBXJ_H
 #define RBXJ_H
@@ -61,10 +63,10 @@ enum rbxj_code {
 
 /* What failed, on what, and why. message is one line, bytes that are not printable are escaped. */
 struct rbxj_error {
-    int code;           /* the negated return value: an errno or an enum rbxj_code; 0: no error */
-    int errnum;         /* the errno behind it, or 0 */
-    char message[400];  /* "what: on what: why" */
-    char detail[200];   /* who holds it, what to do; may be empty */
+    int code;          /* the negated return value: an errno or an enum rbxj_code; 0: no error */
+    int errnum;        /* the errno behind it, or 0 */
+    char message[400]; /* "what: on what: why" */
+    char detail[200];  /* who holds it, what to do; may be empty */
 };
 
 /* The short name of a return value, as in the hook's JSON ("box_live", "io"); never NULL. Thread-safe. */
@@ -82,11 +84,12 @@ struct rbxj_options {
 };
 
 /* Opens the journal for writing, creating it in an existing state directory where there is none.
- * Errors: PERMISSION (wrong owner or mode), JOURNAL_DAMAGED, JOURNAL_BUSY, DISK_FULL, BAD_REQUEST (second handle,
- * network file system, bad configuration), or -errno. */
+ * Errors: PERMISSION (wrong owner or mode), JOURNAL_DAMAGED, JOURNAL_BUSY, DISK_FULL, BAD_REQUEST (second
+ * handle, network file system, bad configuration), or -errno. */
 int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error);
 
-/* Closes; a box that was begun and not ended stays begun, and becomes stale when the process ends. NULL is fine. */
+/* Closes; a box that was begun and not ended stays begun, and becomes stale when the process ends. NULL is
+ * fine. */
 void rbxj_close(struct rbxj *handle);
 
 enum rbxj_kind {
@@ -115,43 +118,44 @@ struct rbxj_resource {
 
 /* A box: from begin to end. Zero-initialise. */
 struct rbxj_box {
-    const char *name;                  /* 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or - */
-    pid_t supervisor;                  /* 0: the calling process, recommended; else a living process */
-    const char *parent;                /* the box in which this one lives, or NULL */
-    const struct rbxj_resource *plan;  /* what will be acquired, oldest first */
+    const char *name;                 /* 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or - */
+    pid_t supervisor;                 /* 0: the calling process, recommended; else a living process */
+    const char *parent;               /* the box in which this one lives, or NULL */
+    const struct rbxj_resource *plan; /* what will be acquired, oldest first */
     size_t plan_len;
     uint64_t reserved[4];
 };
 
-/* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the plan is
- * as durable as its resources are: on disk if any of them could survive the boot, else in the boot journal.
- * ret_incarnation may be NULL.
- * Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS, QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL,
- * JOURNAL_DAMAGED, PERMISSION, IO. */
+/* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the
+ * plan is as durable as its resources are: on disk if any of them could survive the boot, else in the boot
+ * journal. ret_incarnation may be NULL. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
+ * QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL, JOURNAL_DAMAGED, PERMISSION, IO. */
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error);
 
-/* Journals one more intent; ret_seq gets its number. Same durability and errors as rbxj_begin(), and NO_SUCH_BOX. */
+/* Journals one more intent; ret_seq gets its number. Same durability and errors as rbxj_begin(), and
+ * NO_SUCH_BOX. */
 int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
                 struct rbxj_error *error);
 
-/* The caller acquired what seq says: looks at the system, checks that it is new and empty, stamps it, and records its
- * identity. Not flushed, except where the resource is persistent and can't bear a stamp.
- * Errors: EXISTS (not empty, or of another owner), NO_SUCH_BOX, and those of rbxj_begin(). */
+/* The caller acquired what seq says: looks at the system, checks that it is new and empty, stamps it, and
+ * records its identity. Not flushed, except where the resource is persistent and can't bear a stamp. Errors:
+ * EXISTS (not empty, or of another owner), NO_SUCH_BOX, and those of rbxj_begin(). */
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
-/* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay open
- * (lock: the locked file, close-on-exec), else -1; it may be NULL except for a lock.
- * For a mount, options is the mount's options or NULL; it is ignored for others. Not for processes. */
+/* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay
+ * open (lock: the locked file, close-on-exec), else -1; it may be NULL except for a lock. For a mount,
+ * options is the mount's options or NULL; it is ignored for others. Not for processes. */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error);
 
-/* The caller gave seq back itself: the record is dropped after the system shows that it is gone (else EXISTS). */
+/* The caller gave seq back itself: the record is dropped after the system shows that it is gone (else
+ * EXISTS). */
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
-/* Normal teardown: undoes everything that the box still has, newest first, by the code that a replay runs. The box
- * stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when something is (ret is
- * set then, too). */
+/* Normal teardown: undoes everything that the box still has, newest first, by the code that a replay runs.
+ * The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when
+ * something is (ret is set then, too). */
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
 
 /* Ends a box that has nothing left; LEFT otherwise. Goes to disk with the next commit that anyone makes. */
@@ -159,46 +163,48 @@ int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error);
 
 /* How a replay is told what to do. Zero-initialise. */
 struct rbxj_replay {
-    int dry_run;                   /* look only: change nothing at all, not even the journal */
-    int boot;                      /* at boot: with the configured deadline */
-    int lazy_umount;               /* 0: as configured; 1: never; 2: last resort */
-    int assume_dead;               /* treat the named boxes as stale although their liveness is unknown */
-    const char *reason;            /* required with assume_dead */
-    const char *plan;              /* do exactly this plan, or nothing */
-    const char *const *boxes;      /* only these; NULL: all */
+    int dry_run;              /* look only: change nothing at all, not even the journal */
+    int boot;                 /* at boot: with the configured deadline */
+    int lazy_umount;          /* 0: as configured; 1: never; 2: last resort */
+    int assume_dead;          /* treat the named boxes as stale although their liveness is unknown */
+    const char *reason;       /* required with assume_dead */
+    const char *plan;         /* do exactly this plan, or nothing */
+    const char *const *boxes; /* only these; NULL: all */
     size_t boxes_len;
-    double timeout;                /* seconds for one box; 0: as configured */
+    double timeout;                                          /* seconds for one box; 0: as configured */
     void (*progress)(void *data, size_t done, size_t total); /* may be NULL; called from the calling thread */
     void *progress_data;
     uint64_t reserved[8];
 };
 
-/* The reaper. Without a handle: it opens what it needs. Returns 0 nothing left, 1 something is left or refused (or, in
- * a dry run, would be), or a negative error (ret is untouched then).
- * Errors: BUSY (another reaper), JOURNAL_DAMAGED, PERMISSION, and those of rbxj_open(). */
+/* The reaper. Without a handle: it opens what it needs. Returns 0 nothing left, 1 something is left or
+ * refused (or, in a dry run, would be), or a negative error (ret is untouched then). Errors: BUSY (another
+ * reaper), JOURNAL_DAMAGED, PERMISSION, and those of rbxj_open(). */
 int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
                 struct rbxj_error *error);
 
-/* What a replay, an undo or a list found. Strings live as long as the result; NULL where there is nothing to say. */
+/* What a replay, an undo or a list found. Strings live as long as the result; NULL where there is nothing to
+ * say. */
 struct rbxj_result_info {
     const char *plan;    /* hex; NULL but for a dry run or a replay */
     const char *boot_id; /* hex */
     int64_t started_ns;  /* CLOCK_REALTIME */
     int64_t duration_ns;
     int dry_run;
-    size_t boxes;        /* stale boxes handled */
-    size_t live;         /* boxes left alone */
+    size_t boxes; /* stale boxes handled */
+    size_t live;  /* boxes left alone */
     size_t undone, already_gone, refused, failed, left;
 };
 struct rbxj_result_box {
     const char *box;
     uint64_t incarnation;
-    const char *state;   /* live, stale, held, unknown */
-    const char *cause;   /* system_crash, supervisor_crash, cleanup_failure, lock_corruption; NULL for a live box */
+    const char *state; /* live, stale, held, unknown */
+    const char
+        *cause; /* system_crash, supervisor_crash, cleanup_failure, lock_corruption; NULL for a live box */
     const char *outcome; /* success, partial, failure, planned; NULL in a list */
     pid_t supervisor;
     int supervisor_alive;
-    int64_t begun_ns;    /* CLOCK_REALTIME */
+    int64_t begun_ns; /* CLOCK_REALTIME */
     size_t entries;
 };
 struct rbxj_result_entry {
@@ -211,7 +217,7 @@ struct rbxj_result_entry {
     int evidence;        /* its identity is known */
     int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
     const struct rbxj_error *error; /* NULL: none */
-    const char *note;    /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
+    const char *note;               /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
 };
 
 void rbxj_result_info(const struct rbxj_result *result, struct rbxj_result_info *ret);
@@ -221,7 +227,8 @@ int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, stru
 size_t rbxj_result_boxes(const struct rbxj_result *result);
 void rbxj_result_free(struct rbxj_result *result);
 
-/* The boxes and their records, with what is found of each. Changes nothing, needs no handle. box NULL: all. */
+/* The boxes and their records, with what is found of each. Changes nothing, needs no handle. box NULL: all.
+ */
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
               struct rbxj_error *error);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj.conf with its drop-ins (rbxj.conf.d/, in name order, later wins); INI, read by libinih. Every key has a
- * default; an unknown key or a bad value is an error that names file and line: a typo in a safety setting must not pass.
+ * rbxj.conf with its drop-ins (rbxj.conf.d/, in name order, later wins); INI, read by libinih. Every key has
+ * a default; an unknown key or a bad value is an error that names file and line: a typo in a safety setting
+ * must not pass.
  */
 #ifndef RBXJ_BASE_CONFIG_H
 #define RBXJ_BASE_CONFIG_H

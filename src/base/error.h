@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Errors inside the library: every fallible function returns 0 or a negative code (-errno or -RBXJ_E_*) and fills the
- * caller's struct rbxj_error once, where the cause is known. The first error is kept: error_set() does not overwrite.
+ * Errors inside the library: every fallible function returns 0 or a negative code (-errno or -RBXJ_E_*) and
+ * fills the caller's struct rbxj_error once, where the cause is known. The first error is kept: error_set()
+ * does not overwrite.
  */
 #ifndef RBXJ_BASE_ERROR_H
 #define RBXJ_BASE_ERROR_H
@@ -10,14 +11,16 @@
 
 #include <errno.h>
 
-/* Records code (positive: an errno or RBXJ_E_*) with errnum (0: none) and a message; escapes what is not printable and
- * appends ": strerror(errnum)" when errnum is not 0. Returns -code. e may be NULL; a set error is kept. */
+/* Records code (positive: an errno or RBXJ_E_*) with errnum (0: none) and a message; escapes what is not
+ * printable and appends ": strerror(errnum)" when errnum is not 0. Returns -code. e may be NULL; a set error
+ * is kept. */
 int error_set(struct rbxj_error *e, int code, int errnum, const char *format, ...)
     __attribute__((format(printf, 4, 5)));
 
-/* The same for a failed system call: picks PERMISSION for EPERM, EACCES, EROFS; DISK_FULL for ENOSPC, EDQUOT; IO for
- * the rest. errnum is positive. */
-int error_sys(struct rbxj_error *e, int errnum, const char *format, ...) __attribute__((format(printf, 3, 4)));
+/* The same for a failed system call: picks PERMISSION for EPERM, EACCES, EROFS; DISK_FULL for ENOSPC, EDQUOT;
+ * IO for the rest. errnum is positive. */
+int error_sys(struct rbxj_error *e, int errnum, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
 
 /* Forgets what an earlier call has set: at the entry of every public function. */
 static inline void error_clear(struct rbxj_error *e)
@@ -29,7 +32,8 @@ static inline void error_clear(struct rbxj_error *e)
 /* Adds the detail line (who holds it, what to do), if there is none yet. */
 void error_detail(struct rbxj_error *e, const char *format, ...) __attribute__((format(printf, 2, 3)));
 
-/* Writes bytes to buf so that no control byte or invalid UTF-8 gets through: \xXX for such a byte. Always terminated. */
+/* Writes bytes to buf so that no control byte or invalid UTF-8 gets through: \xXX for such a byte. Always
+ * terminated. */
 void escape_bytes(char *buf, size_t size, const char *bytes, size_t len);
 
 /* The symbolic name of an errno ("EBUSY"), or "". */

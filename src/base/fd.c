@@ -147,7 +147,8 @@ bool path_is_normal(const char *path)
     for (const char *part = path; part;) {
         const char *end = strchrnul(part + 1, '/');
         size_t n = (size_t)(end - part - 1);
-        if (n == 0 || n > NAME_MAX || (n == 1 && part[1] == '.') || (n == 2 && part[1] == '.' && part[2] == '.'))
+        if (n == 0 || n > NAME_MAX || (n == 1 && part[1] == '.') ||
+            (n == 2 && part[1] == '.' && part[2] == '.'))
             return false;
         part = *end ? end : NULL;
     }

@@ -16,12 +16,13 @@
 /* openat2(2) with O_CLOEXEC added; resolve is RESOLVE_*. Returns a descriptor or -errno. */
 int fd_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve);
 
-/* Opens the parent directory of an absolute path O_PATH without following any symlink on the way, and points *ret_base
- * at the last component inside path. Returns a descriptor or -errno (-ELOOP: a symlink is on the way, -ENOENT). */
+/* Opens the parent directory of an absolute path O_PATH without following any symlink on the way, and points
+ * *ret_base at the last component inside path. Returns a descriptor or -errno (-ELOOP: a symlink is on the
+ * way, -ENOENT). */
 int fd_open_parent(const char *path, const char **ret_base);
 
-/* Reads at most size - 1 bytes of path (relative to dirfd) and terminates; returns the length or -errno, -EFBIG when
- * there was more. Files in /proc and cgroup directories may be read so. */
+/* Reads at most size - 1 bytes of path (relative to dirfd) and terminates; returns the length or -errno,
+ * -EFBIG when there was more. Files in /proc and cgroup directories may be read so. */
 ssize_t fd_read_file(int dirfd, const char *path, char *buf, size_t size);
 
 /* The same, whole, into fresh memory of at most limit bytes; *ret must be freed. */
@@ -33,13 +34,15 @@ int fd_write_all(int fd, const void *data, size_t len);
 /* Opens (relative to dirfd), writes text, closes; for kernel files. 0 or -errno. */
 int fd_write_file(int dirfd, const char *path, const char *text);
 
-/* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of that file
- * in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */
+/* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of
+ * that file in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */
 int fd_record_lock(int fd, short type, uint64_t offset);
-/* Who would be in the way of a write lock: 0 nobody, 1 somebody (*ret_pid, 0 when it can't be seen from here). */
+/* Who would be in the way of a write lock: 0 nobody, 1 somebody (*ret_pid, 0 when it can't be seen from
+ * here). */
 int fd_record_holder(int fd, uint64_t offset, pid_t *ret_pid);
 
-/* True if path is absolute, has no empty, "." or ".." part and no trailing slash, and is shorter than PATH_MAX. */
+/* True if path is absolute, has no empty, "." or ".." part and no trailing slash, and is shorter than
+ * PATH_MAX. */
 bool path_is_normal(const char *path);
 /* True if path equals dir or lies below it, by components. Both normal. */
 bool path_is_below(const char *path, const char *dir);

@@ -92,8 +92,8 @@ bool fs_is_cgroup(uint32_t magic)
     return magic == CGROUP_SUPER_MAGIC || magic == CGROUP2_SUPER_MAGIC;
 }
 
-/* The UUID that the file system itself tells, by whichever call its version knows. Needs a real descriptor, not O_PATH.
- * Returns its length, 0 for none. */
+/* The UUID that the file system itself tells, by whichever call its version knows. Needs a real descriptor,
+ * not O_PATH. Returns its length, 0 for none. */
 static size_t fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
 {
     struct fsuuid2 u2 = {0};
@@ -119,7 +119,8 @@ static size_t fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
     return 0;
 }
 
-/* What /sys knows of the block device below: its partition or disk identity outlives the boot, its number does not. */
+/* What /sys knows of the block device below: its partition or disk identity outlives the boot, its number
+ * does not. */
 static size_t block_identity(uint64_t dev, char *buf, size_t size)
 {
     char path[64], text[2048];
@@ -132,8 +133,8 @@ static size_t block_identity(uint64_t dev, char *buf, size_t size)
     return strlen(buf);
 }
 
-/* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and the file
- * handle of the parent directory must do. */
+/* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and
+ * the file handle of the parent directory must do. */
 static void find_fs_identity(int fd, struct fileid *id)
 {
     struct {
@@ -142,7 +143,8 @@ static void find_fs_identity(int fd, struct fileid *id)
     } key = {.magic = id->fs_magic};
     size_t n = 0;
     if (!fs_is_network(id->fs_magic)) {
-        /* an O_PATH descriptor answers no ioctl: reopen the directory it names; files answer through their own */
+        /* an O_PATH descriptor answers no ioctl: reopen the directory it names; files answer through their
+         * own */
         char proc[40];
         (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
         bool safe = S_ISDIR(id->mode) || S_ISREG(id->mode);
@@ -154,7 +156,8 @@ static void find_fs_identity(int fd, struct fileid *id)
     }
     if (n == 0)
         n = block_identity(id->dev, key.text, sizeof(key.text));
-    if (n == 0 && fs_is_volatile(id->fs_magic)) /* lives within one boot, where the device number tells it apart */
+    if (n == 0 &&
+        fs_is_volatile(id->fs_magic)) /* lives within one boot, where the device number tells it apart */
         n = (size_t)snprintf(key.text, sizeof(key.text), "dev %llu", (unsigned long long)id->dev);
     if (n == 0)
         return;
@@ -180,7 +183,8 @@ static void fs_identity(int fd, const struct statfs *sf, struct fileid *id)
             return;
         }
     find_fs_identity(fd, id);
-    if (id->fs_magic == XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
+    if (id->fs_magic ==
+        XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
         return;
     size_t slot = next++ % ARRAY_LEN(known);
     known[slot].dev = id->dev;
@@ -254,13 +258,14 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
 static bool both_unnamed(const struct fileid *a, const struct fileid *b)
 {
     static const uint8_t none[16];
-    return a->fs_magic == b->fs_magic && memcmp(a->fs, none, 16) == 0 && memcmp(b->fs, none, 16) == 0 && a->handle_len &&
-           b->handle_len;
+    return a->fs_magic == b->fs_magic && memcmp(a->fs, none, 16) == 0 && memcmp(b->fs, none, 16) == 0 &&
+           a->handle_len && b->handle_len;
 }
 
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot)
 {
-    if ((!fileid_same_fs(a, b, same_boot) && (same_boot || !both_unnamed(a, b))) || a->ino != b->ino || (a->mode & S_IFMT) != (b->mode & S_IFMT))
+    if ((!fileid_same_fs(a, b, same_boot) && (same_boot || !both_unnamed(a, b))) || a->ino != b->ino ||
+        (a->mode & S_IFMT) != (b->mode & S_IFMT))
         return false;
     bool handles = a->handle_len && b->handle_len;
     bool births = a->btime_ns && b->btime_ns;

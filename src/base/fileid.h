@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who a file is (K3). An inode number is reused at once and a device number holds for one boot only: the identity is the
- * file system's own, plus the file handle (inode and generation), plus the birth time where there is one.
+ * Who a file is (K3). An inode number is reused at once and a device number holds for one boot only: the
+ * identity is the file system's own, plus the file handle (inode and generation), plus the birth time where
+ * there is one.
  */
 #ifndef RBXJ_BASE_FILEID_H
 #define RBXJ_BASE_FILEID_H
@@ -12,15 +13,16 @@
 #define FILEID_HANDLE_MAX 36
 
 struct fileid {
-    uint8_t fs[16];    /* XXH128 of the file system's identity: type, then UUID, source or what there is; all 0: none */
+    uint8_t fs[16]; /* XXH128 of the file system's identity: type, then UUID, source or what there is; all 0:
+                       none */
     uint32_t fs_magic; /* statfs f_type */
     uint32_t uid;
-    uint64_t dev;      /* st_dev: holds within one boot */
+    uint64_t dev; /* st_dev: holds within one boot */
     uint64_t ino;
-    int64_t btime_ns;  /* birth time, CLOCK_REALTIME; 0: unknown */
-    uint32_t mode;     /* st_mode with its type */
+    int64_t btime_ns; /* birth time, CLOCK_REALTIME; 0: unknown */
+    uint32_t mode;    /* st_mode with its type */
     int32_t handle_type;
-    uint8_t handle_len; /* 0: the file system has no handles */
+    uint8_t handle_len;                /* 0: the file system has no handles */
     uint8_t handle[FILEID_HANDLE_MAX]; /* longer ones: their XXH128 */
 };
 
@@ -29,17 +31,19 @@ int fileid_of_fd(int fd, struct fileid *ret);
 /* Of a name below dirfd, not followed if it is a symlink. */
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret);
 
-/* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither handle nor
- * birth time on both sides the answer in another boot is no. */
+/* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither
+ * handle nor birth time on both sides the answer in another boot is no. */
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* The same file system? */
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* Was it read at all? */
 bool fileid_is_set(const struct fileid *a);
 
-/* What lives on a file system of this type cannot survive the boot (K23): tmpfs, ramfs, cgroup, proc, sysfs, devpts. */
+/* What lives on a file system of this type cannot survive the boot (K23): tmpfs, ramfs, cgroup, proc, sysfs,
+ * devpts. */
 bool fs_is_volatile(uint32_t fs_magic);
-/* Served by somebody else, over a network or by a process: calls on it may hang (K16), locks and mmap are unsafe. */
+/* Served by somebody else, over a network or by a process: calls on it may hang (K16), locks and mmap are
+ * unsafe. */
 bool fs_is_network(uint32_t fs_magic);
 bool fs_is_cgroup(uint32_t fs_magic);
 

@@ -24,7 +24,7 @@
 struct page {
     int code;
     _Atomic bool answered;
-    uint8_t output[HELPER_OUTPUT_MAX];
+    _Alignas(max_align_t) uint8_t output[HELPER_OUTPUT_MAX];
 };
 
 static struct {

@@ -26,9 +26,10 @@ struct helper_left {
 };
 
 struct helper_result {
-    int code;                          /* what the function returned, any int */
-    struct helper_left left;           /* with -ETIMEDOUT and -EBUSY */
-    uint8_t output[HELPER_OUTPUT_MAX]; /* what the function wrote, also until -ETIMEDOUT; zero beyond */
+    int code;                /* what the function returned, any int */
+    struct helper_left left; /* with -ETIMEDOUT and -EBUSY */
+    _Alignas(max_align_t)
+        uint8_t output[HELPER_OUTPUT_MAX]; /* what the function wrote, also until -ETIMEDOUT; zero beyond */
 };
 
 /* Runs in the helper; output is zeroed and shared with the caller. */
@@ -36,10 +37,12 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
 
 /* Runs function in a helper until deadline_ns (CLOCK_MONOTONIC). job names what it works on (0: nothing that
  * is worth remembering): while a helper that was left behind on the same job lives, no second one is started.
- * Returns 0           it answered: ret->code, ret->output -ETIMEDOUT  it did not, and was killed
- * (ret->left.pid 0) or would not die either (ret->left) -EBUSY      one for this job that was left behind
- * earlier is still there (ret->left) -EPIPE      it died without an answer -errno      it could not be
- * started */
+ * Returns
+ *   0           it answered: ret->code, ret->output
+ *   -ETIMEDOUT  it did not, and was killed (ret->left.pid 0) or would not die either (ret->left)
+ *   -EBUSY      one for this job that was left behind earlier is still there (ret->left)
+ *   -EPIPE      it died without an answer
+ *   -errno      it could not be started */
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);
 

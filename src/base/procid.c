@@ -34,7 +34,8 @@ static uint64_t ns_inode(const char *proc, const char *name)
     return stat(path, &st) == 0 ? st.st_ino : 0;
 }
 
-/* Start time and state letter from /proc/PID/stat; comm may hold anything, so parse after the last ')' (proc(5)). */
+/* Start time and state letter from /proc/PID/stat; comm may hold anything, so parse after the last ')'
+ * (proc(5)). */
 static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
 {
     char path[64], buf[1024];
@@ -45,9 +46,9 @@ static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
     const char *p = strrchr(buf, ')');
     unsigned long long start;
     char state;
-    if (!p || sscanf(p + 1,
-                     " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu", &state,
-                     &start) != 2)
+    if (!p ||
+        sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+               &state, &start) != 2)
         return -EBADMSG;
     *ret_start = start;
     if (ret_state)
@@ -96,7 +97,8 @@ int procid_open(const struct procid *id)
     int r = read_stat(id->pid, &start, NULL);
     if (r == 0 && start != id->start_time)
         return -ESRCH;
-    /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8) */
+    /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8)
+     */
     struct pollfd p = {.fd = fd, .events = POLLIN};
     if (poll(&p, 1, 0) > 0)
         return -ESRCH;

@@ -30,16 +30,19 @@ bool procid_equal(const struct procid *a, const struct procid *b);
 /* True if a and b count pids and start times alike: same boot, pid namespace and time namespace. */
 bool procid_comparable(const struct procid *a, const struct procid *b);
 
-/* Opens a pidfd and checks the start time after it was opened (K8). Only for a process comparable with our own.
- * Returns the pidfd, or -ESRCH when that process is gone or a zombie without living threads, or -errno. */
+/* Opens a pidfd and checks the start time after it was opened (K8). Only for a process comparable with our
+ * own. Returns the pidfd, or -ESRCH when that process is gone or a zombie without living threads, or -errno.
+ */
 int procid_open(const struct procid *id);
 
-/* SIGKILL through the pidfd, then waits until it is gone: 0, -ETIMEDOUT, or -errno. deadline_ns: CLOCK_MONOTONIC. */
+/* SIGKILL through the pidfd, then waits until it is gone: 0, -ETIMEDOUT, or -errno. deadline_ns:
+ * CLOCK_MONOTONIC. */
 int pidfd_kill_wait(int pidfd, int64_t deadline_ns);
 /* Waits only. */
 int pidfd_wait(int pidfd, int64_t deadline_ns);
 
-/* "sleep, state D in folio_wait" for reports: name, state and where it waits; "gone" if there is no such process. */
+/* "sleep, state D in folio_wait" for reports: name, state and where it waits; "gone" if there is no such
+ * process. */
 void procid_describe(pid_t pid, char *buf, size_t size);
 
 #endif

@@ -32,9 +32,9 @@ void run_plan_clear(struct run_plan *plan);
 enum { RUN_RESOURCES_MAX = 2 };
 
 /* The resources of item i: a mount whose target is missing is two, first the directory that is made for it
- * (K18). acquired: the items before i are there already, so the system knows. Returns how many, or -EAGAIN
- * not known before the items before i are acquired: what a mount over it will show -errno    the target can't
- * be looked at */
+ * (K18). acquired: the items before i are there already, so the system knows. Returns how many, or
+ *   -EAGAIN  not known before the items before i are acquired: what a mount over it will show
+ *   -errno   the target can't be looked at */
 int run_plan_resources(const struct run_plan *plan, size_t i, int acquired,
                        struct rbxj_resource ret[RUN_RESOURCES_MAX]);
 

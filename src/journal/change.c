@@ -103,7 +103,8 @@ int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs
     if (r == 0 && how == SETTLE_UNCLAIM && (rc = write_unmark(&w, MARK_CLAIM, incarnation, 0)) == MDB_SUCCESS)
         rc = write_unmark(&w, MARK_ATTEMPTS, incarnation, 0);
     r = write_end(&w, r, rc, e);
-    if (r == 0 && how == SETTLE_END && (box.flags & BOX_OWNER_LOCK) && procid_equal(&box.supervisor, &j->self))
+    if (r == 0 && how == SETTLE_END && (box.flags & BOX_OWNER_LOCK) &&
+        procid_equal(&box.supervisor, &j->self))
         alive_disown(j, incarnation);
     return r;
 }

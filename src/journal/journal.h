@@ -86,7 +86,8 @@ int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
  */
 #define JOURNAL_WORKERS 16
 void journal_touch(struct journal *j, unsigned worker, uint64_t incarnation);
-/* At a reaper's start: what an earlier one was touching when it died has one more attempt that never ended. */
+/* At a reaper's start: what an earlier one was touching when it died has one more attempt that never ended.
+ */
 int journal_count_attempts(struct journal *j, struct rbxj_error *e);
 
 /* What a teardown has come to, in one transaction: drops the records whose undo was verified, and then */

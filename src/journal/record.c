@@ -256,8 +256,13 @@ static int decode_string(char **ret, const uint8_t *data, size_t len)
 {
     if (len >= RECORD_PATH_MAX || memchr(data, 0, len) || *ret)
         return -EBADMSG;
-    *ret = strndup((const char *)data, len);
-    return *ret ? 0 : -ENOMEM;
+    char *text = malloc(len + 1);
+    if (!text)
+        return -ENOMEM;
+    memcpy(text, data, len);
+    text[len] = 0;
+    *ret = text;
+    return 0;
 }
 
 static int decode_field(const struct field *f, void *object, const uint8_t *data, size_t len)

@@ -72,7 +72,8 @@ static int identify_supervisor(pid_t pid, struct procid *ret, struct rbxj_error 
     return 0;
 }
 
-static struct undo undo_for(const struct rbxj *handle, const struct box *box, struct record *records, size_t n)
+static struct undo undo_for(const struct rbxj *handle, const struct box *box, struct record *records,
+                            size_t n)
 {
     return (struct undo){
         .config = &handle->config,
@@ -94,15 +95,16 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
     if (r < 0)
         return r;
     if (box_liveness(handle->journal, handle->config.state_dir, &parent.box) == LIVE_DEAD)
-        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: its supervisor is dead, nothing begins inside it", name);
+        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: its supervisor is dead, nothing begins inside it",
+                      name);
     else
         *ret = parent.box.incarnation;
     snapshot_box_clear(&parent);
     return r;
 }
 
-/* Does this handle act for the box's supervisor: is it that process, did it begin the box for it, or is it the
- * supervisor's own child (a hook)? */
+/* Does this handle act for the box's supervisor: is it that process, did it begin the box for it, or is it
+ * the supervisor's own child (a hook)? */
 static bool acts_for(struct rbxj *handle, const struct box *box)
 {
     struct procid self;
@@ -116,7 +118,8 @@ static bool acts_for(struct rbxj *handle, const struct box *box)
     return found;
 }
 
-/* A box that was begun for another process. What can't be remembered can't be acted for; its supervisor's death ends it. */
+/* A box that was begun for another process. What can't be remembered can't be acted for; its supervisor's
+ * death ends it. */
 static void remember_begun(struct rbxj *handle, uint64_t incarnation)
 {
     (void)pthread_mutex_lock(&handle->mutex);
@@ -128,16 +131,19 @@ static void remember_begun(struct rbxj *handle, uint64_t incarnation)
     (void)pthread_mutex_unlock(&handle->mutex);
 }
 
-int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation, struct rbxj_error *error)
+int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
+               struct rbxj_error *error)
 {
     error_clear(error);
     struct box new = {.begun_ns = now_realtime_ns()};
     if (!box_name_is_valid(box->name))
-        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a name is 1 to 64 of A-Z a-z 0-9 . _ - and starts with "
-                         "a letter, digit or _", box->name ? box->name : "(none)");
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0,
+                         "box %s: a name is 1 to 64 of A-Z a-z 0-9 . _ - and starts with "
+                         "a letter, digit or _",
+                         box->name ? box->name : "(none)");
     if (box->plan_len > 10000)
-        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a plan of %zu resources is too long", box->name,
-                         box->plan_len);
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a plan of %zu resources is too long",
+                         box->name, box->plan_len);
     (void)strcpy(new.name, box->name);
     int r = identify_supervisor(box->supervisor, &new.supervisor, error);
     if (r == 0)
@@ -170,7 +176,8 @@ static int get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
     if (r < 0)
         return r;
     if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD)
-        r = error_set(e, RBXJ_E_BOX_STALE, 0, "box %s: its supervisor (pid %d) is dead", name, sb.box.supervisor.pid);
+        r = error_set(e, RBXJ_E_BOX_STALE, 0, "box %s: its supervisor (pid %d) is dead", name,
+                      sb.box.supervisor.pid);
     else if (!acts_for(handle, &sb.box))
         r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", name, sb.box.supervisor.pid);
     if (r < 0) {
@@ -251,7 +258,8 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
     if (!record)
         r = -RBXJ_E_NO_SUCH_BOX;
     else if (!kind->acquire || (record->kind == RBXJ_LOCK && !ret_fd))
-        r = error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq, kind->name);
+        r = error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq,
+                      kind->name);
     else
         r = kind->acquire(&u, record, options, &fd, error);
     if (r == 0)
@@ -278,7 +286,8 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     if (record && r < 0)
         r = error_set(error, -r, f.error.errnum, "%s", f.error.message);
     if (r == 0 && f.found != FOUND_GONE && !(f.found == FOUND_FOREIGN && !f.refused))
-        r = error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there", box, seq);
+        r = error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
+                      box, seq);
     if (r == 0)
         r = journal_drop(handle->journal, sb.box.incarnation, seq, error);
     mounts_free(u.mounts);
@@ -303,7 +312,8 @@ static int report_undo(const struct teardown *t, struct rbxj_result **ret, struc
 }
 
 /* The box is claimed, and the snapshot was taken after that: nothing can have begun inside it since (K4). */
-static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret, struct rbxj_error *e)
+static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret,
+                    struct rbxj_error *e)
 {
     struct teardown t;
     int r = teardown_init(&t, reaper, sb, true);
@@ -328,7 +338,8 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_
     return r;
 }
 
-static int undo_claimed(struct rbxj *handle, uint64_t incarnation, struct rbxj_result **ret, struct rbxj_error *e)
+static int undo_claimed(struct rbxj *handle, uint64_t incarnation, struct rbxj_result **ret,
+                        struct rbxj_error *e)
 {
     struct snapshot snapshot;
     int r = journal_snapshot(handle->journal, &snapshot, e);

@@ -58,9 +58,9 @@ void cgroup_describe(int fd, char *buf, size_t size);
  * asked for every member before; ways that go process by process ask it again. 0 or a negative code.
  * cgroup_kill() chooses among the three others, which are here for the tests:
  *   at_once   cgroup.kill (5.14); -EOPNOTSUPP in a threaded cgroup, whose domain is not the box's to kill
- *   frozen    freeze, kill, thaw: v2 cgroup.freeze (5.2) or v1's freezer hierarchy, so that nothing forks
- * away rounds    one round through pidfds, forks stopped by pids.max where that hierarchy has it; to be
- * repeated */
+ *   frozen    freeze, kill, thaw: v2 cgroup.freeze (5.2) or v1's freezer hierarchy; nothing forks away
+ *   round     one round through pidfds, forks stopped by pids.max where that hierarchy has it; to be repeated
+ */
 int cgroup_kill(int fd, cgroup_guard guard, void *data);
 int cgroup_kill_at_once(int fd);
 int cgroup_kill_frozen(int fd, cgroup_guard guard, void *data);

@@ -18,9 +18,9 @@ static void box_event(const struct rbxj_result *result, size_t i, const struct r
         escape_bytes(name, sizeof(name), entry.name, __builtin_strlen(entry.name));
         (void)sd_journal_send("MESSAGE=box %s: %s %s: %s: %s", box->box, entry.kind, name, entry.outcome,
                               entry.error->message, "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=cleanup_failure",
-                              "RBXJ_BOX=%s", box->box, "RBXJ_INCARNATION=%" PRIu64, box->incarnation, "RBXJ_KIND=%s",
-                              entry.kind, "RBXJ_NAME=%s", name, "RBXJ_CAUSE=%s", box->cause, "ERRNO=%i",
-                              entry.error->errnum, NULL);
+                              "RBXJ_BOX=%s", box->box, "RBXJ_INCARNATION=%" PRIu64, box->incarnation,
+                              "RBXJ_KIND=%s", entry.kind, "RBXJ_NAME=%s", name, "RBXJ_CAUSE=%s", box->cause,
+                              "ERRNO=%i", entry.error->errnum, NULL);
         return;
     }
 }
@@ -35,9 +35,9 @@ void events_replay(const struct rbxj_result *result)
     for (size_t i = 0; rbxj_result_box(result, i, &box) == 0; i++)
         if (box.outcome && box.outcome[0] != 's')
             box_event(result, i, &box);
-    (void)sd_journal_send("MESSAGE=replay: %zu stale boxes, %zu undone, %zu already gone, %zu left", info.boxes,
-                          info.undone, info.already_gone, info.left, "PRIORITY=%i", info.left ? LOG_WARNING : LOG_NOTICE,
-                          "RBXJ_EVENT=replay_done", NULL);
+    (void)sd_journal_send("MESSAGE=replay: %zu stale boxes, %zu undone, %zu already gone, %zu left",
+                          info.boxes, info.undone, info.already_gone, info.left, "PRIORITY=%i",
+                          info.left ? LOG_WARNING : LOG_NOTICE, "RBXJ_EVENT=replay_done", NULL);
 }
 
 void events_problem(const char *what, const char *message)
@@ -52,7 +52,7 @@ void events_forget(const char *box, uint64_t incarnation, uint32_t seq, const ch
     char shown[512], why[256];
     escape_bytes(shown, sizeof(shown), name, __builtin_strlen(name));
     escape_bytes(why, sizeof(why), reason, __builtin_strlen(reason));
-    (void)sd_journal_send("MESSAGE=box %s: seq %" PRIu32 " (%s) was forgotten: %s", box, seq, shown, why, "PRIORITY=%i",
-                          LOG_WARNING, "RBXJ_EVENT=record_forgotten", "RBXJ_BOX=%s", box, "RBXJ_INCARNATION=%" PRIu64,
-                          incarnation, "RBXJ_NAME=%s", shown, NULL);
+    (void)sd_journal_send("MESSAGE=box %s: seq %" PRIu32 " (%s) was forgotten: %s", box, seq, shown, why,
+                          "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=record_forgotten", "RBXJ_BOX=%s", box,
+                          "RBXJ_INCARNATION=%" PRIu64, incarnation, "RBXJ_NAME=%s", shown, NULL);
 }

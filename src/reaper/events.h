@@ -7,7 +7,8 @@
 
 #include "rbxj.h"
 
-/* One event per box that was not undone whole, with the first reason, and one for the whole replay if it found any. */
+/* One event per box that was not undone whole, with the first reason, and one for the whole replay if it
+ * found any. */
 void events_replay(const struct rbxj_result *result);
 /* Something that is in no report, about a box or a command. */
 void events_problem(const char *what, const char *message);

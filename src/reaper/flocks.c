@@ -28,8 +28,8 @@ int flocks_is_held(uint64_t dev, uint64_t ino)
     return 0;
 }
 
-/* Does this text of /proc/PID/fdinfo/N show the open file that has the flock? Only that one has a lock: line; whoever
- * waits has the file open, too. Asks no file system. ("ino:" is there since 5.14) */
+/* Does this text of /proc/PID/fdinfo/N show the open file that has the flock? Only that one has a lock: line;
+ * whoever waits has the file open, too. Asks no file system. ("ino:" is there since 5.14) */
 static bool shows_flock(char *text, uint64_t ino)
 {
     char wanted[40];
@@ -54,7 +54,8 @@ static int has_flock(int proc, const char *pid, uint64_t ino)
     if (!dir)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
     for (struct dirent *d; (d = readdir(dir));)
-        if (d->d_name[0] != '.' && fd_read_file(fd, d->d_name, text, sizeof(text)) > 0 && shows_flock(text, ino))
+        if (d->d_name[0] != '.' && fd_read_file(fd, d->d_name, text, sizeof(text)) > 0 &&
+            shows_flock(text, ino))
             return 1;
     return 0;
 }
@@ -79,8 +80,8 @@ int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data
     return 0;
 }
 
-/* Is pid listed in the cgroup of that record, or below it? By the text of /proc/PID/cgroup and our record's path: both
- * end in the same path within the hierarchy, and look() has proved that the path is our cgroup. */
+/* Is pid listed in the cgroup of that record, or below it? By the text of /proc/PID/cgroup and our record's
+ * path: both end in the same path within the hierarchy, and look() has proved that the path is our cgroup. */
 static bool is_in_cgroup(const char *text, const char *path)
 {
     char buf[8192];
@@ -90,7 +91,8 @@ static bool is_in_cgroup(const char *text, const char *path)
         name = name ? strchr(name + 1, ':') : NULL;
         if (!name || strlen(name + 1) < 2)
             continue;
-        /* an own cgroup is never the root: the path within the hierarchy must be at or below the record's tail */
+        /* an own cgroup is never the root: the path within the hierarchy must be at or below the record's
+         * tail */
         for (char *tail = strchr(path + 1, '/'); tail; tail = strchr(tail + 1, '/'))
             if (path_is_below(name + 1, tail))
                 return true;
@@ -109,8 +111,8 @@ bool flocks_is_payload(struct undo *u, pid_t pid)
         struct finding f = {0};
         if (r->kind == RBXJ_PROCESS && procid_of(pid, &id) == 0 && procid_equal(&id, &r->process))
             return true;
-        if (r->kind == RBXJ_CGROUP && known && is_in_cgroup(text, r->path) && kind_cgroup.look(u, r, &f) == 0 &&
-            f.found == FOUND_PRESENT)
+        if (r->kind == RBXJ_CGROUP && known && is_in_cgroup(text, r->path) &&
+            kind_cgroup.look(u, r, &f) == 0 && f.found == FOUND_PRESENT)
             return true;
     }
     return false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The checks that all kinds share: is the path one that is never undone, is its parent the recorded one, does anybody
- * else have something there, may that process be killed. Fail closed: in doubt it is refused.
+ * The checks that all kinds share: is the path one that is never undone, is its parent the recorded one, does
+ * anybody else have something there, may that process be killed. Fail closed: in doubt it is refused.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -17,8 +17,9 @@
 
 /* ---- protected paths ---- */
 
-static const char *const never_exactly[] = {"/",     "/usr", "/etc", "/home", "/root", "/var", "/var/lib", "/run", "/tmp",
-                                            "/boot", "/opt", "/srv", "/lib*", "/bin",  "/sbin"};
+static const char *const never_exactly[] = {"/",    "/usr",     "/etc",  "/home", "/root",
+                                            "/var", "/var/lib", "/run",  "/tmp",  "/boot",
+                                            "/opt", "/srv",     "/lib*", "/bin",  "/sbin"};
 static const char *const never_below[] = {"/usr", "/etc", "/boot", "/proc", "/sys", "/dev"};
 
 static int protected(struct rbxj_error *e, const char *path, const char *why)
@@ -51,7 +52,8 @@ static bool is_persistent_mount_point(const char *path)
     return fileid_of_name(AT_FDCWD, path, &id) < 0 || !fs_is_volatile(id.fs_magic);
 }
 
-int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e)
+int guard_protected_name(const struct config *config, enum rbxj_kind kind, const char *path,
+                         struct rbxj_error *e)
 {
     for (size_t i = 0; i < ARRAY_LEN(never_exactly); i++)
         if (fnmatch(never_exactly[i], path, FNM_PATHNAME) == 0)
@@ -69,9 +71,15 @@ int guard_protected(const struct config *config, enum rbxj_kind kind, const char
         return protected(e, path, "by the configuration");
     if (config->allowed_paths && config->allowed_paths[0] && !is_below_any(config->allowed_paths, path))
         return protected(e, path, "outside of what the configuration allows");
-    if (kind != RBXJ_MOUNT && is_persistent_mount_point(path))
-        return protected(e, path, "the mount point of a persistent file system");
     return 0;
+}
+
+int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e)
+{
+    int res = guard_protected_name(config, kind, path, e);
+    if (res == 0 && kind != RBXJ_MOUNT && is_persistent_mount_point(path))
+        res = protected(e, path, "the mount point of a persistent file system");
+    return res;
 }
 
 /* ---- the way to a path ---- */
@@ -92,8 +100,8 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
     if (root < 0)
         return 0;
     const char *slash = strrchr(r->path, '/');
-    _cleanup_free_ char *dir =
-        slash == r->path ? strdup(".") : strndup(r->path + 1, (size_t)(slash - r->path - 1));
+    _cleanup_free_ char *dir = slash == r->path ? strdup(".")
+                                                : strndup(r->path + 1, (size_t)(slash - r->path - 1));
     if (!dir)
         return error_sys(e, ENOMEM, "%s", r->path);
     struct fileid theirs;
@@ -101,8 +109,8 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
     int res = fd < 0 ? fd : fileid_of_fd(fd, &theirs);
     if (res == -EACCES || res == -EPERM || (res == 0 && fileid_equal(parent, &theirs, true)))
         return 0;
-    (void)error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: its parent directory is not what pid 1 finds there: private /tmp?",
-                    r->path);
+    (void)error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                    "%s: its parent directory is not what pid 1 finds there: private /tmp?", r->path);
     error_detail(e, "no reaper outside of this mount namespace could undo it");
     return -RBXJ_E_BAD_REQUEST;
 }
@@ -126,8 +134,8 @@ int guard_chain(struct record *r)
         struct stat st;
         if (fstat(fd, &st) < 0)
             return -errno;
-        r->chain[r->chain_len++] =
-            (struct record_step){st.st_dev, st.st_ino, XXH3_64bits(base, (size_t)(end - base))};
+        r->chain[r->chain_len++] = (struct record_step){st.st_dev, st.st_ino,
+                                                        XXH3_64bits(base, (size_t)(end - base))};
         if (base - 1 == r->path || r->chain_len == size)
             return 0;
         int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
@@ -140,7 +148,8 @@ int guard_chain(struct record *r)
     }
 }
 
-static int refuse(struct finding *f, bool not_mounted, int code, int errnum, const char *path, const char *why)
+static int refuse(struct finding *f, bool not_mounted, int code, int errnum, const char *path,
+                  const char *why)
 {
     f->found = FOUND_FOREIGN;
     f->refused = true;
@@ -148,13 +157,14 @@ static int refuse(struct finding *f, bool not_mounted, int code, int errnum, con
     return error_set(&f->error, code, errnum, "%s: %s", path, why);
 }
 
-/* Is that directory on the file system of the recorded parent? Where a file system has no identity of its own, only the
- * recorded directory itself will do (K3). */
+/* Is that directory on the file system of the recorded parent? Where a file system has no identity of its
+ * own, only the recorded directory itself will do (K3). */
 static bool on_recorded_fs(const struct fileid *parent, const struct fileid *found, bool same_boot)
 {
     static const uint8_t none[16];
     if (!same_boot && memcmp(parent->fs, none, 16) == 0)
-        return parent->fs_magic == found->fs_magic && parent->handle_len && parent->handle_len == found->handle_len &&
+        return parent->fs_magic == found->fs_magic && parent->handle_len &&
+               parent->handle_len == found->handle_len &&
                memcmp(parent->handle, found->handle, parent->handle_len) == 0 && parent->ino == found->ino;
     return fileid_same_fs(parent, found, same_boot);
 }
@@ -185,7 +195,8 @@ static int judge_missing(struct undo *u, const struct record *r, struct finding 
         if (in_other_view(u, r))
             return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
         if (!on_recorded_fs(&r->parent, &found, u->same_boot))
-            return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "the file system that it is on is not mounted");
+            return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
+                          "the file system that it is on is not mounted");
         f->found = FOUND_GONE;
         return -ENOENT;
     }
@@ -216,7 +227,8 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
     if (res < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "its directory");
     if (!r->below && (u->same_boot ? st.st_dev != r->parent.dev : !on_recorded_fs(&r->parent, &found, false)))
-        return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path, "its directory is on another file system than recorded");
+        return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
+                      "its directory is on another file system than recorded");
     if (in_other_view(u, r) && (fileid_of_fd(fd, &found) < 0 || !fileid_equal(&r->parent, &found, true)))
         return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
     *ret_base = base;
@@ -345,7 +357,8 @@ bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool
         return false;
     if (same_boot || !id->btime_ns)
         return true;
-    /* cp -a copies stamps: what was born after the record's boot is a copy. This boot's start is after that one's end. */
+    /* cp -a copies stamps: what was born after the record's boot is a copy. This boot's start is after that
+     * one's end. */
     (void)clock_gettime(CLOCK_BOOTTIME, &up);
     int64_t boot_start = now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec);
     return id->btime_ns < boot_start;

@@ -24,7 +24,8 @@ int handle_open_journal(const struct config *config, struct journal **ret, struc
 /* ---- replay.c ---- */
 
 struct teardown;
-/* Liveness of each box of a snapshot; a box in which a living one lives counts as live. Free it; NULL: no memory. */
+/* Liveness of each box of a snapshot; a box in which a living one lives counts as live. Free it; NULL: no
+ * memory. */
 enum liveness *classify(struct journal *j, const struct config *config, const struct snapshot *s);
 /* Why a stale box is there, after teardown_look(). */
 const char *cause_of(const struct teardown *t);

@@ -16,7 +16,8 @@ static const char *state_name(enum liveness live, bool held)
     return live == LIVE_ALIVE ? "live" : live == LIVE_UNKNOWN ? "unknown" : held ? "held" : "stale";
 }
 
-static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum liveness live, struct result_box *ret)
+static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum liveness live,
+                    struct result_box *ret)
 {
     struct teardown t;
     int r = teardown_init(&t, reaper, sb, live != LIVE_DEAD);
@@ -31,7 +32,8 @@ static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum livenes
         ret->cause = live == LIVE_DEAD ? cause_of(&t) : NULL;
         ret->outcome = NULL;
         /* a box in which a living one lives counts as live, whatever became of its own supervisor */
-        ret->alive = live == LIVE_ALIVE && box_liveness(NULL, reaper->config->state_dir, &sb->box) == LIVE_ALIVE;
+        ret->alive = live == LIVE_ALIVE &&
+                     box_liveness(NULL, reaper->config->state_dir, &sb->box) == LIVE_ALIVE;
     }
     teardown_clear(&t);
     return r;
@@ -56,7 +58,8 @@ static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *
     return 0;
 }
 
-int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
+int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
+              struct rbxj_error *error)
 {
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
@@ -86,8 +89,8 @@ int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_r
     return 0;
 }
 
-static int forget(struct journal *j, const struct config *config, const char *box, uint32_t seq, const char *reason,
-                  struct rbxj_error *e)
+static int forget(struct journal *j, const struct config *config, const char *box, uint32_t seq,
+                  const char *reason, struct rbxj_error *e)
 {
     struct snapshot_box sb;
     const struct record *record = NULL;
@@ -95,8 +98,10 @@ static int forget(struct journal *j, const struct config *config, const char *bo
     if (r < 0)
         return r;
     if (box_liveness(j, config->state_dir, &sb.box) != LIVE_DEAD)
-        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s: its supervisor, pid %d, may be alive: forget is for what the "
-                      "dead left", box, sb.box.supervisor.pid);
+        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY,
+                      "box %s: its supervisor, pid %d, may be alive: forget is for what the "
+                      "dead left",
+                      box, sb.box.supervisor.pid);
     for (size_t i = 0; r == 0 && i < sb.len; i++)
         if (sb.records[i].seq == seq)
             record = &sb.records[i];

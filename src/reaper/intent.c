@@ -22,7 +22,8 @@ static const struct record *lower_of(const char *path, const struct record *earl
     return best;
 }
 
-/* Its directory is missing, but what exists of the way may lead by a symlink to where an earlier item will be made. */
+/* Its directory is missing, but what exists of the way may lead by a symlink to where an earlier item will be
+ * made. */
 static bool resolve_missing(const char *path, const struct record *earlier, size_t n, char **ret)
 {
     char head[PATH_MAX], real[PATH_MAX];
@@ -42,7 +43,8 @@ static bool resolve_missing(const char *path, const struct record *earlier, size
     return false;
 }
 
-/* Resolves the directory part, where nothing of this box is on the way; the last component is never followed. */
+/* Resolves the directory part, where nothing of this box is on the way; the last component is never followed.
+ */
 static int resolve(const char *path, const struct record *earlier, size_t n, char **ret, struct rbxj_error *e)
 {
     char real[PATH_MAX];
@@ -57,7 +59,8 @@ static int resolve(const char *path, const struct record *earlier, size_t n, cha
     if (!realpath(dir, real) && errno == ENOENT && resolve_missing(path, earlier, n, ret))
         return 0;
     if (!realpath(dir, real))
-        return error_set(e, errno == EACCES ? RBXJ_E_PERMISSION : RBXJ_E_BAD_REQUEST, errno, "%s: its directory", path);
+        return error_set(e, errno == EACCES ? RBXJ_E_PERMISSION : RBXJ_E_BAD_REQUEST, errno,
+                         "%s: its directory", path);
     if (asprintf(ret, "%s%s", real[1] ? real : "", slash) < 0) {
         *ret = NULL;
         return error_sys(e, ENOMEM, "intent");
@@ -75,14 +78,15 @@ static int set_string(char **to, const char *from, const char *what, struct rbxj
     return *to ? 0 : error_sys(e, ENOMEM, "intent");
 }
 
-int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier, size_t n,
-                   struct record *r, struct rbxj_error *e)
+int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
+                   size_t n, struct record *r, struct rbxj_error *e)
 {
     const struct kind *kind = kind_of(resource->kind);
     if (!kind)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "resource: kind %d is not known", (int)resource->kind);
     if (resource->flags & ~(uint32_t)RBXJ_RMDIR_ONLY || (resource->flags && resource->kind != RBXJ_TMPDIR))
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: flags %#x are not known", kind->name, resource->flags);
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: flags %#x are not known", kind->name,
+                         resource->flags);
     r->kind = resource->kind;
     r->time_ns = now_realtime_ns();
     r->owner = geteuid();
@@ -94,8 +98,8 @@ int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const s
         return kind->prepare(u, r, e);
     }
     if (!path_is_normal(resource->path) || !resource->path[1])
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s %s: is not an absolute path without . or .. or //", kind->name,
-                         resource->path ? resource->path : "(none)");
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s %s: is not an absolute path without . or .. or //",
+                         kind->name, resource->path ? resource->path : "(none)");
     int res = resolve(resource->path, earlier, n, &r->path, e);
     if (res == 0 && resource->kind == RBXJ_MOUNT && (!resource->fstype || !resource->source))
         res = error_set(e, RBXJ_E_BAD_REQUEST, 0, "mount %s: needs a type and a source", resource->path);

@@ -7,10 +7,10 @@
 
 #include "reaper/undo.h"
 
-/* Makes the record of one resource. earlier: the records that the box has already, and those of its plan before this
- * one; an item below one of them is written with `below` instead of a parent identity (K13). r->seq is set by the
- * caller before. Clear r with record_clear() on failure, too. */
-int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier, size_t n,
-                   struct record *r, struct rbxj_error *e);
+/* Makes the record of one resource. earlier: the records that the box has already, and those of its plan
+ * before this one; an item below one of them is written with `below` instead of a parent identity (K13).
+ * r->seq is set by the caller before. Clear r with record_clear() on failure, too. */
+int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
+                   size_t n, struct record *r, struct rbxj_error *e);
 
 #endif

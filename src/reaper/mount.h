@@ -68,8 +68,9 @@ void mount_tree_clear(struct mount_tree *tree);
 int mount_tree_collect(const struct mount_table *table, struct mount *top, struct mount_tree *ret);
 
 /* Unmounts the tree, newest first; unique is that of its top, or 0. With lazy only the top, and all with it,
- * detached. Each one is looked up and its id checked immediately before. 0, or -EBUSY    somebody uses
- * *ret_stuck -ESTALE   another mount is where *ret_stuck was: gone, moved or covered since mountinfo was read
+ * detached. Each one is looked up and its id checked immediately before. 0, or
+ *   -EBUSY    somebody uses *ret_stuck
+ *   -ESTALE   another mount is where *ret_stuck was: gone, moved or covered since mountinfo was read
  *   -ETIMEDOUT, -errno; e is set then */
 int mount_tree_take(struct undo *u, const struct mount_space *space, struct mount_tree *tree, uint64_t unique,
                     bool lazy, struct mount **ret_stuck, struct rbxj_error *e);

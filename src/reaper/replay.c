@@ -4,8 +4,8 @@
  *
  *   pass:  look at all; claim and quiesce each; wait for each; read mountinfo; undo each, newest box first
  *
- * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends: each pass
- * but the last drops at least one record.
+ * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends:
+ * each pass but the last drops at least one record.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -15,9 +15,9 @@
 
 #include <limits.h>
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
-#include <signal.h>
 #include <string.h>
 #include <sys/resource.h>
 #include <xxhash.h>
@@ -41,7 +41,8 @@ enum liveness *classify(struct journal *j, const struct config *config, const st
         live[i] = box_liveness(j, config->state_dir, &s->boxes[i].box);
     /* a box in which another one lives counts as live while that does (K4) */
     for (size_t i = 0; i < s->len; i++) {
-        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent) : s->len;
+        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent)
+                                                                      : s->len;
         for (size_t depth = 0; outer < s->len && depth < s->len; depth++) {
             if (live[outer] == LIVE_DEAD)
                 live[outer] = LIVE_ALIVE;
@@ -76,7 +77,7 @@ struct replay {
     struct snapshot snapshot;
     struct teardown *boxes; /* the stale ones, in the order undone */
     size_t len, live;
-    size_t sound; /* the first so many have no attempt that did not end (K34) */
+    size_t sound;      /* the first so many have no attempt that did not end (K34) */
     bool changed_plan; /* --plan named another one: nothing is done */
     char plan[33];
     int64_t started_ns, started_mono;
@@ -99,8 +100,8 @@ static int compare_attempts(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-/* Newest first, as a nested box is younger than the one it lives in; those that did not come to their end the last time
- * go last (K34). */
+/* Newest first, as a nested box is younger than the one it lives in; those that did not come to their end the
+ * last time go last (K34). */
 static int choose(struct replay *p, struct rbxj_error *e)
 {
     struct snapshot *s = &p->snapshot;
@@ -187,7 +188,8 @@ static size_t undo_each(struct replay *p, size_t from, size_t to)
 {
     pthread_t threads[JOURNAL_WORKERS - 1];
     struct workers w = {.p = p, .next = from, .done = from, .end = to};
-    size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
+    size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs
+                                         : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     size_t started = 0;
     sigset_t all, before;
     (void)sigfillset(&all);
@@ -224,8 +226,8 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again)
     return undo_each(p, from, to);
 }
 
-/* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are descriptors
- * for, which is all of them where the limit was raised. */
+/* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are
+ * descriptors for, which is all of them where the limit was raised. */
 static size_t batch_size(const struct replay *p)
 {
     struct rlimit limit;
@@ -239,8 +241,8 @@ static size_t batch_size(const struct replay *p)
     return (size_t)(limit.rlim_cur - 384) / locks;
 }
 
-/* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the reaper keeps
- * nobody from its turn, and is known by its count (K34). */
+/* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the
+ * reaper keeps nobody from its turn, and is known by its count (K34). */
 static void undo_all(struct replay *p)
 {
     bool again = false;
@@ -316,7 +318,8 @@ static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
         return make_result(p, ret, e);
     }
     undo_all(p);
-    /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds it gone (K19) */
+    /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds
+     * it gone (K19) */
     struct rbxj_error flush = {0};
     if (journal_flush(p->reaper.journal, &flush) < 0)
         events_problem("replay", flush.message);
@@ -327,7 +330,8 @@ static int check_snapshot(const struct snapshot *s, struct rbxj_error *e)
 {
     if (!s->damaged)
         return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged: nothing is undone", s->damaged);
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged: nothing is undone",
+                     s->damaged);
 }
 
 /* ---- the two ways in ---- */
@@ -374,15 +378,14 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         p->changed_plan = p->how->plan != NULL;
         return make_result(p, ret, e);
     }
+    if (atomic_flag_test_and_set(&reaping)) /* before the journal: the other one's would be closed under us */
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs in this process");
     struct journal *own = NULL, *j = journal_of_process(config->state_dir, config->runtime_dir);
+    int lock = -1;
     if (!j) {
         r = handle_open_journal(config, &own, e);
         j = own;
     }
-    _cleanup_close_ int lock = -1;
-    bool mine = r == 0 && !atomic_flag_test_and_set(&reaping);
-    if (r == 0 && !mine)
-        r = error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs in this process");
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
@@ -395,10 +398,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     if (r == 0)
         r = run(p, ret, e);
     cleanup_closep(&lock);
-    lock = -1;
-    if (mine)
-        atomic_flag_clear(&reaping);
     journal_close(own);
+    atomic_flag_clear(&reaping);
     return r;
 }
 
@@ -431,7 +432,9 @@ int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *ho
         .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config.lazy_umount,
     };
     r = procid_boot(p.reaper.boot_id);
-    r = r < 0 ? error_sys(error, -r, "boot id") : how->dry_run ? dry_run(&p, &result, error) : real_run(&p, &result, error);
+    r = r < 0          ? error_sys(error, -r, "boot id")
+        : how->dry_run ? dry_run(&p, &result, error)
+                       : real_run(&p, &result, error);
     if (r == 0 && !how->dry_run)
         events_replay(result);
     bool changed = p.changed_plan;

@@ -7,8 +7,8 @@ static const char *const found_names[] = {
     [FOUND_PRESENT] = "present", [FOUND_GONE] = "gone", [FOUND_FOREIGN] = "foreign", [FOUND_BUSY] = "busy"};
 
 static const char *const outcome_names[] = {
-    [OUTCOME_NONE] = NULL,           [OUTCOME_PLANNED] = "planned",           [OUTCOME_UNDONE] = "undone",
-    [OUTCOME_REFUSED] = "refused",   [OUTCOME_ALREADY_GONE] = "already_gone", [OUTCOME_FAILED] = "failed",
+    [OUTCOME_NONE] = NULL,         [OUTCOME_PLANNED] = "planned",           [OUTCOME_UNDONE] = "undone",
+    [OUTCOME_REFUSED] = "refused", [OUTCOME_ALREADY_GONE] = "already_gone", [OUTCOME_FAILED] = "failed",
     [OUTCOME_SKIPPED] = "skipped"};
 
 size_t rbxj_result_boxes(const struct rbxj_result *result)

@@ -88,13 +88,15 @@ static bool look_at_lower(struct teardown *t, struct teardown_item *item)
     struct teardown_item *lower = item_of(t, item->record->below);
     if (!item->record->below || (lower && (lower->look.found == FOUND_PRESENT || is_covered(item, lower))))
         return false;
-    if (!lower || lower->look.found == FOUND_GONE || (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
+    if (!lower || lower->look.found == FOUND_GONE ||
+        (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
         item->look.found = FOUND_GONE;
         return true;
     }
     item->look.found = lower->look.found;
     item->look.refused = lower->look.refused;
-    (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0, "seq %" PRIu32 ", in which it is, is left alone", lower->record->seq);
+    (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0, "seq %" PRIu32 ", in which it is, is left alone",
+                    lower->record->seq);
     return true;
 }
 
@@ -104,7 +106,8 @@ static bool died_with_its_boot(const struct teardown *t, struct teardown_item *i
     const struct record *r = item->record;
     bool file = r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR;
     item->look.found = FOUND_GONE;
-    return !t->u.same_boot && file && !r->below && fileid_is_set(&r->parent) && fs_is_volatile(r->parent.fs_magic);
+    return !t->u.same_boot && file && !r->below && fileid_is_set(&r->parent) &&
+           fs_is_volatile(r->parent.fs_magic);
 }
 
 static void look_at(struct teardown *t, struct teardown_item *item)
@@ -114,17 +117,19 @@ static void look_at(struct teardown *t, struct teardown_item *item)
     if (!kind) {
         item->look.found = FOUND_FOREIGN;
         item->look.refused = true;
-        (void)error_set(&item->look.error, RBXJ_E_BAD_REQUEST, 0, "seq %" PRIu32 ": of a kind that this version does not "
-                        "know", item->record->seq);
+        (void)error_set(&item->look.error, RBXJ_E_BAD_REQUEST, 0,
+                        "seq %" PRIu32 ": of a kind that this version does not "
+                        "know",
+                        item->record->seq);
         return;
     }
     item->settled = look_at_lower(t, item) || died_with_its_boot(t, item);
     if (item->settled)
         return;
-    /* refused when the intent was written, and again now: the configuration may have changed (K35: a mount's own kind
-     * asks, once it knows whether it is ours) */
+    /* refused when the intent was written, and again now: the configuration may have changed (K35: a mount's
+     * own kind asks, once it knows whether it is ours) */
     if (item->record->path && item->record->kind != RBXJ_MOUNT &&
-        guard_protected(t->u.config, item->record->kind, item->record->path, &item->look.error) < 0) {
+        guard_protected_name(t->u.config, item->record->kind, item->record->path, &item->look.error) < 0) {
         item->look.found = FOUND_FOREIGN;
         item->look.refused = true;
         return;
@@ -162,8 +167,8 @@ static const struct mount *remote_above(struct reaper *reaper, const char *dir)
     return deepest;
 }
 
-/* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that can't hang.
- * What did not answer once is not asked again by this replay. */
+/* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
+ * can't hang. What did not answer once is not asked again by this replay. */
 static bool path_hangs(struct teardown *t, const char *path)
 {
     struct reaper *reaper = t->reaper;
@@ -183,8 +188,8 @@ static bool path_hangs(struct teardown *t, const char *path)
         if (reaper->dead[i] == remote->id)
             return true;
     struct path_probe probe = {.path = dir};
-    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(reaper->mounts), (uint64_t)remote->id, t->u.deadline_ns,
-                       NULL);
+    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(reaper->mounts), (uint64_t)remote->id,
+                       t->u.deadline_ns, NULL);
     if (r == 0 && probe.result != -ETIMEDOUT)
         return false;
     if (reaper->dead_len < ARRAY_LEN(reaper->dead))
@@ -208,7 +213,8 @@ void teardown_look(struct teardown *t)
             continue;
         }
         look_at(t, item);
-        struct teardown_item *lower = item->look.found == FOUND_PRESENT ? item_of(t, item->record->below) : NULL;
+        struct teardown_item *lower = item->look.found == FOUND_PRESENT ? item_of(t, item->record->below)
+                                                                        : NULL;
         if (lower && is_covered(item, lower)) /* by nothing but ours: it will be seen once that is gone */
             lower->look = (struct finding){.found = FOUND_PRESENT};
         t->corrupt = t->corrupt || item->look.corrupt;
@@ -246,7 +252,8 @@ static int judge_holder(void *data, pid_t pid)
     return 1;
 }
 
-/* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held (K7). */
+/* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
+ * (K7). */
 static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t ino)
 {
     struct rbxj_error error = {0};
@@ -264,14 +271,16 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     item->look.error = error;
 }
 
-/* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it now. */
+/* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it
+ * now. */
 static void take_flock(struct teardown *t, struct teardown_item *item, bool after)
 {
     struct finding f = {0};
     struct stat st;
     const char *base;
     /* one that was there before, with its content as it was, may be held all the same */
-    bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) && t->u.same_boot;
+    bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) &&
+                  t->u.same_boot;
     if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || t->owner || item->hangs ||
         (item->look.found != FOUND_PRESENT && !before))
         return;
@@ -280,7 +289,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         return;
     int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && parent >= 0 && errno == ENOENT)
-        return; /* gone meanwhile: undo will see */
+        return;                         /* gone meanwhile: undo will see */
     if (fd < 0 || fstat(fd, &st) < 0) { /* who holds it can't be known */
         t->held = true;
         item->look.found = FOUND_BUSY;
@@ -312,7 +321,8 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     if (after && !t->held) { /* even its payload has it no longer to have */
         t->held = true;
         item->look.found = FOUND_BUSY;
-        (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held", item->record->path);
+        (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held",
+                        item->record->path);
     }
 }
 
@@ -348,7 +358,8 @@ static void each_quiesce(struct teardown *t, bool wait)
         const struct kind *kind = kind_of(item->record->kind);
         if (item->silent || item->verified || !kind || item->look.found != FOUND_PRESENT)
             continue;
-        int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced : kind->quiesce;
+        int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced
+                                                                                   : kind->quiesce;
         item->done = wait ? item->done : (struct finding){.found = FOUND_PRESENT};
         int r = step && item->outcome != OUTCOME_FAILED ? step(&t->u, item->record, &item->done) : 0;
         if (r < 0)
@@ -413,17 +424,19 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     }
 }
 
-/* What keeps this record from its turn though nothing failed: a newer one in it that was left (K2), or the lower one,
- * in which it is, being nothing that may be looked into (K13). */
+/* What keeps this record from its turn though nothing failed: a newer one in it that was left (K2), or the
+ * lower one, in which it is, being nothing that may be looked into (K13). */
 static bool is_blocked(struct teardown *t, struct teardown_item *item)
 {
     const struct record *r = item->record;
     for (size_t i = 0; r->path && i < t->sb->len; i++) {
         const struct teardown_item *o = &t->items[i];
         bool left = t->u.dry_run ? o->look.refused || o->look.found == FOUND_BUSY : !o->verified;
-        if (o->silent || !left || !o->record->path || o->record->seq <= r->seq || !path_is_below(o->record->path, r->path))
+        if (o->silent || !left || !o->record->path || o->record->seq <= r->seq ||
+            !path_is_below(o->record->path, r->path))
             continue;
-        (void)error_set(&item->done.error, EBUSY, EBUSY, "seq %" PRIu32 ", which is left, is in it", o->record->seq);
+        (void)error_set(&item->done.error, EBUSY, EBUSY, "seq %" PRIu32 ", which is left, is in it",
+                        o->record->seq);
         return true;
     }
     const struct teardown_item *lower = item_of(t, r->below);
@@ -453,12 +466,13 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         fail(t, item, -EBUSY);
         return;
     }
-    if (item->look.found == FOUND_GONE && !item->settled) { /* that was before the quiesce: what was dying may have made it */
+    if (item->look.found == FOUND_GONE &&
+        !item->settled) { /* that was before the quiesce: what was dying may have made it */
         look_at(t, item);
         item->done = item->look;
         if (item->look.found == FOUND_PRESENT || item->look.found == FOUND_BUSY) {
-            (void)error_set(&item->done.error, EBUSY, EBUSY, "seq %" PRIu32 ": came to be after it was looked for",
-                            item->record->seq);
+            (void)error_set(&item->done.error, EBUSY, EBUSY,
+                            "seq %" PRIu32 ": came to be after it was looked for", item->record->seq);
             fail(t, item, -EBUSY);
             return;
         }
@@ -491,8 +505,9 @@ static size_t settle(struct teardown *t)
     enum settle how = teardown_left(t) ? SETTLE_KEEP : t->owner ? SETTLE_UNCLAIM : SETTLE_END;
     struct rbxj_error error = {0};
     int r = !seqs ? -ENOMEM
-            : n || how != SETTLE_KEEP ? journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, &error)
-                                      : 0;
+            : n || how != SETTLE_KEEP
+                ? journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, &error)
+                : 0;
     free(seqs);
     if (r < 0) { /* no failed cleanup: the next replay finds it all gone (K19) */
         t->error = error;
@@ -568,7 +583,8 @@ size_t teardown_left(const struct teardown *t)
     return left;
 }
 
-/* Was it a failed replay of this box? A refusal, and a file system that is not there yet, are none (K2, K14). */
+/* Was it a failed replay of this box? A refusal, and a file system that is not there yet, are none (K2, K14).
+ */
 static bool has_failed(const struct teardown *t)
 {
     for (size_t i = 0; i < t->sb->len; i++)
@@ -581,11 +597,13 @@ void teardown_finish(struct teardown *t)
 {
     if (!t->claimed)
         return;
-    if (has_failed(t) || t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
+    if (has_failed(t) ||
+        t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
         t->sb->box.failures++;
         (void)journal_update_box(t->reaper->journal, &t->sb->box, NULL);
     }
-    t->claimed = journal_settle(t->reaper->journal, t->sb->box.incarnation, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
+    t->claimed = journal_settle(t->reaper->journal, t->sb->box.incarnation, NULL, 0, SETTLE_UNCLAIM,
+                                &t->error) < 0;
 }
 
 /* ---- reports ---- */
@@ -666,7 +684,8 @@ void teardown_hash(const struct teardown *t, struct XXH3_state_s *state)
     (void)XXH3_64bits_update(state, &t->u.lazy_umount, sizeof(t->u.lazy_umount));
     for (size_t i = 0; i < t->sb->len; i++) {
         const struct teardown_item *item = &t->items[i];
-        uint64_t seen[] = {item->record->seq, item->silent, item->look.found, item->look.refused, item->look.identity};
+        uint64_t seen[] = {item->record->seq, item->silent, item->look.found, item->look.refused,
+                           item->look.identity};
         (void)XXH3_64bits_update(state, seen, sizeof(seen));
     }
 }

@@ -1,18 +1,18 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Taking one box down: the one path of a supervisor's normal teardown, a crash replay and a reset (I8). In steps, so
- * that a replay can take each step for all its boxes before the next: everything is quiesced before mountinfo is read,
- * and mountinfo is read once for all.
+ * Taking one box down: the one path of a supervisor's normal teardown, a crash replay and a reset (I8). In
+ * steps, so that a replay can take each step for all its boxes before the next: everything is quiesced before
+ * mountinfo is read, and mountinfo is read once for all.
  *
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
  *   quiesce    kills what lives in it: cgroups and processes that are proven ours
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
- *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box if nothing
- *              is left, in one transaction
+ *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box if
+ *              nothing is left, in one transaction
  *   finish     gives a box of which something is left back, with its failures counted
  *
- * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be killed at any
- * instruction: the next one starts again from what the journal and the system show (I5).
+ * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be
+ * killed at any instruction: the next one starts again from what the journal and the system show (I5).
  */
 #ifndef RBXJ_REAPER_TEARDOWN_H
 #define RBXJ_REAPER_TEARDOWN_H
@@ -26,19 +26,19 @@ struct reaper {
     const struct config *config;
     struct journal *journal; /* NULL: only looking */
     struct snapshot *snapshot;
-    struct mounts *mounts;   /* of this pass; read when first needed */
+    struct mounts *mounts; /* of this pass; read when first needed */
     uint8_t boot_id[16];
-    int64_t deadline_ns;     /* of the whole replay, CLOCK_MONOTONIC */
-    int64_t timeout_ns;      /* for one box */
+    int64_t deadline_ns; /* of the whole replay, CLOCK_MONOTONIC */
+    int64_t timeout_ns;  /* for one box */
     bool lazy_umount;
-    uint64_t mount_ns;       /* ours */
-    struct mounts *remote_of; /* the reading that remote was taken from */
+    uint64_t mount_ns;              /* ours */
+    struct mounts *remote_of;       /* the reading that remote was taken from */
     const struct mount *remote[64]; /* mounts of which a call may hang, of that reading */
     size_t remote_len;
-    int32_t dead[16];        /* ids of those that did */
+    int32_t dead[16]; /* ids of those that did */
     size_t dead_len;
-    unsigned worker;         /* of a replay, below JOURNAL_WORKERS */
-    pid_t ancestors[64];     /* see struct undo; read once for all boxes */
+    unsigned worker;     /* of a replay, below JOURNAL_WORKERS */
+    pid_t ancestors[64]; /* see struct undo; read once for all boxes */
     size_t ancestors_len;
 };
 
@@ -46,7 +46,7 @@ struct teardown_item {
     struct record *record;
     struct finding look, done;
     enum outcome outcome;
-    int lock_fd;  /* the flock that is held until the end, or -1 */
+    int lock_fd;   /* the flock that is held until the end, or -1 */
     bool verified; /* gone for sure: its record may be dropped (I6) */
     bool dropped;  /* its record is gone from the journal */
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
@@ -59,7 +59,7 @@ struct teardown {
     struct snapshot_box *sb;
     struct undo u;
     struct teardown_item *items; /* as the records, oldest first */
-    bool owner;   /* a normal teardown by the box's own supervisor: it has the flocks itself */
+    bool owner;                  /* a normal teardown by the box's own supervisor: it has the flocks itself */
     bool claimed;
     bool stopped; /* something failed: what is older stays */
     bool held;    /* somebody who is not its payload holds a lock (K7) */
@@ -74,7 +74,8 @@ void teardown_look(struct teardown *t);
 int teardown_claim(struct teardown *t); /* 0, or <0 with t->error: left alone */
 void teardown_quiesce(struct teardown *t);
 void teardown_quiesced(struct teardown *t);
-/* Returns how many records were dropped. When nothing is left the box has ended, or was given back to its owner. */
+/* Returns how many records were dropped. When nothing is left the box has ended, or was given back to its
+ * owner. */
 size_t teardown_undo(struct teardown *t);
 /* Gives back a box of which something is left. */
 void teardown_finish(struct teardown *t);

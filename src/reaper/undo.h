@@ -1,26 +1,29 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The contract of a kind of resource, and the one table of them. A kind lives in one file, undo_<kind>.c, and answers
- * the same questions; nothing else in the program knows a kind's details.
+ * The contract of a kind of resource, and the one table of them. A kind lives in one file, undo_<kind>.c, and
+ * answers the same questions; nothing else in the program knows a kind's details.
  *
  *   prepare   before the intent: is the target allowed and sound, what is there now (the before-image)
  *   acquire   takes it (optional: a process is the caller's)
- *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity (evidence)
- *   look      changes nothing: present, gone, foreign or busy, judged by before-image, evidence and stamp (K1, K2)
+ *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity
+ *             (evidence)
+ *   look      changes nothing: present, gone, foreign or busy, judged by before-image, evidence and stamp
+ *             (K1, K2)
  *   quiesce   kills what lives in it, when it is proven ours (cgroup, process); returns without waiting
- *   undo      takes it back. Checks identity immediately before the act, through descriptors. 1 undone, 0 there was
- *             nothing to undo, <0 not undone (u->finding says why)
+ *   quiesced  waits until that is gone
+ *   undo      takes it back. Checks identity immediately before the act, through descriptors. 1 undone, 0 there
+ *             was nothing to undo, <0 not undone (u->finding says why)
  *   verify    the postcondition, on the live system (I6): 0, or <0 with the reason
  *
- * All of them are safe to call again after having been killed anywhere (I5). None of them follows a symlink, and none
- * touches what look() would not call present.
+ * All of them are safe to call again after having been killed anywhere (I5). None of them follows a symlink,
+ * and none touches what look() would not call present.
  */
 #ifndef RBXJ_REAPER_UNDO_H
 #define RBXJ_REAPER_UNDO_H
 
+#include "base/config.h"
 #include "base/error.h"
 #include "journal/record.h"
-#include "base/config.h"
 
 struct mounts;   /* reaper/mountinfo.h: one reading of this namespace's mountinfo */
 struct snapshot; /* journal/journal.h: all boxes and records, read at one moment */
@@ -47,7 +50,8 @@ struct kind {
     int (*prove)(struct undo *u, struct record *r, struct rbxj_error *e);
     int (*look)(struct undo *u, const struct record *r, struct finding *f);
     int (*quiesce)(struct undo *u, const struct record *r, struct finding *f);
-    int (*quiesced)(struct undo *u, const struct record *r, struct finding *f); /* waits, until u->deadline_ns */
+    int (*quiesced)(struct undo *u, const struct record *r,
+                    struct finding *f); /* waits, until u->deadline_ns */
     int (*undo)(struct undo *u, struct record *r, struct finding *f);
     int (*verify)(struct undo *u, const struct record *r, struct finding *f);
 };
@@ -62,41 +66,46 @@ struct undo {
     const struct config *config;
     const struct snapshot *snapshot; /* all other boxes' records (K4); NULL in prepare, acquire and prove */
     const struct box *box;           /* the box at hand */
-    struct record *records;          /* all of its records, oldest first: for K13's below and K12's submounts */
+    struct record *records; /* all of its records, oldest first: for K13's below and K12's submounts */
     size_t records_len;
-    struct mounts *mounts;           /* of this pass, read after the quiesce; NULL: read when first needed */
-    int64_t deadline_ns;             /* CLOCK_MONOTONIC: give up on waiting */
-    bool dry_run;                    /* look only */
-    bool lazy_umount;                /* the policy allows a lazy detach as the last resort (K15) */
-    bool same_boot;                  /* the box began in this boot */
+    struct mounts *mounts; /* of this pass, read after the quiesce; NULL: read when first needed */
+    int64_t deadline_ns;   /* CLOCK_MONOTONIC: give up on waiting */
+    bool dry_run;          /* look only */
+    bool lazy_umount;      /* the policy allows a lazy detach as the last resort (K15) */
+    bool same_boot;        /* the box began in this boot */
     int busy_retries;
-    uint64_t mount_ns;               /* ours; 0: not asked (K10) */
-    pid_t ancestors[64];             /* this process and those above it, which guard_kill() spares; filled by it */
+    uint64_t mount_ns;   /* ours; 0: not asked (K10) */
+    pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
-    void *data;                      /* the caller's */
+    void *data; /* the caller's */
 };
 
 /* ---- guards.c: the checks that all kinds share ---- */
 
 /* Is it a path that rbxj never undoes? 0, or -RBXJ_E_PROTECTED_PATH. (DESIGN "Protected paths", K35) */
 int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e);
+/* The part of it that the name alone decides, for a path that may be covered by a mount of its own box. */
+int guard_protected_name(const struct config *config, enum rbxj_kind kind, const char *path,
+                         struct rbxj_error *e);
 
-/* A path is gone only if its nearest existing ancestor is on the file system that the intent recorded for its parent
- * (K14). Opens the parent of r->path without following symlinks: a descriptor (then *ret_base is the last component and
- * the parent proved to be the recorded one or at least on the recorded file system), or
+/* A path is gone only if its nearest existing ancestor is on the file system that the intent recorded for its
+ * parent (K14). Opens the parent of r->path without following symlinks: a descriptor (then *ret_base is the
+ * last component and the parent proved to be the recorded one or at least on the recorded file system), or
  *   -ENOENT with f->found GONE: the path is gone, for sure;
  *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
 int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
 
-/* Before every kill, rename, unmount and delete (K4): is a recorded resource of another box at or below path (or, for
- * what is renamed or deleted, is path where another's lies)? 0, or -EBUSY with f->error naming the box. */
+/* Before every kill, rename, unmount and delete (K4): is a recorded resource of another box at or below path
+ * (or, for what is renamed or deleted, is path where another's lies)? 0, or -EBUSY with f->error naming the
+ * box. */
 int guard_overlap(struct undo *u, const struct record *r, const char *path, struct finding *f);
 
-/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box. */
+/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box.
+ */
 int guard_kill(struct undo *u, pid_t pid, struct finding *f);
 
-/* Records the mount namespace of an intent, and refuses one whose parent directory is another one for pid 1: with a
- * private /tmp no reaper would find what was made there (K10). 0, or -RBXJ_E_BAD_REQUEST. */
+/* Records the mount namespace of an intent, and refuses one whose parent directory is another one for pid 1:
+ * with a private /tmp no reaper would find what was made there (K10). 0, or -RBXJ_E_BAD_REQUEST. */
 int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e);
 
 /* Fills r->chain, the way to r->path, for the overlap check of a new intent (K4). 0 or -errno. */

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A lock file. Undone with its flock held (K7): absent before, it is unlinked; present before, its content is written
- * back and the inode stays, since somebody may wait on it.
+ * A lock file. Undone with its flock held (K7): absent before, it is unlinked; present before, its content is
+ * written back and the inode stays, since somebody may wait on it.
  *
- * What rbxj writes into it is one line of JSON that follows from the record alone, with the stamp in front, so that an
- * interrupted write is told from corruption: it is a strict prefix of that line.
+ * What rbxj writes into it is one line of JSON that follows from the record alone, with the stamp in front,
+ * so that an interrupted write is told from corruption: it is a strict prefix of that line.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -60,7 +60,8 @@ static int read_before(struct record *r, int parent, const char *base, struct rb
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: is not a regular file", r->path);
     if (st.st_size > LOCK_CONTENT_MAX)
-        return error_set(e, RBXJ_E_BAD_REQUEST, EFBIG, "lock %s: holds more than %d bytes", r->path, LOCK_CONTENT_MAX);
+        return error_set(e, RBXJ_E_BAD_REQUEST, EFBIG, "lock %s: holds more than %d bytes", r->path,
+                         LOCK_CONTENT_MAX);
     _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_sys(e, errno, "lock %s", r->path);
@@ -80,7 +81,8 @@ static int lock_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
 {
     const char *base;
     if (!path_is_normal(r->path))
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: not an absolute, plain path", r->path ? r->path : "");
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: not an absolute, plain path",
+                         r->path ? r->path : "");
     int res = guard_protected(u->config, RBXJ_LOCK, r->path, e);
     if (res < 0)
         return res;
@@ -118,7 +120,8 @@ static int open_lock(const struct record *r, int parent, const char *base, struc
     struct fileid id;
     bool present = r->flags & REC_BEFORE_PRESENT;
     int create = present ? 0 : O_CREAT | O_EXCL;
-    _cleanup_close_ int fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | create, 0600);
+    _cleanup_close_ int fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | create,
+                                    0600);
     if (fd < 0 && errno == EEXIST)
         return error_set(e, RBXJ_E_EXISTS, EEXIST, "lock %s: somebody made it meanwhile", r->path);
     if (fd < 0)
@@ -140,7 +143,8 @@ static bool still_named(int parent, const char *base, int fd)
 
 static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e);
 
-static int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e)
+static int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd,
+                        struct rbxj_error *e)
 {
     (void)options;
     const char *base;
@@ -184,8 +188,10 @@ static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
         return error_sys(e, res < 0 ? -res : errno, "lock %s", r->path);
     if (!S_ISREG(id.mode) || id.uid != r->owner)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
-    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : id.btime_ns && id.btime_ns < r->time_ns - 1000000000)
-        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken", r->path);
+    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true)
+                                      : id.btime_ns && id.btime_ns < r->time_ns - 1000000000)
+        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
+                         r->path);
     bool nonce = json_stamp(text, (size_t)n, &incarnation, &seq, &is_json) && incarnation == r->incarnation &&
                  seq == r->seq;
     res = nonce ? 0 : stamp_set(fd, r);
@@ -199,7 +205,15 @@ static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 
 /* ---- look ---- */
 
-enum content { CONTENT_EMPTY, CONTENT_OURS, CONTENT_PREFIX, CONTENT_BEFORE, CONTENT_OTHER_BOX, CONTENT_JSON, CONTENT_CORRUPT };
+enum content {
+    CONTENT_EMPTY,
+    CONTENT_OURS,
+    CONTENT_PREFIX,
+    CONTENT_BEFORE,
+    CONTENT_OTHER_BOX,
+    CONTENT_JSON,
+    CONTENT_CORRUPT
+};
 
 struct seen {
     int parent, fd;
@@ -208,7 +222,10 @@ struct seen {
     enum content content;
 };
 
-#define SEEN_INIT {.parent = -1, .fd = -1}
+#define SEEN_INIT                                                                                            \
+    {                                                                                                        \
+        .parent = -1, .fd = -1                                                                               \
+    }
 
 static void seen_close(struct seen *s)
 {
@@ -225,7 +242,8 @@ static enum content judge_content(const struct undo *u, const struct record *r, 
     bool is_json;
     ssize_t n = pread(fd, text, sizeof(text), 0);
     size_t len = n < 0 ? 0 : (size_t)n, own = own_line(u, r, line);
-    if ((r->flags & REC_BEFORE_PRESENT) && len == r->content_len && (len == 0 || memcmp(text, r->content, len) == 0))
+    if ((r->flags & REC_BEFORE_PRESENT) && len == r->content_len &&
+        (len == 0 || memcmp(text, r->content, len) == 0))
         return CONTENT_BEFORE;
     if (len == 0)
         return CONTENT_EMPTY;
@@ -284,7 +302,8 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
     s->content = judge_content(u, r, s->fd);
     if (s->content == CONTENT_OTHER_BOX)
         return refuse(f, r, "another box has it now");
-    if (s->content == CONTENT_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
+    if (s->content ==
+        CONTENT_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
         f->found = stamp_is_ours(s->fd, r, &s->id, u->same_boot) ? FOUND_PRESENT : FOUND_GONE;
         return 0;
     }
@@ -307,15 +326,16 @@ static int lock_look(struct undo *u, const struct record *r, struct finding *f)
 
 /* ---- undo ---- */
 
-/* Corrupt content is evidence of something: kept aside, at most 64 KiB of it. A failure here blocks no undo (K19). */
+/* Corrupt content is evidence of something: kept aside, at most 64 KiB of it. A failure here blocks no undo
+ * (K19). */
 static void keep_aside(const struct undo *u, const struct record *r, int fd)
 {
     char path[RECORD_PATH_MAX + 160];
     (void)snprintf(path, sizeof(path), "%s/evidence", u->config->state_dir);
     if (mkdir(path, 0700) < 0 && errno != EEXIST)
         return;
-    (void)snprintf(path, sizeof(path), "%s/evidence/%s-%" PRIu64 "-%" PRIu32 ".lock", u->config->state_dir, u->box->name,
-                   r->incarnation, r->seq);
+    (void)snprintf(path, sizeof(path), "%s/evidence/%s-%" PRIu64 "-%" PRIu32 ".lock", u->config->state_dir,
+                   u->box->name, r->incarnation, r->seq);
     _cleanup_close_ int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
     _cleanup_free_ char *buf = malloc(FORENSIC_MAX);
     ssize_t n = out < 0 || !buf ? -1 : pread(fd, buf, FORENSIC_MAX, 0);
@@ -323,7 +343,8 @@ static void keep_aside(const struct undo *u, const struct record *r, int fd)
         (void)fd_write_all(out, buf, (size_t)n);
 }
 
-/* The flock must be ours: the reaper took it before the first undo; in a normal teardown the supervisor has it. */
+/* The flock must be ours: the reaper took it before the first undo; in a normal teardown the supervisor has
+ * it. */
 static int restore(const struct record *r, struct seen *s, struct finding *f)
 {
     _cleanup_close_ int fd = openat(s->parent, s->base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
