@@ -458,6 +458,11 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         return;
     }
     if (is_blocked(t, item)) {
+        if (item->look.found == FOUND_BUSY && !item->settled) { /* it would be in the way by itself */
+            item->done = item->look;
+            fail(t, item, -EBUSY);
+            return;
+        }
         item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
         return;
     }
@@ -550,7 +555,9 @@ void teardown_judge(struct teardown *t)
 {
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
-        if (is_blocked(t, item))
+        if (item->look.found == FOUND_BUSY && !item->settled)
+            item->outcome = OUTCOME_FAILED;
+        else if (is_blocked(t, item))
             item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
         else if (item->look.found == FOUND_BUSY)
             item->outcome = OUTCOME_FAILED;

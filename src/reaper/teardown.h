@@ -7,8 +7,8 @@
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
  *   quiesce    kills what lives in it: cgroups and processes that are proven ours
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
- *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box if
- *              nothing is left, in one transaction
+ *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box
+ *              if nothing is left, in one transaction
  *   finish     gives a box of which something is left back, with its failures counted
  *
  * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be

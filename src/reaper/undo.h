@@ -11,8 +11,8 @@
  *             (K1, K2)
  *   quiesce   kills what lives in it, when it is proven ours (cgroup, process); returns without waiting
  *   quiesced  waits until that is gone
- *   undo      takes it back. Checks identity immediately before the act, through descriptors. 1 undone, 0 there
- *             was nothing to undo, <0 not undone (u->finding says why)
+ *   undo      takes it back. Checks identity immediately before the act, through descriptors. 1 undone,
+ *             0 there was nothing to undo, <0 not undone (u->finding says why)
  *   verify    the postcondition, on the live system (I6): 0, or <0 with the reason
  *
  * All of them are safe to call again after having been killed anywhere (I5). None of them follows a symlink,

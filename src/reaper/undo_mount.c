@@ -178,8 +178,8 @@ static int mount_look(struct undo *u, const struct record *r, struct finding *f)
     if (r->flags & REC_DETACHED)
         return look_at_detached(u, r, f);
     int rc = locate(u, r, &sight, f);
-    if (rc == 0 && sight.mount)
-        (void)is_covered(u, r, &sight, f);
+    if (rc == 0 && sight.mount && !is_covered(u, r, &sight, f))
+        f->refused = guard_protected(u->config, RBXJ_MOUNT, sight.mount->target, &f->error) < 0;
     return rc;
 }
 

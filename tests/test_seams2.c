@@ -1,0 +1,223 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Where several act at the same time: a plan and the world after it, two reapers, a reaper and somebody who
+ * waits for a lock.
+ */
+#include "seams_fixture.h"
+
+#include "journal/journal.h"
+
+#include <pthread.h>
+
+/* ---- plans ---- */
+
+static char *plan_of(const struct rbxj_replay *how)
+{
+    struct rbxj_result_info info;
+    struct rbxj_result *result = replay_how(how, 0);
+    rbxj_result_info(result, &info);
+    char *id = harness_format("%s", info.plan);
+    rbxj_result_free(result);
+    return id;
+}
+
+static void d1_plan_of_what_is_gone_meanwhile(void **state)
+{
+    (void)state;
+    world_open();
+    rbxj_result_free(replay_how(&(struct rbxj_replay){.plan = "0123456789abcdef"}, 1)); /* nothing ever */
+    (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
+    const char *plan_id = plan_of(&(struct rbxj_replay){.dry_run = 1});
+    assert_true(path_exists(part_path("a", TMPDIR)));
+    replay_tells(&(struct rbxj_replay){.plan = plan_id}, 0, "a 1 present undone\n");
+    replay_tells(&(struct rbxj_replay){.plan = plan_id}, 1, ""); /* not what was planned */
+}
+
+static void a_changed_plan_is_not_done(void **state)
+{
+    (void)state;
+    world_open();
+    (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
+    const char *plan_id = plan_of(&(struct rbxj_replay){.dry_run = 1});
+    assert_string_not_equal(plan_id, plan_of(&(struct rbxj_replay){.dry_run = 1, .lazy_umount = 2}));
+    (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE);
+    char *before = machine();
+    replay_tells(&(struct rbxj_replay){.plan = plan_id}, 1, "c 1 present skipped\na 1 present skipped\n");
+    is_as_before(before, "a plan that has changed");
+    replay_is_clean(2);
+}
+
+/* ---- two at the same time ---- */
+
+/* Holds the claim of told->incarnation, as a reaper with another runtime lock or a hook would. */
+static void run_claimer(const char *box, unsigned int parts)
+{
+    struct journal *j = NULL;
+    struct rbxj_error e = {0};
+    struct journal_options o = {.state_dir = world.state,
+                                .runtime_dir = world.run,
+                                .map_size = 1 << 30,
+                                .preallocate = 4 << 20,
+                                .gate_timeout_ns = 1000000000};
+    (void)box;
+    (void)parts;
+    must_do(journal_open(&o, &j, &e), &e);
+    must_do(journal_claim(j, told->incarnation, &e), &e);
+}
+
+static void d2_k11_box_that_somebody_has_claimed(void **state)
+{
+    (void)state;
+    world_open();
+    (void)supervisor_start("a", 1U << LOCK | 1U << TMPDIR, AFTER_EVIDENCE);
+    pid_t claimer = supervisor_fork(run_claimer, "a", 0);
+    char *before = machine();
+    struct rbxj_result *result = replay_how(&(struct rbxj_replay){0}, 1);
+    struct rbxj_result_info info;
+    rbxj_result_info(result, &info);
+    for (const char *const *kind = (const char *const[]){"lock", "tmpdir", NULL}; *kind; kind++) {
+        struct rbxj_result_entry entry = entry_of(result, *kind);
+        assert_string_equal(entry.outcome, "skipped");
+        assert_non_null(entry.error);
+        assert_non_null(strstr(entry.error->message, harness_format("%d", claimer)));
+    }
+    rbxj_result_free(result);
+    assert_int_equal(info.left, 2);
+    is_as_before(before, "a claimed box");
+    harness_kill(claimer); /* a dead one's claim is void */
+    replay_is_clean(1);
+}
+
+struct reaping {
+    int r;
+    struct rbxj_result *result;
+    struct rbxj_error e;
+    pthread_barrier_t *start;
+};
+
+static void *reap(void *data)
+{
+    struct reaping *it = data;
+    (void)pthread_barrier_wait(it->start);
+    it->r = rbxj_replay(&world.options, &(struct rbxj_replay){0}, &it->result, &it->e);
+    return NULL;
+}
+
+/* Each is busy, or whole and right; together they undid what there was, once. */
+static void reap_twice(size_t boxes)
+{
+    pthread_barrier_t start;
+    pthread_t threads[2];
+    size_t undone = 0;
+    assert_int_equal(pthread_barrier_init(&start, NULL, 2), 0);
+    struct reaping both[2] = {{.start = &start}, {.start = &start}};
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_create(&threads[i], NULL, reap, &both[i]), 0);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pthread_join(threads[i], NULL), 0);
+    (void)pthread_barrier_destroy(&start);
+    for (int i = 0; i < 2; i++) {
+        struct rbxj_result_info info = {0};
+        if (both[i].r < 0 && both[i].r != -RBXJ_E_BUSY)
+            fail_msg("a replay beside another one: %d: %s", both[i].r, both[i].e.message);
+        if (both[i].r < 0)
+            continue;
+        rbxj_result_info(both[i].result, &info);
+        rbxj_result_free(both[i].result);
+        undone += info.undone;
+        if (both[i].r != 0 || info.left || info.failed || info.already_gone || info.undone != info.boxes)
+            fail_msg("%d: %zu boxes, %zu undone, %zu gone, %zu failed, %zu left", both[i].r, info.boxes,
+                     info.undone, info.already_gone, info.failed, info.left);
+    }
+    assert_int_equal(undone, boxes);
+    replay_is_clean(0);
+}
+
+static void crash_three(void)
+{
+    for (const char *const *box = (const char *const[]){"a", "b", "c", NULL}; *box; box++)
+        (void)supervisor_start(*box, 1U << TMPDIR, AFTER_EVIDENCE);
+}
+
+static void d3_two_replays_in_threads_of_one_process(void **state)
+{
+    (void)state;
+    struct rbxj_error e = {0};
+    struct rbxj *handle = NULL;
+    world_open();
+    for (int with_handle = 0; with_handle < 2; with_handle++)
+        for (int i = 0; i < 10; i++) {
+            crash_three();
+            if (with_handle)
+                assert_int_equal(rbxj_open(&world.options, &handle, &e), 0);
+            reap_twice(3);
+            rbxj_close(handle);
+            handle = NULL;
+        }
+}
+
+/* ---- who waits ---- */
+
+static void run_payload_with_the_lock(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)take_plan_here(box);
+    keeper_here(plan[1].path);
+    die();
+}
+
+/* It has the file open and waits; when it gets the lock, it lets go of it, as K7 asks for. */
+static pid_t waiter_start(const char *path)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        int fd = open(path, O_RDWR | O_CLOEXEC);
+        (void)flock(fd, LOCK_EX);
+        _exit(0);
+    }
+    assert_true(pid > 0);
+    harness_track(pid);
+    char *locks = NULL;
+    for (int i = 0; i < 400; i++) { /* "-> FLOCK" with its pid: it waits */
+        locks = harness_read("/proc/locks");
+        char *line = strstr(locks, "-> FLOCK");
+        while (line && atoi(strstr(line, "WRITE") + 5) != pid)
+            line = strstr(line + 1, "-> FLOCK");
+        if (line)
+            return pid;
+        (void)usleep(5000);
+    }
+    fail_msg("nobody waits:\n%s", locks);
+    return pid;
+}
+
+static void k7_who_merely_waits_does_not_hold_the_box(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")},
+            (struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)});
+    (void)supervisor_fork(run_payload_with_the_lock, "a", 0);
+    pid_t waiter = waiter_start(plan[0].path);
+    assert_string_equal(state_of("a"), "stale");
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 0, "a 2 present planned\na 1 present planned\n");
+    assert_false(is_dead(waiter));
+    replay_tells(&(struct rbxj_replay){0}, 0, "a 2 present undone\na 1 present undone\n");
+    payload_is_dead();
+    assert_false(path_exists(plan[0].path));
+    int status = harness_wait(waiter); /* it was left alone */
+    assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        harness_test(d1_plan_of_what_is_gone_meanwhile),
+        harness_test(a_changed_plan_is_not_done),
+        harness_test(d2_k11_box_that_somebody_has_claimed),
+        harness_test(d3_two_replays_in_threads_of_one_process),
+        harness_test(k7_who_merely_waits_does_not_hold_the_box),
+    };
+    cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
