@@ -126,14 +126,17 @@ static inline void replay_here(const struct rbxj_replay *how)
     rbxj_result_free(result);
 }
 
-/* A replay in a process of its own, which first does prepare(), and has 10 seconds. */
-static inline void replay_apart_tells(void (*prepare)(void), const struct rbxj_replay *how, int expected,
-                                      const char *text)
+/* A replay in a process of its own, which first does prepare(), and has 10 seconds; if it hangs, only the
+ * death of that server (or 0) frees it. */
+static inline void replay_apart_tells(void (*prepare)(void), pid_t server, const struct rbxj_replay *how,
+                                      int expected, const char *text)
 {
     told->error[0] = 0;
     told->result = -1;
     pid_t pid = fork();
     if (pid == 0) {
+        for (int sig = 1; sig < SIGSYS; sig++)
+            (void)signal(sig, SIG_DFL); /* it dies of what it does wrong, it does not go on testing */
         if (prepare)
             prepare();
         replay_here(how);
@@ -143,11 +146,15 @@ static inline void replay_apart_tells(void (*prepare)(void), const struct rbxj_r
     harness_track(pid);
     for (int i = 0; i < 1000 && !is_dead(pid); i++)
         (void)usleep(10000);
-    if (!is_dead(pid))
+    if (!is_dead(pid)) {
+        if (server)
+            harness_kill(server);
         fail_msg("the reaper hangs");
-    (void)harness_wait(pid);
-    if (told->result != expected || strncmp(told->error, text, strlen(text)) != 0)
-        fail_msg("the replay returned %d, not %d:\n%s", told->result, expected, told->error);
+    }
+    int status = harness_wait(pid);
+    if (status || told->result != expected || strncmp(told->error, text, strlen(text)) != 0)
+        fail_msg("the replay (status %#x) returned %d, not %d:\n%s", status, told->result, expected,
+                 told->error);
 }
 
 #endif

@@ -264,18 +264,18 @@ static void i9_record_malformed_field_is_refused(void **state)
     (void)state;
     static const char large[LOCK_CONTENT_MAX + 1];
     static const struct {
-        uint16_t tag;
         const char *data;
-        uint32_t claimed;
         size_t len;
+        uint32_t claimed;
+        uint16_t tag;
     } bad[] = {
-        {999, "x", 2, 1},                                        /* longer than the record */
-        {999, "", UINT32_MAX, 0},                                /* its length overflows */
-        {1, "123", 3, 3},                                        /* not an integer's width */
-        {5, "/a", 2, 2},                                         /* a second path */
-        {10, "abc", 3, 3},                                       /* half a file identity */
-        {22, "abc", 3, 3},                                       /* half a process identity */
-        {14, large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1}, /* more than a lock may hold */
+        {"x", 1, 2, 999},                                        /* longer than the record */
+        {"", 0, UINT32_MAX, 999},                                /* its length overflows */
+        {"123", 3, 3, 1},                                        /* not an integer's width */
+        {"/a", 2, 2, 5},                                         /* a second path */
+        {"abc", 3, 3, 10},                                       /* half a file identity */
+        {"abc", 3, 3, 22},                                       /* half a process identity */
+        {large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1, 14}, /* more than a lock may hold */
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         _cleanup_(free_bytes) struct bytes b = encoded();

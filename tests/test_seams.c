@@ -49,21 +49,22 @@ static void k13_below_a_covered_mount_is_skipped(void **state)
     world_open();
     harness_mkdir(in_work("m"));
     plan_is(
+        (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("older")},
         (struct rbxj_resource){.kind = RBXJ_MOUNT, .path = in_work("m"), .fstype = "tmpfs", .source = "x"},
         (struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("m/lock")});
     crash_with_plan("a");
     assert_int_equal(mount("stranger", in_work("m"), "tmpfs", 0, "size=1m"), 0);
-    for (int dry = 1; dry >= 0; dry--) {
-        char said[100];
-        struct rbxj_result *result = replay_how(&(struct rbxj_replay){.dry_run = dry}, 1);
-        tell(result, said, sizeof(said));
-        rbxj_result_free(result);
-        assert_memory_equal(said, "a 2 busy skipped\na 1 busy ", 26);
-    }
+    char said[100];
+    struct rbxj_result *result = replay_how(&(struct rbxj_replay){.dry_run = 1}, 1);
+    tell(result, said, sizeof(said));
+    rbxj_result_free(result);
+    assert_ptr_equal(strstr(said, "a 3 busy skipped\na 2 busy failed\n"), said);
+    replay_tells(&(struct rbxj_replay){0}, 1, "a 3 busy skipped\na 2 busy failed\na 1 present skipped\n");
+    assert_true(path_exists(in_work("older"))); /* it may be in use by the mount */
     assert_int_equal(harness_mounts_below(in_work("m")), 2);
     assert_int_equal(umount2(in_work("m"), UMOUNT_NOFOLLOW), 0);
     assert_true(path_exists(in_work("m/lock")));
-    replay_tells(&(struct rbxj_replay){0}, 0, "a 2 present undone\na 1 present undone\n");
+    replay_tells(&(struct rbxj_replay){0}, 0, "a 3 present undone\na 2 present undone\na 1 present undone\n");
     assert_int_equal(harness_mounts_below(in_work("m")), 0);
 }
 
@@ -244,9 +245,9 @@ static void k35_protected_again_at_undo(void **state)
     const char *conf = harness_format("%s/conf", harness_disk());
     harness_write(conf, harness_format("[paths]\nprotected=%s %s\n", world.work, world.group));
     world.options.config = conf;
-    rbxj_result_free(replay_how(&(struct rbxj_replay){.dry_run = 1}, 1));
-    replay_tells(&(struct rbxj_replay){0}, 1,
-                 "a 4 foreign refused\na 3 present refused\na 2 foreign refused\na 1 foreign refused\n");
+    for (int dry = 1; dry >= 0; dry--)
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1,
+                     "a 4 foreign refused\na 3 present refused\na 2 foreign refused\na 1 foreign refused\n");
     assert_int_equal(harness_mounts_below(part_path("a", MOUNT)), 1);
     assert_true(path_exists(part_path("a", LOCK)) && path_exists(part_path("a", GROUP)));
     assert_true(path_exists(harness_format("%s/deep", part_path("a", TMPDIR))));
@@ -274,9 +275,9 @@ static void k10_missing_in_another_namespace_is_not_gone(void **state)
             (struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("dir/lock")});
     crash_with_plan("a");
     char *before = machine();
-    replay_apart_tells(cover_the_parents, &(struct rbxj_replay){.dry_run = 1}, 1,
+    replay_apart_tells(cover_the_parents, 0, &(struct rbxj_replay){.dry_run = 1}, 1,
                        "a 3 foreign refused\na 2 foreign refused\na 1 foreign refused\n");
-    replay_apart_tells(cover_the_parents, &(struct rbxj_replay){0}, 1,
+    replay_apart_tells(cover_the_parents, 0, &(struct rbxj_replay){0}, 1,
                        "a 3 foreign refused\na 2 foreign refused\na 1 foreign refused\n");
     is_as_before(before, "not seen from there");
     replay_tells(&(struct rbxj_replay){0}, 0, "a 3 present undone\na 2 present undone\na 1 present undone\n");
@@ -297,7 +298,7 @@ static void k16_a_dead_file_system_does_not_hang_the_reaper(void **state)
     pid_t server = hung_fuse(in_work("../hung"));
     assert_int_equal(mount(in_work("../hung"), in_work("dir"), NULL, MS_MOVE, NULL), 0);
     (void)clock_gettime(CLOCK_MONOTONIC, &from);
-    replay_apart_tells(NULL, &(struct rbxj_replay){.timeout = 2}, 1,
+    replay_apart_tells(NULL, server, &(struct rbxj_replay){.timeout = 2}, 1,
                        "b 1 present undone\nc 1 busy failed\na 1 busy failed\n");
     (void)clock_gettime(CLOCK_MONOTONIC, &to);
     assert_true(to.tv_sec - from.tv_sec < 4); /* one wait for both, not two */

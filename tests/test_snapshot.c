@@ -36,7 +36,7 @@ static int compare(const void *a, const void *b)
 
 static void picture_dir(XXH3_state_t *hash, const char *dir)
 {
-    char *names[64];
+    char *names[64] = {NULL};
     size_t n = 0;
     DIR *d = opendir(dir);
     assert_non_null(d);

@@ -16,6 +16,8 @@ struct mount_table {
     struct libmnt_table *parsed; /* owns the strings */
     struct mount *mounts;        /* in the order of mountinfo */
     size_t len;
+    const struct mount **remote; /* those that are not local; most hosts have none */
+    size_t remote_len;
     struct mount **by[MOUNT_KEYS]; /* sorted by that field, then by position */
 };
 
@@ -53,7 +55,7 @@ static void fill(struct mount *m, struct libmnt_fs *fs)
     };
 }
 
-#define COMPARE(a, b) ((a) > (b)) - ((a) < (b))
+#define COMPARE(a, b) (((a) > (b)) - ((a) < (b)))
 
 static int compare(enum mount_key by, const struct mount *a, const struct mount *b)
 {
@@ -115,7 +117,13 @@ static int read_into(struct mount_table *t, const char *path)
     while (t->mounts && iter && t->len < (size_t)count && mnt_table_next_fs(t->parsed, iter, &fs) == 0)
         fill(&t->mounts[t->len++], fs);
     mnt_free_iter(iter);
-    return t->len == (size_t)count ? sort_all(t) : -ENOMEM;
+    t->remote = calloc((size_t)count, sizeof(*t->remote));
+    if (t->len != (size_t)count || !t->remote)
+        return -ENOMEM;
+    for (size_t i = 0; i < t->len; i++)
+        if (!fstype_is_local(t->mounts[i].fstype))
+            t->remote[t->remote_len++] = &t->mounts[i];
+    return sort_all(t);
 }
 
 int mount_table_read(const char *path, struct mount_table **ret, struct rbxj_error *e)
@@ -139,6 +147,7 @@ void mount_table_free(struct mount_table *table)
     for (size_t i = 0; i < MOUNT_KEYS; i++)
         free(table->by[i]);
     free(table->mounts);
+    free(table->remote);
     mnt_unref_table(table->parsed);
     free(table);
 }
@@ -218,6 +227,18 @@ static int compare_names(const void *a, const void *b)
 bool fstype_is_local(const char *fstype)
 {
     return bsearch(&fstype, local_types, ARRAY_LEN(local_types), sizeof(*local_types), compare_names) != NULL;
+}
+
+const struct mount *mount_table_remote_above(const struct mount_table *table, const char *path)
+{
+    const struct mount *deepest = NULL;
+    for (size_t i = 0; i < table->remote_len; i++) {
+        const struct mount *m = table->remote[i];
+        if (!m->gone && path_is_below(path, m->target) &&
+            (!deepest || strlen(m->target) >= strlen(deepest->target)))
+            deepest = m;
+    }
+    return deepest;
 }
 
 bool mount_table_is_local(void *table, int id)

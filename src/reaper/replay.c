@@ -435,11 +435,11 @@ int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *ho
     r = r < 0          ? error_sys(error, -r, "boot id")
         : how->dry_run ? dry_run(&p, &result, error)
                        : real_run(&p, &result, error);
-    if (r == 0 && !how->dry_run)
+    if (r == 0 && result && !how->dry_run)
         events_replay(result);
     bool changed = p.changed_plan;
     replay_clear(&p);
-    if (r < 0)
+    if (r < 0 || !result)
         return r;
     if (how->assume_dead && !how->dry_run)
         for (size_t i = 0; i < how->boxes_len; i++)

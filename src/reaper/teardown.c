@@ -78,8 +78,8 @@ static struct teardown_item *item_of(struct teardown *t, uint32_t seq)
 /* A directory on which a mount of its own box lies can't be seen: that mount is looked at all the same. */
 static bool is_covered(const struct teardown_item *item, const struct teardown_item *lower)
 {
-    return item->record->kind == RBXJ_MOUNT && lower->look.found == FOUND_BUSY &&
-           strcmp(item->record->path, lower->record->path) == 0;
+    return item->record->kind == RBXJ_MOUNT && lower->look.found == FOUND_BUSY && item->record->path &&
+           lower->record->path && strcmp(item->record->path, lower->record->path) == 0;
 }
 
 /* What lies below another record of this box is there only as far as that one is (K13). True: settled. */
@@ -144,29 +144,6 @@ static void look_at(struct teardown *t, struct teardown_item *item)
 
 /* ---- what might hang (K16) ---- */
 
-/* The mounts of which a call may hang, once for each reading of mountinfo: most hosts have none. */
-static void find_remote(struct reaper *reaper)
-{
-    struct mount_set all = mount_table_all(mounts_own(reaper->mounts));
-    reaper->remote_of = reaper->mounts;
-    reaper->remote_len = 0;
-    for (size_t i = 0; i < all.len && reaper->remote_len < ARRAY_LEN(reaper->remote); i++)
-        if (!fstype_is_local(all.mounts[i]->fstype))
-            reaper->remote[reaper->remote_len++] = all.mounts[i];
-}
-
-/* The deepest of them that a look-up of dir comes across, or NULL: then nothing is asked of anybody. */
-static const struct mount *remote_above(struct reaper *reaper, const char *dir)
-{
-    const struct mount *deepest = NULL;
-    for (size_t i = 0; i < reaper->remote_len; i++) {
-        const struct mount *m = reaper->remote[i];
-        if (path_is_below(dir, m->target) && (!deepest || strlen(m->target) >= strlen(deepest->target)))
-            deepest = m;
-    }
-    return deepest;
-}
-
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
  * can't hang. What did not answer once is not asked again by this replay. */
 static bool path_hangs(struct teardown *t, const char *path)
@@ -178,17 +155,14 @@ static bool path_hangs(struct teardown *t, const char *path)
     slash[slash == dir] = 0;
     if (!t->u.mounts && mounts_read(&t->u.mounts, &t->error) < 0)
         return true;
-    reaper->mounts = t->u.mounts;
-    if (reaper->remote_of != reaper->mounts)
-        find_remote(reaper);
-    const struct mount *remote = remote_above(reaper, dir);
+    const struct mount *remote = mount_table_remote_above(mounts_own(t->u.mounts), dir);
     if (!remote)
         return false;
     for (size_t i = 0; i < reaper->dead_len; i++)
         if (reaper->dead[i] == remote->id)
             return true;
     struct path_probe probe = {.path = dir};
-    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(reaper->mounts), (uint64_t)remote->id,
+    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
                        t->u.deadline_ns, NULL);
     if (r == 0 && probe.result != -ETIMEDOUT)
         return false;

@@ -31,11 +31,8 @@ struct reaper {
     int64_t deadline_ns; /* of the whole replay, CLOCK_MONOTONIC */
     int64_t timeout_ns;  /* for one box */
     bool lazy_umount;
-    uint64_t mount_ns;              /* ours */
-    struct mounts *remote_of;       /* the reading that remote was taken from */
-    const struct mount *remote[64]; /* mounts of which a call may hang, of that reading */
-    size_t remote_len;
-    int32_t dead[16]; /* ids of those that did */
+    uint64_t mount_ns; /* ours */
+    int32_t dead[16];  /* ids of those that did */
     size_t dead_len;
     unsigned worker;     /* of a replay, below JOURNAL_WORKERS */
     pid_t ancestors[64]; /* see struct undo; read once for all boxes */
