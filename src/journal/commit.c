@@ -12,6 +12,7 @@
  *       in one commit.
  *   C2  gates->covered is set after that commit only: it may lag, never lead.
  *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
+ *   C4  a damaged log never reaches the disk: then the records are copied instead of it (resync.c, K24).
  */
 #include "base/cleanup.h"
 #include "journal/internal.h"
@@ -77,7 +78,7 @@ static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *co
 /* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit.
  */
 static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret_covered, bool *ret_changed,
-                struct rbxj_error *e)
+                bool *ret_damaged, struct rbxj_error *e)
 {
     uint8_t generation[16];
     uint64_t covered, last;
@@ -100,14 +101,14 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     rc = meta_get(from, j->boot.meta, META_POSITION, &last, sizeof(last));
     if (rc == MDB_SUCCESS)
         rc = apply_log(j, from, to, &covered);
-    mdb_txn_abort(from);
     /* EBADMSG: the checksum of an entry is wrong; else one is missing between what the disk has and what was
-     * given out */
-    if (rc == EBADMSG || (rc == MDB_SUCCESS && covered != last))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
-                         "journal %s: its log is damaged after position %llu: no more of "
-                         "it goes to disk",
-                         j->folder, (unsigned long long)covered);
+     * given out: the records themselves say what is (K24) */
+    if (rc == EBADMSG || (rc == MDB_SUCCESS && covered != last)) {
+        *ret_damaged = true;
+        covered = last;
+        rc = resync(j, from, to);
+    }
+    mdb_txn_abort(from);
     if (rc == MDB_SUCCESS)
         rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
@@ -117,7 +118,7 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     return 0;
 }
 
-static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error *e)
+static int commit_locked(struct journal *j, uint64_t position, bool *ret_damaged, struct rbxj_error *e)
 {
     MDB_txn *to;
     uint64_t covered = 0;
@@ -135,7 +136,7 @@ static int commit_locked(struct journal *j, uint64_t position, struct rbxj_error
     }
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
-    int r = lead(j, to, position, &covered, &changed, e);
+    int r = lead(j, to, position, &covered, &changed, ret_damaged, e);
     if (r < 0 || !changed) {
         mdb_txn_abort(to);
     } else {
@@ -156,13 +157,16 @@ int commit_through(struct journal *j, uint64_t position, bool intent, struct rbx
                              j->options.gate_timeout_ns, e);
     if (r <= 0)
         return r;
+    bool damaged = false;
     r = 0;
     if (!j->disk.env)
         r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
     else if (intent)
         r = store_make_room(&j->disk, "disk journal", &j->options, e);
     if (r == 0)
-        r = commit_locked(j, position, e);
+        r = commit_locked(j, position, &damaged, e);
+    if (damaged && r == 0)
+        resync_keep_aside(j);
     gate_pass(&j->gates->disk);
     return r;
 }

@@ -105,6 +105,13 @@ int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, si
 int scan_store(struct store *store, bool boot, struct snapshot *ret); /* MDB_* */
 int snapshot_index(struct snapshot *s, struct rbxj_error *e);         /* clears it on failure */
 
+/* ---- a damaged log (resync.c) ---- */
+
+/* Makes the disk the state of the boot journal's boxes, by their records instead of the log (K24). MDB_*. */
+int resync(struct journal *j, MDB_txn *from, MDB_txn *to);
+/* Keeps a copy of the boot journal for whoever wants to know what happened: STATE/damaged-<time>.mdb. Best effort (K19). */
+void resync_keep_aside(struct journal *j);
+
 /* ---- creation (create.c) ---- */
 
 /* Makes the boot's folder, filled from the disk journal, and removes those of other boots. The caller holds

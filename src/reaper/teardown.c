@@ -527,16 +527,20 @@ size_t teardown_undo(struct teardown *t)
 
 void teardown_judge(struct teardown *t)
 {
+    bool stopped = t->held;
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
-        if (item->look.found == FOUND_BUSY && !item->settled)
+        if (item->silent)
+            continue;
+        if (stopped && !(t->held && item->look.found == FOUND_BUSY)) {
+            item->outcome = OUTCOME_SKIPPED;
+            continue;
+        }
+        stopped = item->look.found == FOUND_BUSY && !item->settled;
+        if (stopped)
             item->outcome = OUTCOME_FAILED;
         else if (is_blocked(t, item))
             item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
-        else if (item->look.found == FOUND_BUSY)
-            item->outcome = OUTCOME_FAILED;
-        else if (t->held)
-            item->outcome = OUTCOME_SKIPPED;
         else
             item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_PLANNED;
     }
