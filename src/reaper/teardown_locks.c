@@ -1,0 +1,112 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The flocks of a teardown (K7): taken before the first undo, held to the end; or somebody else has them.
+ */
+#include "reaper/teardown_steps.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/flocks.h"
+
+#include <sys/file.h>
+#include <time.h>
+
+struct holders {
+    struct teardown *t;
+    struct rbxj_error *e;
+    size_t payload;
+};
+
+static int judge_holder(void *data, pid_t pid)
+{
+    struct holders *h = data;
+    char who[128];
+    if (flocks_is_payload(&h->t->u, pid)) {
+        h->payload++;
+        return 0;
+    }
+    procid_describe(pid, who, sizeof(who));
+    error_detail(h->e, "held by pid %d (%s)", pid, who);
+    return 1;
+}
+
+/* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
+ * (K7). */
+static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t ino)
+{
+    struct rbxj_error error = {0};
+    struct holders h = {t, &error, 0};
+    bool blind = false;
+    (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
+                    item->record->path);
+    int r = flocks_holders(ino, judge_holder, &h, &blind);
+    if (r == 0 && h.payload)
+        return;
+    if (r <= 0)
+        error_detail(&error, "its holder is not visible from here");
+    t->held = true;
+    item->look.found = FOUND_BUSY;
+    item->look.error = error;
+}
+
+/* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it
+ * now. */
+static void take_flock(struct teardown *t, struct teardown_item *item, bool after)
+{
+    struct finding f = {0};
+    struct stat st;
+    const char *base;
+    /* one that was there before, with its content as it was, may be held all the same */
+    bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) &&
+                  t->u.same_boot;
+    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || t->owner || item->hangs ||
+        (item->look.found != FOUND_PRESENT && !before))
+        return;
+    _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
+    if (parent < 0 && f.found == FOUND_GONE)
+        return;
+    int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0 && parent >= 0 && errno == ENOENT)
+        return;                         /* gone meanwhile: undo will see */
+    if (fd < 0 || fstat(fd, &st) < 0) { /* who holds it can't be known */
+        t->held = true;
+        item->look.found = FOUND_BUSY;
+        (void)error_sys(&item->look.error, errno, "lock %s: taking it", item->record->path);
+        cleanup_closep(&fd);
+        return;
+    }
+    if (before && (st.st_dev != item->record->before.dev || st.st_ino != item->record->before.ino)) {
+        (void)close(fd);
+        return;
+    }
+    if (t->u.dry_run) {
+        (void)close(fd);
+        if (flocks_is_held(st.st_dev, st.st_ino) != 0)
+            judge_held(t, item, st.st_ino);
+        return;
+    }
+    int r = flock(fd, LOCK_EX | LOCK_NB);
+    while (r < 0 && errno == EWOULDBLOCK && after && now_monotonic_ns() < t->u.deadline_ns) {
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 1000000}, NULL);
+        r = flock(fd, LOCK_EX | LOCK_NB);
+    }
+    if (r == 0) {
+        item->lock_fd = fd;
+        return;
+    }
+    (void)close(fd);
+    judge_held(t, item, st.st_ino);
+    if (after && !t->held) { /* even its payload has it no longer to have */
+        t->held = true;
+        item->look.found = FOUND_BUSY;
+        (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held",
+                        item->record->path);
+    }
+}
+
+void teardown_take_flocks(struct teardown *t, bool after)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (!t->items[i].silent && !t->items[i].verified)
+            take_flock(t, &t->items[i], after);
+}

@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The look of a teardown: what is there of each record, asked of nobody who might hang.
+ */
+#include "reaper/teardown_steps.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "base/helper.h"
+
+#include <inttypes.h>
+#include <string.h>
+
+struct teardown_item *teardown_item_of(struct teardown *t, uint32_t seq)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (t->items[i].record->seq == seq)
+            return &t->items[i];
+    return NULL;
+}
+
+/* A directory on which a mount of its own box lies can't be seen: that mount is looked at all the same. */
+bool teardown_is_covered(const struct teardown_item *item, const struct teardown_item *lower)
+{
+    return item->record->kind == RBXJ_MOUNT && lower->look.found == FOUND_BUSY && item->record->path &&
+           lower->record->path && strcmp(item->record->path, lower->record->path) == 0;
+}
+
+/* What lies below another record of this box is there only as far as that one is (K13). True: settled. */
+static bool look_at_lower(struct teardown *t, struct teardown_item *item)
+{
+    struct teardown_item *lower = teardown_item_of(t, item->record->below);
+    if (!item->record->below ||
+        (lower && (lower->look.found == FOUND_PRESENT || teardown_is_covered(item, lower))))
+        return false;
+    if (!lower || lower->look.found == FOUND_GONE ||
+        (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
+        item->look.found = FOUND_GONE;
+        return true;
+    }
+    item->look.found = lower->look.found;
+    item->look.refused = lower->look.refused;
+    (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0, "seq %" PRIu32 ", in which it is, is left alone",
+                    lower->record->seq);
+    return true;
+}
+
+/* Files on a tmpfs did not outlive their boot, whatever is there now. */
+static bool died_with_its_boot(const struct teardown *t, struct teardown_item *item)
+{
+    const struct record *r = item->record;
+    bool file = r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR;
+    item->look.found = FOUND_GONE;
+    return !t->u.same_boot && file && !r->below && fileid_is_set(&r->parent) &&
+           fs_is_volatile(r->parent.fs_magic);
+}
+
+void teardown_look_at(struct teardown *t, struct teardown_item *item)
+{
+    const struct kind *kind = kind_of(item->record->kind);
+    item->look = (struct finding){0};
+    if (!kind) {
+        item->look.found = FOUND_FOREIGN;
+        item->look.refused = true;
+        (void)error_set(&item->look.error, RBXJ_E_BAD_REQUEST, 0,
+                        "seq %" PRIu32 ": of a kind that this version does not "
+                        "know",
+                        item->record->seq);
+        return;
+    }
+    item->settled = look_at_lower(t, item) || died_with_its_boot(t, item);
+    if (item->settled)
+        return;
+    /* refused when the intent was written, and again now: the configuration may have changed (K35: a mount's
+     * own kind asks, once it knows whether it is ours) */
+    if (item->record->path && item->record->kind != RBXJ_MOUNT &&
+        guard_protected_name(t->u.config, item->record->kind, item->record->path, &item->look.error) < 0) {
+        item->look.found = FOUND_FOREIGN;
+        item->look.refused = true;
+        return;
+    }
+    int r = kind->look(&t->u, item->record, &item->look);
+    if (r < 0 && item->look.found != FOUND_FOREIGN) {
+        item->look.found = FOUND_BUSY;
+        if (!item->look.error.code)
+            (void)error_sys(&item->look.error, -r, "seq %" PRIu32 ": looking at it", item->record->seq);
+    }
+}
+
+/* ---- what might hang (K16) ---- */
+
+/* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
+ * can't hang. What did not answer once is not asked again by this replay. */
+static bool path_hangs(struct teardown *t, const char *path)
+{
+    struct reaper *reaper = t->reaper;
+    char dir[RECORD_PATH_MAX];
+    (void)snprintf(dir, sizeof(dir), "%s", path);
+    char *slash = strrchr(dir, '/');
+    slash[slash == dir] = 0;
+    if (!t->u.mounts && mounts_read(&t->u.mounts, &t->error) < 0)
+        return true;
+    const struct mount *remote = mount_table_remote_above(mounts_own(t->u.mounts), dir);
+    if (!remote)
+        return false;
+    for (size_t i = 0; i < reaper->dead_len; i++)
+        if (reaper->dead[i] == remote->id)
+            return true;
+    struct path_probe probe = {.path = dir};
+    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
+                       t->u.deadline_ns, NULL);
+    if (r == 0 && probe.result != -ETIMEDOUT)
+        return false;
+    if (reaper->dead_len < ARRAY_LEN(reaper->dead))
+        reaper->dead[reaper->dead_len++] = remote->id;
+    return true;
+}
+
+void teardown_look(struct teardown *t)
+{
+    teardown_start_clock(t);
+    teardown_enter(t);
+    for (size_t i = 0; i < t->sb->len; i++) {
+        struct teardown_item *item = &t->items[i];
+        if (item->silent || item->verified)
+            continue;
+        item->hangs = item->record->path && path_hangs(t, item->record->path);
+        if (item->hangs) {
+            item->look = (struct finding){.found = FOUND_BUSY};
+            (void)error_set(&item->look.error, EBUSY, ETIMEDOUT, "%s: its file system does not answer",
+                            item->record->path);
+            continue;
+        }
+        teardown_look_at(t, item);
+        struct teardown_item *lower = item->look.found == FOUND_PRESENT
+                                          ? teardown_item_of(t, item->record->below)
+                                          : NULL;
+        if (lower &&
+            teardown_is_covered(item, lower)) /* by nothing but ours: it will be seen once that is gone */
+            lower->look = (struct finding){.found = FOUND_PRESENT};
+        t->corrupt = t->corrupt || item->look.corrupt;
+    }
+    teardown_leave(t);
+}
