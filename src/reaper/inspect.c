@@ -67,7 +67,11 @@ int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_r
     struct rbxj_result *result = calloc(1, sizeof(*result));
     if (!result)
         return error_sys(error, ENOMEM, "list");
-    int r = config_load(options, &config, error);
+    int r = !box || box_name_is_valid(box)
+                ? 0
+                : error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", box);
+    if (r == 0)
+        r = config_load(options, &config, error);
     if (r == 0)
         r = snapshot_read(config.state_dir, config.runtime_dir, &snapshot, error);
     if (r == 0 && snapshot.damaged)
@@ -124,7 +128,7 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
     _cleanup_(config_clear) struct config config = {0};
     struct journal *j = NULL;
     if (!box_name_is_valid(box) || !reason || !reason[0])
-        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "forget: needs a box and a reason");
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "a box and a reason are needed");
     int r = config_load(options, &config, error);
     int nothing = r < 0 ? r : snapshot_is_nothing(config.state_dir, config.runtime_dir, error);
     if (nothing < 0)

@@ -359,7 +359,7 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
     int r = fd_record_lock(fd, F_WRLCK, 0);
     if (r == -EAGAIN) {
         (void)fd_record_holder(fd, 0, &pid);
-        return error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs, pid %d", pid);
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs, pid %d", pid);
     }
     if (r < 0)
         return error_sys(e, -r, "%s", path);
@@ -379,7 +379,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         return make_result(p, ret, e);
     }
     if (atomic_flag_test_and_set(&reaping)) /* before the journal: the other one's would be closed under us */
-        return error_set(e, RBXJ_E_BUSY, EBUSY, "replay: another reaper runs in this process");
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
     struct journal *own = NULL, *j = journal_of_process(config->state_dir, config->runtime_dir);
     int lock = -1;
     if (!j) {
@@ -405,10 +405,13 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
 
 static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
 {
+    for (size_t i = 0; i < how->boxes_len; i++)
+        if (!box_name_is_valid(how->boxes[i]))
+            return error_set(e, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", how->boxes[i]);
     if (how->assume_dead && (!how->boxes_len || !how->reason || !how->reason[0]))
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "replay: assume-dead needs a box and a reason");
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "assume-dead needs a box and a reason");
     if (how->lazy_umount < 0 || how->lazy_umount > 2 || how->timeout < 0 || how->timeout > 1e6)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "replay: a policy or time that makes no sense");
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "a policy or time that makes no sense");
     return 0;
 }
 
