@@ -151,9 +151,15 @@ asan:
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/librbxj.a
+# Of the program a fuzzer gets the parts that it uses.
+$(BUILD)/cli.a: $(filter-out %/main.o,$(CLI_OBJECTS))
+	$(call say,AR)
+	@rm -f $@
+	$(quiet)$(AR) rcs $@ $^
+
+$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/cli.a $(BUILD)/librbxj.a
 	$(call say,LD)
-	$(quiet)$(CC) -pthread -fsanitize=fuzzer,address,undefined -o $@ $< $(BUILD)/librbxj.a $(CLI_LIBS)
+	$(quiet)$(CC) -pthread -fsanitize=fuzzer,address,undefined -o $@ $< $(BUILD)/cli.a $(BUILD)/librbxj.a $(CLI_LIBS)
 
 .PHONY: fuzz
 fuzz:

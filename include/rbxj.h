@@ -10,22 +10,35 @@
  *
  *  - One handle per process. A second rbxj_open() in the same process is refused with RBXJ_E_BAD_REQUEST:
  *    LMDB and POSIX record locks both lose their locks when a second handle closes.
- *  - A handle does not survive fork(). In the child every call but rbxj_close() fails with RBXJ_E_FORKED;
+ *  - A handle does not survive fork(2). In the child every call but rbxj_close() fails with RBXJ_E_FORKED;
  *    open after the last fork, and between fork and exec in a child touch nothing of rbxj. All descriptors
- *    are close-on-exec.
- *  - The process that calls rbxj_begin() owns the box: the box is live exactly as long as that process lives.
- *  - If rbxj_begin(), rbxj_intend() or any rbxj_acquire_*() fails, nothing was recorded that a replay would
- *    act on and the caller must not acquire (fail closed).
- *  - Put nothing into a resource before rbxj_acquired() returned 0 for it.
+ *    are close-on-exec. rbxj_spawn() forks in the right way.
+ *  - Do not close descriptors that you did not open (closefrom(3) in the supervisor itself): the journal's
+ *    locks go with them; the next call notices it and fails with RBXJ_E_BAD_REQUEST. In children it is fine.
+ *  - The process that calls rbxj_begin() owns the box: the box is live exactly as long as that process lives,
+ *    whatever becomes of its threads, children and descriptors.
+ *  - If rbxj_begin(), rbxj_intend(), rbxj_take() or rbxj_spawn() fails, nothing was recorded that a replay
+ *    would act on and the caller must not acquire (fail closed).
+ *  - Put nothing into a resource before rbxj_acquired() (or rbxj_acquire(), rbxj_take()) returned 0 for it.
  *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout,
  *    and then fail with RBXJ_E_JOURNAL_BUSY, naming it.
+ *  - A process in another pid namespace than the journal's other users may use it (liveness is then told by a
+ *    record lock), but two that have the same pid number at the same time disturb each other's reading.
  *
- * Threads: one handle may be used by many threads at once. An error object belongs to one thread at a time.
- * Nothing here prints, exits, or changes signal dispositions.
+ * Threads: one handle may be used by many threads at once; calls for one box should come from one thread at a
+ * time (two that undo it at once get RBXJ_E_BUSY at best). The functions without a handle are thread-safe. An
+ * error object and a result belong to one thread at a time.
+ *
+ * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. Nothing
+ * is a cancellation point that is safe to be cancelled at.
  *
  * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095),
  * or one of the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be
- * NULL.
+ * NULL; it is cleared at entry. Every structure that is passed in must be zero-initialised: its reserved
+ * fields are for later versions and must be zero.
+ *
+ * Any language that can call C can call this: there are no macros to expand, no variable arguments, and enums
+ * are ints. See also rbxj(1) and, for those who would rather write lines of JSON to a child, rbxj hook.
  */
 #ifndef RBXJ_H
 #define RBXJ_H
@@ -80,7 +93,11 @@ struct rbxj_options {
     const char *state_dir;   /* NULL: RBXJ_STATE_DIR, else the default (see rbxj(1)) */
     const char *runtime_dir; /* NULL: RBXJ_RUNTIME_DIR, else the default */
     const char *config;      /* NULL: /etc/rbxj/rbxj.conf, which need not exist; else it must */
-    uint64_t reserved[8];
+    /* What happened, in one line each ("worker_quarantined", "reason manual_quarantine: ..."): called from the
+     * calling thread, and only where there is no journald to tell. NULL: then nobody is told. */
+    void (*event)(void *data, const char *event, const char *message);
+    void *event_data;
+    uint64_t reserved[6];
 };
 
 /* Opens the journal for writing, creating it in an existing state directory where there is none.
@@ -144,10 +161,49 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay
- * open (lock: the locked file, close-on-exec), else -1; it may be NULL except for a lock. For a mount,
- * options is the mount's options or NULL; it is ignored for others. Not for processes. */
+ * open (lock: the locked file, close-on-exec, the caller's to close), else -1; it may be NULL except for a
+ * lock. For a mount, options is the mount's options, comma separated (mount(8)), or NULL; it is ignored for
+ * others. Not for processes. Errors: BUSY (somebody holds the lock; detail names him), EXISTS, NO_SUCH_BOX,
+ * BAD_REQUEST (no such type, wrong options), PERMISSION, IO, and those of rbxj_acquired(). After a failure the
+ * intent is still there: rbxj_undo() knows what became of it. */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error);
+
+/* rbxj_intend() and rbxj_acquire() in one, for a lock, cgroup, mount or tmpdir (with resource->options for a
+ * mount). ret_fd as there. ret_seq may be NULL. Where it fails after the intent was written, that is undone
+ * and dropped again as far as can be; what can't be is left to rbxj_undo(). */
+int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
+              int *ret_fd, struct rbxj_error *error);
+
+/* How a process is started. Zero-initialise. */
+struct rbxj_spawn {
+    const char *const *argv; /* NULL-terminated; argv[0] without a slash is looked up in PATH */
+    const char *const *envp; /* NULL-terminated; NULL: this process' own */
+    const uint32_t *cgroups; /* seqs of cgroups of this box into which it goes, in this order */
+    size_t cgroups_len;
+    const int *fds; /* what it keeps open besides 0, 1 and 2; everything else is closed */
+    size_t fds_len;
+    int (*setup)(void *data); /* see below; may be NULL */
+    void *setup_data;
+    uint64_t reserved[8];
+};
+
+/* Starts a process that cannot outlive the box: it is forked waiting on a pipe, journaled as a resource of
+ * kind process (pid, start time, pid namespace), put into its cgroups, and only then let go; where the caller
+ * dies before that, it reads end of file and exits without having run anything. It covers this one process:
+ * what forks belongs into a cgroup.
+ *
+ * setup() runs in the child after it was let go and before the exec, for what a sandbox wants (dup2, chroot,
+ * limits, unshare). As after any fork of a process that may have threads it may only do what is
+ * async-signal-safe (signal-safety(7)), and nothing of rbxj. It returns 0, or an errno with which the start
+ * fails. The signal mask and dispositions are the calling thread's.
+ *
+ * ret_pid is a child of the caller, who waits for it (waitpid(2)); ret_pidfd (may be NULL) gets a pidfd,
+ * close-on-exec, the caller's to close; ret_seq may be NULL. Returns after the exec: -errno of the exec or of
+ * setup() (-ENOENT: no such program) when it did not come to that; then the child is reaped and its record
+ * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), IO. */
+int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
+               int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error);
 
 /* The caller gave seq back itself: the record is dropped after the system shows that it is gone (else
  * EXISTS). */
@@ -194,6 +250,7 @@ struct rbxj_result_info {
     size_t boxes; /* stale boxes handled */
     size_t live;  /* boxes left alone */
     size_t undone, already_gone, refused, failed, left;
+    uint64_t reserved[4];
 };
 struct rbxj_result_box {
     const char *box;
@@ -206,6 +263,10 @@ struct rbxj_result_box {
     int supervisor_alive;
     int64_t begun_ns; /* CLOCK_REALTIME */
     size_t entries;
+    uint32_t failures;    /* replays of it that failed, in a row */
+    uint32_t flags;       /* 0 */
+    const char *incident; /* id of the incident record that tells of it; NULL: none */
+    uint64_t reserved[4];
 };
 struct rbxj_result_entry {
     uint32_t seq;
@@ -218,6 +279,7 @@ struct rbxj_result_entry {
     int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
     const struct rbxj_error *error; /* NULL: none */
     const char *note;               /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
+    uint64_t reserved[4];
 };
 
 void rbxj_result_info(const struct rbxj_result *result, struct rbxj_result_info *ret);
@@ -232,9 +294,75 @@ void rbxj_result_free(struct rbxj_result *result);
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
               struct rbxj_error *error);
 
-/* Drops one record that nobody can undo; reason goes to the event log. Refused for a live box (BOX_LIVE). */
+/* Drops one record that nobody can undo; reason goes into an incident record. Errors: BOX_LIVE (its
+ * supervisor may be alive), NO_SUCH_BOX, BUSY, BAD_REQUEST (no reason), and those of rbxj_open(). */
 int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
                 struct rbxj_error *error);
+
+/* ---- the worker's health ---- */
+
+struct rbxj_health {
+    const char *status;            /* "healthy", "unhealthy", "quarantined"; a literal */
+    const char *quarantine_reason; /* one of the words of rbxj(1), a literal; NULL: not quarantined */
+    char quarantine_detail[400];   /* what was given as the reason, escaped; may be empty */
+    int64_t quarantine_ns;         /* CLOCK_REALTIME; 0: not quarantined */
+    int can_accept_submissions;    /* would rbxj_begin() be let through? */
+    int escalate;                  /* a person should look at this worker */
+    uint32_t failed_cleanup_count; /* failed replays in a row, of the box that has the most */
+    uint32_t stale_boxes, live_boxes, held_boxes, unknown_boxes; /* held ones are stale, too */
+    uint32_t flags;                                              /* 0 */
+    char last_cleanup_error[500]; /* "mount_unmount_failed: ..."; may be empty */
+    uint64_t reserved[8];
+};
+
+/* What can be seen; changes nothing, needs no handle. A damaged journal is a status (quarantined,
+ * journal_corruption), not an error. Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
+ * unknown. */
+int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
+
+/* A replay, and then: a quarantine that a recovery may release (cleanup_failure, orphan_process_detected,
+ * resource_exhaustion) is released if nothing is left; a damaged journal quarantines. how NULL: all boxes.
+ * ret_health is what rbxj_health() says afterwards; ret_result, which may be NULL, the replay's result, or
+ * NULL where there was none. Returns as rbxj_replay(); ret_health is set then, too, if it can be. */
+int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
+                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
+
+/* From now on rbxj_begin() fails with QUARANTINED, across reboots, whoever calls it; boxes that run go on.
+ * reason is free text. Durable when it returns 0. A worker that is quarantined already gets the new reason.
+ * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, IO. */
+int rbxj_quarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
+
+/* Ends any quarantine, and counts failures from none again. 0 also where there was none. The same errors. */
+int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
+
+/* How many things of the dead are still there, by kind; what live boxes hold does not count. */
+struct rbxj_clean {
+    int clean; /* nothing at all, and no record of a dead box either */
+    uint32_t locks, mounts, cgroups, processes, temp_dirs;
+    uint64_t reserved[4];
+};
+/* Looks; changes nothing. Errors: those of rbxj_list(). */
+int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);
+
+/* ---- what is kept of the past ---- */
+
+struct rbxj_incidents; /* incident records, newest first */
+
+/* id NULL: all that were detected or came again since since_ns (CLOCK_REALTIME; 0: all that are kept). Changes
+ * nothing. Errors: NO_SUCH_BOX (no incident of that id), PERMISSION, IO. A record that can't be read is left
+ * out. */
+int rbxj_incidents(const struct rbxj_options *options, const char *id, int64_t since_ns,
+                   struct rbxj_incidents **ret, struct rbxj_error *error);
+size_t rbxj_incidents_len(const struct rbxj_incidents *incidents);
+/* Incident i as a JSON object (the fields of rbxj(1), one line); lives as long as incidents. NULL past the
+ * end. */
+const char *rbxj_incidents_json(const struct rbxj_incidents *incidents, size_t i);
+void rbxj_incidents_free(struct rbxj_incidents *incidents);
+
+/* The metrics of rbxj(1) in Prometheus' text format; ret_text is to be freed with free(3). Changes nothing.
+ * Errors: those of rbxj_list(). ret_text is set then, too (but for ENOMEM): it tells of the damage, or that the
+ * health is unknown, and leaves out what can't be read. */
+int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error);
 
 #ifdef __cplusplus
 }

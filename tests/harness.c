@@ -424,15 +424,18 @@ pid_t harness_spawn(const char *cgroup)
 }
 
 /* A tracked child may have been reaped by the test; its number may then be somebody else's. */
+/* All first: one may wait for another (for a file system that it serves) and die only after it. */
 static void kill_children(void)
 {
+    for (size_t i = 0; i < children_len; i++) {
+        siginfo_t info;
+        if (waitid(P_PID, (id_t)children[i], &info, WEXITED | WNOHANG | WNOWAIT) < 0)
+            continue; /* the test has reaped it itself: the number may be somebody else's */
+        (void)kill(children[i], SIGKILL);
+        (void)kill(children[i], SIGCONT);
+    }
     while (children_len > 0) {
         pid_t pid = children[--children_len];
-        siginfo_t info;
-        if (waitid(P_PID, (id_t)pid, &info, WEXITED | WNOHANG | WNOWAIT) < 0)
-            continue;
-        (void)kill(pid, SIGKILL);
-        (void)kill(pid, SIGCONT);
         while (waitpid(pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }

@@ -390,6 +390,7 @@ changed_tmpdir() {
     left "tmpdir with a bind mount in it" tmpdir busy failed "$t/a/mnt"
     umount "$t/a/mnt"
     undone "tmpdir after the unmount"
+    call health --unquarantine --reason "three failed replays in a row are what quarantines"
 
     crash 7 --tmpdir "$t" || return
     ln "$w/outside/file" "$t/hard"

@@ -8,6 +8,7 @@
 
 #include "cli/json.c"  // NOLINT(bugprone-suspicious-include)
 #include "cli/print.c" // NOLINT(bugprone-suspicious-include)
+#include "cli/table.c" // NOLINT(bugprone-suspicious-include)
 
 #include <fcntl.h>
 #include <locale.h>
@@ -18,8 +19,8 @@ const struct command commands[] = {{0}};
 
 static void expect_json(const char *bytes, const char *text, int raw)
 {
-    int got_raw = 0;
-    _cleanup_free_ char *got = json_string(bytes, &got_raw);
+    bool got_raw = 0;
+    _cleanup_free_ char *got = doc_quote(bytes, &got_raw);
     assert_string_equal(got, text);
     assert_int_equal(got_raw, raw);
 }
@@ -53,22 +54,24 @@ static void json_string_escapes_each_byte(void **state)
 static void json_name_has_raw_beside_it(void **state)
 {
     (void)state;
-    cJSON *object = cJSON_CreateObject();
-    add_name(object, "/x\xff");
-    _cleanup_free_ char *with = finish(object);
+    struct doc doc;
+    doc_init(&doc);
+    doc_name(&doc, doc.root, "name", "/x\xff");
+    _cleanup_free_ char *with = doc_finish(&doc);
     assert_string_equal(with, "{\"name\":\"/x\\u00ff\",\"raw\":\"2f78ff\"}");
-    object = cJSON_CreateObject();
-    add_name(object, "/x");
-    _cleanup_free_ char *without = finish(object);
+    doc_init(&doc);
+    doc_name(&doc, doc.root, "name", "/x");
+    _cleanup_free_ char *without = doc_finish(&doc);
     assert_string_equal(without, "{\"name\":\"/x\"}");
 }
 
 static void json_keeps_64_bits(void **state)
 {
     (void)state;
-    cJSON *object = cJSON_CreateObject();
-    add_incarnation(object, UINT64_MAX);
-    _cleanup_free_ char *text = finish(object);
+    struct doc doc;
+    doc_init(&doc);
+    doc_number64(&doc, doc.root, "incarnation", UINT64_MAX);
+    _cleanup_free_ char *text = doc_finish(&doc);
     assert_string_equal(text, "{\"incarnation\":\"18446744073709551615\"}");
 }
 
@@ -76,7 +79,7 @@ static void json_time_is_utc(void **state)
 {
     (void)state;
     char buf[32];
-    json_time(buf, 1795489200LL * 1000000000 + 999999999);
+    doc_format_time(buf, 1795489200LL * 1000000000 + 999999999);
     assert_string_equal(buf, "2026-11-24T03:00:00Z");
 }
 

@@ -95,7 +95,8 @@ static struct box full_box(void)
     FILL(b.planned);
     FILL(b.next_seq);
     FILL(b.failures);
-    FILL(b.refused_boots);
+    FILL(b.waiting_since_ns);
+    FILL(b.waiting_boot);
     return b;
 }
 

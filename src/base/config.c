@@ -26,7 +26,6 @@
  * too, and kept only by them. */
 struct settings {
     struct config config;
-    int number;
     char **patterns;
 };
 
@@ -113,16 +112,16 @@ static const struct key {
     {"replay", "jobs", set_jobs, TO(config.jobs)},
     {"paths", "protected", set_paths, TO(config.protected_paths)},
     {"paths", "allowed", set_paths, TO(config.allowed_paths)},
-    {"health", "quarantine_after", set_positive, TO(number)},
-    {"health", "escalate_failures", set_positive, TO(number)},
-    {"health", "escalate_per_day", set_positive, TO(number)},
-    {"health", "min_free", set_percent, TO(number)},
+    {"health", "quarantine_after", set_positive, TO(config.quarantine_after)},
+    {"health", "escalate_failures", set_positive, TO(config.escalate_failures)},
+    {"health", "escalate_per_day", set_positive, TO(config.escalate_per_day)},
+    {"health", "min_free", set_percent, TO(config.min_free)},
     {"discover", "locks", set_path_patterns, TO(patterns)},
     {"discover", "cgroups", set_name_patterns, TO(patterns)},
     {"discover", "mounts", set_path_patterns, TO(patterns)},
     {"discover", "tmpdirs", set_path_patterns, TO(patterns)},
-    {"incidents", "keep", set_positive, TO(number)},
-    {"incidents", "keep_days", set_positive, TO(number)},
+    {"incidents", "keep", set_positive, TO(config.incidents_keep)},
+    {"incidents", "keep_days", set_positive, TO(config.incidents_keep_days)},
 };
 
 /* ---- one file ---- */
@@ -311,6 +310,12 @@ int config_load(const struct rbxj_options *options, struct config *ret, struct r
                 .timeout_ns = 30LL * 1000000000,
                 .boot_deadline_ns = 60LL * 1000000000,
                 .busy_retries = 10,
+                .quarantine_after = 3,
+                .escalate_failures = 3,
+                .escalate_per_day = 1,
+                .min_free = 5,
+                .incidents_keep = 1000,
+                .incidents_keep_days = 90,
             },
     };
     struct config *config = &settings.config;
@@ -328,6 +333,10 @@ int config_load(const struct rbxj_options *options, struct config *ret, struct r
     config->map_size = (config->map_size + PAGE_MAX - 1) / PAGE_MAX * PAGE_MAX;
     if (config->preallocate > config->map_size)
         config->preallocate = config->map_size;
+    if (options) {
+        config->event = options->event;
+        config->event_data = options->event_data;
+    }
     *ret = *config;
     return 0;
 }

@@ -27,11 +27,20 @@ struct config {
     int busy_retries;
     int jobs; /* 0: number of cores */
 
+    int quarantine_after; /* failed replays of a box in a row */
+    int escalate_failures;
+    int escalate_per_day;
+    int min_free; /* percent */
+    int incidents_keep;
+    int incidents_keep_days;
+
     /* lists: a later one is added to an earlier one, an empty value empties it */
     char **protected_paths; /* NULL-terminated, more than the built-in ones */
     char **allowed_paths;   /* NULL-terminated; NULL or empty: everything that is not protected */
 
     /* not from the file */
+    void (*event)(void *data, const char *event, const char *message); /* see struct rbxj_options */
+    void *event_data;
     char *state_dir;
     char *runtime_dir;
 };

@@ -113,6 +113,29 @@ static struct flock record_lock(short type, uint64_t offset)
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
 }
 
+int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,
+                    mode_t mode, bool sync_dir)
+{
+    uint64_t number;
+    char temporary[NAME_MAX + 1];
+    random_bytes(&number, sizeof(number));
+    int n = snprintf(temporary, sizeof(temporary), "%s%016llx", prefix, (unsigned long long)number);
+    if (n < 0 || (size_t)n >= sizeof(temporary))
+        return -ENAMETOOLONG;
+    _cleanup_close_ int fd = openat(dirfd, temporary, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
+                                    mode);
+    if (fd < 0)
+        return -errno;
+    int r = fchmod(fd, mode) < 0 ? -errno : fd_write_all(fd, data, len); /* whatever the umask is */
+    if (r == 0 && (fdatasync(fd) < 0 || renameat(dirfd, temporary, dirfd, name) < 0))
+        r = -errno;
+    if (r < 0)
+        (void)unlinkat(dirfd, temporary, 0);
+    else if (sync_dir && fsync(dirfd) < 0) /* not O_PATH */
+        r = -errno;
+    return r;
+}
+
 int fd_record_lock(int fd, short type, uint64_t offset)
 {
     struct flock lock = record_lock(type, offset);

@@ -34,6 +34,12 @@ int fd_write_all(int fd, const void *data, size_t len);
 /* Opens (relative to dirfd), writes text, closes; for kernel files. 0 or -errno. */
 int fd_write_file(int dirfd, const char *path, const char *text);
 
+/* Makes name below dirfd a regular file with that content, whole or not at all: written under another name
+ * (prefix and random digits), synced, renamed; a symlink in its place is replaced, not followed. The directory
+ * is synced too where sync_dir is set. 0 or -errno; the old file is there then. */
+int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,
+                    mode_t mode, bool sync_dir);
+
 /* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of
  * that file in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */
 int fd_record_lock(int fd, short type, uint64_t offset);

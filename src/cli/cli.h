@@ -78,10 +78,18 @@ int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_list(struct cli *cli, int argc, char **argv);
 int cmd_replay(struct cli *cli, int argc, char **argv);
 int cmd_forget(struct cli *cli, int argc, char **argv);
+int cmd_hook(struct cli *cli, int argc, char **argv);
+int cmd_health(struct cli *cli, int argc, char **argv);
+int cmd_incidents(struct cli *cli, int argc, char **argv);
+int cmd_metrics(struct cli *cli, int argc, char **argv);
 
 extern const struct cli_option run_options[];
 extern const struct cli_option list_options[];
 extern const struct cli_option replay_options[];
 extern const struct cli_option forget_options[];
+extern const struct cli_option hook_options[];
+extern const struct cli_option health_options[];
+extern const struct cli_option incidents_options[];
+extern const struct cli_option metrics_options[];
 
 #endif

@@ -3,7 +3,7 @@
  * rbxj run: the reference supervisor. Killed at any instruction it leaves only what is journaled:
  *
  *   block signals, open, begin (the plan is journaled here), acquire each in the order written;
- *   start the payload, which waits; journal it (K6); move it into the cgroups; let it go;
+ *   start the payload, journaled and inside the cgroups before it runs (K6, rbxj_spawn());
  *   forward signals until it ends; undo, by the code that a replay runs; end.
  *
  * Signals stay blocked all the time, so that only SIGKILL can come between two of these steps.
@@ -21,7 +21,7 @@
 #include <sys/stat.h>
 #include <sys/wait.h>
 
-enum { RUN_LEFT = 1, RUN_FAILED = 125 };
+enum { RUN_LEFT = 1, RUN_FAILED = 125, RUN_NOT_EXECUTABLE = 126, RUN_NOT_FOUND = 127 };
 
 enum { OPT_BOX = 256, OPT_LOCK, OPT_CGROUP, OPT_MOUNT, OPT_TMPDIR };
 
@@ -45,6 +45,8 @@ struct run {
     size_t begun_items; /* the items that these come from; the others follow when these are acquired */
     int *locks;         /* held to the end */
     size_t locks_len;
+    uint32_t *cgroups; /* in which the payload runs */
+    size_t cgroups_len;
 };
 
 static enum rbxj_kind kind_of_option(int id)
@@ -124,7 +126,8 @@ static int build_plan(struct run *run, struct rbxj_error *e)
     const struct run_plan *plan = &run->plan;
     run->begun = calloc(plan->len * RUN_RESOURCES_MAX + 1, sizeof(*run->begun));
     run->locks = calloc(plan->len + 1, sizeof(*run->locks));
-    if (!run->begun || !run->locks)
+    run->cgroups = calloc(plan->len + 1, sizeof(*run->cgroups));
+    if (!run->begun || !run->locks || !run->cgroups)
         return error_sys(e, ENOMEM, "the plan");
     for (; run->begun_items < plan->len; run->begun_items++) {
         int n = run_plan_resources(plan, run->begun_items, false, run->begun + run->begun_len);
@@ -164,6 +167,8 @@ static int acquire(struct run *run, const struct rbxj_resource *resource, uint32
     int rc = rbxj_acquire(run->handle, run->box, seq, resource->options, &fd, e);
     if (rc == 0 && fd >= 0)
         run->locks[run->locks_len++] = fd;
+    if (rc == 0 && resource->kind == RBXJ_CGROUP)
+        run->cgroups[run->cgroups_len++] = seq;
     return rc;
 }
 
@@ -187,57 +192,28 @@ static int acquire_all(struct run *run, struct rbxj_error *e)
     return rc;
 }
 
-static int enter_cgroups(const struct run *run, pid_t pid, struct rbxj_error *e)
-{
-    char number[16];
-    snprintf(number, sizeof(number), "%d", (int)pid);
-    for (size_t i = 0; i < run->plan.len; i++) {
-        const struct run_item *item = &run->plan.items[i];
-        if (item->kind != RBXJ_CGROUP)
-            continue;
-        _cleanup_free_ char *procs = NULL;
-        if (asprintf(&procs, "%s/cgroup.procs", item->path) < 0)
-            return error_sys(e, ENOMEM, "cgroup: %s", item->path);
-        int rc = fd_write_file(AT_FDCWD, procs, number);
-        if (rc < 0) {
-            int code = error_sys(e, -rc, "moving CMD into the cgroup: %s", item->path);
-            if (rc == -ENOSPC)
-                error_detail(e,
-                             "a v1 cpuset group takes nobody before its cpuset.cpus and cpuset.mems are set");
-            return code;
-        }
-    }
-    return 0;
-}
-
-/* Starts CMD, journaled and in its cgroups, and lets it go. */
-static int start(struct run *run, struct payload *payload, char **argv, struct rbxj_error *e)
-{
-    int rc = payload_start(payload, argv);
-    if (rc < 0)
-        return error_sys(e, -rc, "starting a process for CMD");
-    struct rbxj_resource process = {.kind = RBXJ_PROCESS, .pid = payload->pid};
-    uint32_t seq;
-    rc = rbxj_intend(run->handle, run->box, &process, &seq, e);
-    if (rc == 0)
-        rc = enter_cgroups(run, payload->pid, e);
-    if (rc < 0)
-        payload_abandon(payload);
-    return rc;
-}
-
 /* CMD's exit status, by the convention of env(1). */
-static int let_go(struct payload *payload, char **argv)
+static int execute(struct run *run, struct payload *payload, char **argv)
 {
-    int exec_errno = payload_let_go(payload);
-    int status = payload_wait(payload);
-    if (exec_errno) {
-        print_problem("run: %s: %s; %s", argv[0], strerror(exec_errno),
-                      exec_errno == ENOENT ? "give its path, or look at PATH"
-                                           : "it must be a program that may be run");
-        return exec_errno == ENOENT ? 127 : 126;
+    struct rbxj_error error = {0};
+    struct rbxj_spawn how = {
+        .argv = (const char *const *)argv,
+        .cgroups = run->cgroups,
+        .cgroups_len = run->cgroups_len,
+        .setup = payload_default_signals,
+    };
+    int rc = rbxj_spawn(run->handle, run->box, &how, &payload->pid, &payload->pidfd, NULL, &error);
+    if (rc == 0) {
+        int status = payload_wait(payload);
+        return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
     }
-    return WIFSIGNALED(status) ? 128 + WTERMSIG(status) : WEXITSTATUS(status);
+    if (rc <= -RBXJ_E_BAD_REQUEST) { /* it did not come to an exec */
+        print_failure(&run->cli->style, "run", rc, &error);
+        return RUN_FAILED;
+    }
+    print_problem("run: %s: %s; %s", argv[0], strerror(-rc),
+                  rc == -ENOENT ? "give its path, or look at PATH" : "it must be a program that may be run");
+    return rc == -ENOENT ? RUN_NOT_FOUND : RUN_NOT_EXECUTABLE;
 }
 
 /* ---- undoing ---- */
@@ -264,16 +240,16 @@ static void run_clear(struct run *run)
     for (size_t i = 0; i < run->locks_len; i++)
         (void)close(run->locks[i]);
     free(run->locks);
+    free(run->cgroups);
     free(run->begun);
     run_plan_clear(&run->plan);
 }
 
-static int supervise(struct run *run, char **argv)
+static int supervise(struct run *run, struct payload *payload, char **argv)
 {
     struct rbxj_error error = {0};
-    struct payload payload;
     int status = RUN_FAILED;
-    int rc = payload_block_signals();
+    int rc = payload_block_signals(payload);
     if (rc < 0)
         rc = error_sys(&error, -rc, "blocking signals");
     if (rc == 0)
@@ -285,9 +261,7 @@ static int supervise(struct run *run, char **argv)
 
     rc = acquire_all(run, &error);
     if (rc == 0)
-        rc = start(run, &payload, argv, &error);
-    if (rc == 0)
-        status = let_go(&payload, argv);
+        status = execute(run, payload, argv);
     else
         print_failure(&run->cli->style, "run", rc, &error);
     bool left = undo(run);
@@ -297,11 +271,13 @@ static int supervise(struct run *run, char **argv)
 int cmd_run(struct cli *cli, int argc, char **argv)
 {
     struct run run = {.cli = cli};
+    struct payload payload = PAYLOAD_INIT;
     int status;
     if (parse_options(&run, argc, argv) < 0)
         status = cli->status == STATUS_DONE ? STATUS_DONE : RUN_FAILED;
     else
-        status = supervise(&run, argv + optind);
+        status = supervise(&run, &payload, argv + optind);
+    payload_clear(&payload);
     run_clear(&run);
     return status;
 }

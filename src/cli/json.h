@@ -5,20 +5,17 @@
 #ifndef RBXJ_CLI_JSON_H
 #define RBXJ_CLI_JSON_H
 
-#include "rbxj.h"
-
-#include <stdint.h>
+#include "base/doc.h"
 
 char *json_list(const struct rbxj_result *result, int64_t now_ns);
 char *json_replay(const struct rbxj_result *result);
 char *json_forgotten(const char *box, uint32_t seq);
 char *json_failure(int code, const struct rbxj_error *error);
 
-/* A quoted JSON string: \u00XX for each byte that is not printable UTF-8 (then *ret_raw, else it is
- * untouched). */
-char *json_string(const char *bytes, int *ret_raw);
+/* The entries of box i, as "entries" of parent. */
+void json_entries(struct doc *doc, cJSON *parent, const struct rbxj_result *result, size_t i);
 
-/* "2026-11-24T03:00:00Z" */
-void json_time(char buf[32], int64_t realtime_ns);
+/* doc_finish(), or the end of the program. */
+char *json_finish(struct doc *doc);
 
 #endif

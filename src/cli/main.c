@@ -55,6 +55,47 @@ const struct command commands[] = {
         .options = forget_options,
         .run = cmd_forget,
     },
+    {
+        .name = "hook",
+        .synopsis = "[OPTION...]",
+        .summary = "JSON lines in, one JSON line back for each: journaling for any supervisor",
+        .details =
+            "Requests: begin, intend, acquired, released, undo, end; one object a line, at most 1 MiB. The\n"
+            "supervisor is the process that 'begin' names, else the hook's parent. See rbxj(1).\n",
+        .exit_status = "Exit status: 0 at the end of input, whatever became of the requests; 2 wrong usage; "
+                       "3 the journal is\n"
+                       "damaged; 4 no permission; 5 busy; 6 environment error (disk full, I/O, memory).",
+        .options = hook_options,
+        .run = cmd_hook,
+    },
+    {
+        .name = "health",
+        .synopsis = "[OPTION...]",
+        .summary = "the worker's health; recover, verify, quarantine",
+        .details = "Without an option, and with --check, it looks only.",
+        .exit_status =
+            "Exit status: 0 healthy, 1 unhealthy, 2 quarantined (a damaged journal too), 3 unknown (wrong\n"
+            "usage and no permission too); --verify-clean: 0 clean, 1 not; --quarantine and --unquarantine:\n"
+            "0 done, 1 not.",
+        .options = health_options,
+        .run = cmd_health,
+    },
+    {
+        .name = "incidents",
+        .synopsis = "[show ID] [OPTION...]",
+        .summary = "what replays found, what became of it, what is left",
+        .details = "Changes nothing.",
+        .options = incidents_options,
+        .run = cmd_incidents,
+    },
+    {
+        .name = "metrics",
+        .synopsis = "[OPTION...]",
+        .summary = "Prometheus text format",
+        .details = "Changes nothing. --textfile replaces the file atomically, for the node exporter.",
+        .options = metrics_options,
+        .run = cmd_metrics,
+    },
     {0},
 };
 
@@ -146,9 +187,18 @@ static int take_standard_descriptors(void)
     }
 }
 
+/* What the library has to tell and journald is not there to hear. A person at a terminal reads the report. */
+static void tell_event(void *data, const char *event, const char *message)
+{
+    const struct cli *cli = data;
+    if (!cli->style.quiet && !isatty(STDERR_FILENO))
+        print_problem("event %s: %s", event, message);
+}
+
 int main(int argc, char **argv)
 {
-    struct cli cli = {0};
+    struct cli cli = {.options = {.event = tell_event}};
+    cli.options.event_data = &cli;
     /* Names are shown as UTF-8 or escaped, whatever the caller's locale; numbers are read and written
      * plainly. */
     (void)setlocale(LC_CTYPE, "C.UTF-8");

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Messages, tables (libsmartcols), progress. libsmartcols has an escaping of its own that depends on the
- * locale; it is turned off and gets text that escape_bytes() made safe.
+ * Messages, the tables of list and replay, progress.
  */
 #include "cli/print.h"
 
@@ -10,8 +9,8 @@
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/table.h"
 
-#include <libsmartcols/libsmartcols.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -123,13 +122,6 @@ void print_problems_of(const struct rbxj_result *result)
 
 /* ---- tables ---- */
 
-struct column {
-    const char *heading;
-    int flags;
-    bool verbose;  /* shown with --verbose only */
-    bool coloured; /* by its word */
-};
-
 enum {
     LIST_BOX,
     LIST_INCARNATION,
@@ -181,67 +173,6 @@ static const struct column replay_columns[REPLAY_COLUMNS] = {
     [REPLAY_OUTCOME] = {.heading = "OUTCOME", .coloured = true},
     [REPLAY_INCARNATION] = {.heading = "INCARNATION", .verbose = true},
 };
-
-static const struct {
-    const char *word, *colour;
-} colours[] = {
-    {"stale", "yellow"}, {"unknown", "yellow"}, {"held", "red"},       {"foreign", "yellow"},
-    {"busy", "yellow"},  {"failed", "red"},     {"refused", "yellow"}, {"skipped", "yellow"},
-};
-
-static void table_must(bool ok)
-{
-    if (ok)
-        return;
-    print_problem("out of memory for the table; the work itself is done");
-    exit(STATUS_SYSTEM);
-}
-
-static bool colours_wanted(void)
-{
-    const char *no = getenv("NO_COLOR"), *terminal = getenv("TERM");
-    return isatty(STDOUT_FILENO) && !(no && *no) && terminal && strcmp(terminal, "dumb") != 0;
-}
-
-static struct libscols_table *table_new(const struct print_style *style, const struct column *columns,
-                                        size_t n)
-{
-    struct libscols_table *table = scols_new_table();
-    table_must(table);
-    (void)scols_table_enable_noencoding(table, 1);
-    (void)scols_table_enable_noheadings(table, style->noheadings);
-    (void)scols_table_enable_colors(table, colours_wanted());
-    for (size_t i = 0; i < n; i++) {
-        int hidden = columns[i].verbose && !style->verbose ? SCOLS_FL_HIDDEN : 0;
-        table_must(scols_table_new_column(table, columns[i].heading, 0, columns[i].flags | hidden));
-    }
-    return table;
-}
-
-static void table_row(struct libscols_table *table, const struct column *columns, size_t n,
-                      const char **cells)
-{
-    struct libscols_line *line = scols_table_new_line(table, NULL);
-    table_must(line);
-    for (size_t i = 0; i < n; i++) {
-        if (!cells[i])
-            continue;
-        size_t len = strlen(cells[i]);
-        char *safe = malloc(4 * len + 1);
-        table_must(safe != NULL);
-        escape_bytes(safe, 4 * len + 1, cells[i], len);
-        table_must(scols_line_refer_data(line, i, safe) == 0);
-        for (size_t c = 0; columns[i].coloured && c < ARRAY_LEN(colours); c++)
-            if (strcmp(cells[i], colours[c].word) == 0)
-                (void)scols_cell_set_color(scols_line_get_cell(line, i), colours[c].colour);
-    }
-}
-
-static void table_finish(struct libscols_table *table)
-{
-    table_must(scols_print_table(table) == 0);
-    scols_unref_table(table);
-}
 
 struct number {
     char text[24];

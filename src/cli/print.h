@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The only place that prints. Results go to standard output, messages to standard error, one line each.
- * Whatever is printed passes through escape_bytes() or json_string(): no byte of a name ever reaches a
+ * Whatever is printed passes through escape_bytes() or doc_quote(): no byte of a name ever reaches a
  * terminal as a control sequence.
  */
 #ifndef RBXJ_CLI_PRINT_H

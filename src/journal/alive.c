@@ -85,7 +85,7 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
         if (others) {
             found[strcspn(found, "\n")] = 0;
             char *dir = strchr(found, '/');
-            return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+            return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EBUSY,
                              "journal %s: is in use by pid %d with runtime directory %s", j->state_dir, pid,
                              dir ? dir : "unknown");
         }

@@ -44,7 +44,8 @@ int journal_update_box(struct journal *j, const struct box *changed, struct rbxj
     res = write_get_box(&w, changed->incarnation, &box, e);
     if (res == 0) {
         box.failures = changed->failures;
-        box.refused_boots = changed->refused_boots;
+        box.waiting_since_ns = changed->waiting_since_ns;
+        memcpy(box.waiting_boot, changed->waiting_boot, sizeof(box.waiting_boot));
         rc = write_put(&w, &box, NULL, false);
     }
     return write_end(&w, res, rc, e);
@@ -112,4 +113,11 @@ int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
     return journal_settle(j, incarnation, NULL, 0, SETTLE_END, e);
+}
+
+int journal_count(struct journal *j, const struct counters *more, struct rbxj_error *e)
+{
+    struct write w;
+    int r = write_begin(j, &w, e);
+    return r < 0 ? r : write_end(&w, 0, counters_write(w.txn, j->boot.meta, more), e);
 }

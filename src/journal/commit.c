@@ -13,12 +13,15 @@
  *   C2  gates->covered is set after that commit only: it may lag, never lead.
  *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
  *   C4  a damaged log never reaches the disk: then the records are copied instead of it (resync.c, K24).
+ *   C5  every commit takes the counters along; for them alone only a flush commits.
  */
 #include "base/cleanup.h"
 #include "journal/internal.h"
 
 #include <endian.h>
 #include <string.h>
+
+#define EVERYTHING UINT64_MAX /* as a position: what there is, and the counters; never covered */
 
 bool commit_is_needed(bool always, const struct record *r)
 {
@@ -75,26 +78,37 @@ static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *co
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
+/* Does the disk follow our boot journal, or one that was made since (K21)? */
+static int check_generation(struct journal *j, MDB_txn *to, struct rbxj_error *e)
+{
+    uint8_t generation[16];
+    int rc = meta_get(to, j->disk.meta, META_GENERATION, generation, 16);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, "disk journal");
+    if (memcmp(generation, j->generation, 16) != 0)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place",
+                         j->folder);
+    return 0;
+}
+
 /* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit.
  */
 static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret_covered, bool *ret_changed,
                 bool *ret_damaged, struct rbxj_error *e)
 {
-    uint8_t generation[16];
     uint64_t covered, last;
     MDB_txn *from;
-    int rc = meta_get(to, j->disk.meta, META_GENERATION, generation, 16);
-    if (rc == MDB_SUCCESS && memcmp(generation, j->generation, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place",
-                         j->folder);
-    if (rc == MDB_SUCCESS)
-        rc = meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+    int r = check_generation(j, to, e);
+    if (r < 0)
+        return r;
+    int rc = meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
     *ret_covered = covered;
     *ret_changed = false;
     if (covered >= position)
         return 0;
+    uint64_t before = covered;
     rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &from);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
@@ -108,23 +122,27 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
         covered = last;
         rc = resync(j, from, to);
     }
+    bool counted = rc == MDB_SUCCESS && counters_differ(from, j->boot.meta, to, j->disk.meta);
+    if (counted)
+        rc = counters_copy(from, j->boot.meta, to, j->disk.meta);
     mdb_txn_abort(from);
     if (rc == MDB_SUCCESS)
         rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
     *ret_covered = covered;
-    *ret_changed = true;
+    *ret_changed = covered != before || counted || *ret_damaged;
     return 0;
 }
 
-static int commit_locked(struct journal *j, uint64_t position, bool *ret_damaged, struct rbxj_error *e)
+/* Under the disk gate. */
+static int begin_on_disk(struct journal *j, MDB_txn **ret, struct rbxj_error *e)
 {
-    MDB_txn *to;
-    uint64_t covered = 0;
-    bool changed = false;
+    if (!j->disk.env)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "disk journal: could not be opened again after an error");
     /* a failed write of the meta page leaves LMDB unusable until it is opened again */
-    int rc = mdb_txn_begin(j->disk.env, NULL, 0, &to);
+    int rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);
     if (rc == MDB_PANIC) {
         _cleanup_free_ char *path = strdup(j->disk.path);
         store_close(&j->disk);
@@ -132,20 +150,34 @@ static int commit_locked(struct journal *j, uint64_t position, bool *ret_damaged
                      : error_sys(e, ENOMEM, "disk journal");
         if (r < 0)
             return r;
-        rc = mdb_txn_begin(j->disk.env, NULL, 0, &to);
+        rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);
     }
-    if (rc != MDB_SUCCESS)
-        return store_error(e, rc, &j->disk, "disk journal");
-    int r = lead(j, to, position, &covered, &changed, ret_damaged, e);
+    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, "disk journal");
+}
+
+/* Commits or aborts, as lead() and the like say. */
+static int end_on_disk(struct journal *j, MDB_txn *to, int r, bool changed, struct rbxj_error *e)
+{
     if (r < 0 || !changed) {
         mdb_txn_abort(to);
-    } else {
-        rc = mdb_txn_commit(to);
-        if (rc != MDB_SUCCESS)
-            r = store_error(e, rc, &j->disk, "disk journal");
-        else
-            r = store_is_in_place(&j->disk, e); /* before anybody counts as covered (K21) */
+        return r;
     }
+    int rc = mdb_txn_commit(to);
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, &j->disk, "disk journal");
+    return store_is_in_place(&j->disk, e); /* before anybody counts as covered (K21) */
+}
+
+static int commit_locked(struct journal *j, uint64_t position, bool *ret_damaged, struct rbxj_error *e)
+{
+    MDB_txn *to;
+    uint64_t covered = 0;
+    bool changed = false;
+    int r = begin_on_disk(j, &to, e);
+    if (r < 0)
+        return r;
+    r = lead(j, to, position, &covered, &changed, ret_damaged, e);
+    r = end_on_disk(j, to, r, changed, e);
     if (r == 0)
         atomic_store(&j->gates->covered, covered);
     return r;
@@ -159,9 +191,7 @@ int commit_through(struct journal *j, uint64_t position, bool intent, struct rbx
         return r;
     bool damaged = false;
     r = 0;
-    if (!j->disk.env)
-        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "disk journal: could not be opened again after an error");
-    else if (intent)
+    if (intent && j->disk.env)
         r = store_make_room(&j->disk, "disk journal", &j->options, e);
     if (r == 0)
         r = commit_locked(j, position, &damaged, e);
@@ -173,17 +203,32 @@ int commit_through(struct journal *j, uint64_t position, bool intent, struct rbx
 
 int journal_flush(struct journal *j, struct rbxj_error *e)
 {
-    MDB_txn *txn;
-    uint64_t last;
     int r = journal_check_handle(j, e);
+    return r < 0 ? r : commit_through(j, EVERYTHING, false, e);
+}
+
+int journal_audited(struct journal *j, struct rbxj_error *e)
+{
+    uint32_t lost = 0;
+    MDB_txn *to;
+    int r = journal_check_handle(j, e);
+    if (r == 0)
+        r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
     if (r < 0)
         return r;
-    int rc = mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn);
-    if (rc == MDB_SUCCESS) {
-        rc = meta_get(txn, j->boot.meta, META_POSITION, &last, sizeof(last));
-        mdb_txn_abort(txn);
+    r = begin_on_disk(j, &to, e);
+    if (r == 0) {
+        (void)meta_get(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
+        bool changed = lost != 0;
+        int rc = MDB_SUCCESS;
+        lost = 0;
+        r = check_generation(j, to, e);
+        if (r == 0 && changed)
+            rc = meta_put(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
+        if (rc != MDB_SUCCESS)
+            r = store_error(e, rc, &j->disk, "disk journal");
+        r = end_on_disk(j, to, r, changed, e);
     }
-    if (rc != MDB_SUCCESS)
-        return store_error(e, rc, &j->boot, j->folder);
-    return commit_through(j, last, false, e);
+    gate_pass(&j->gates->disk);
+    return r;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Reading a journal without changing a byte of it (K28): its data file is copied into memory, and the copy is
- * read.
+ * read: everything in it, or how large it is.
  *
  * LMDB never overwrites a page of its newest two snapshots, so a copy of snapshot N is sound if at the end
  * the newest is at most N + 1. A writer that is faster than that drives the reader, after a few tries, to an
@@ -18,6 +18,7 @@
 #include <sys/sendfile.h>
 
 #define COPY_TRIES 5
+#define DISK_DATA "journal/data.mdb"
 #define META_BYTES 152
 #define META_PAGE_SIZE 40 /* offsets within a meta page: see files.c */
 #define META_LAST_PAGE 136
@@ -83,22 +84,50 @@ static int copy_once(int fd, int *ret_memfd)
     return 0;
 }
 
-static int read_env(const char *path, unsigned flags, bool boot, struct snapshot *ret, struct rbxj_error *e)
+/* What is read of an environment: MDB_*. */
+typedef int read_function(struct store *store, bool boot, void *ret);
+
+static int read_snapshot(struct store *store, bool boot, void *ret)
+{
+    return scan_store(store, boot, ret);
+}
+
+/* All but the bytes, of which a copy has others. */
+static int read_size(struct store *store, bool boot, void *ret)
+{
+    struct journal_size size = {.there = true};
+    MDB_txn *txn;
+    MDB_stat stat;
+    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = mdb_stat(txn, store->records, &stat);
+    size.records = stat.ms_entries;
+    if (rc == MDB_SUCCESS && !boot) /* one that no boot has used lacks it */
+        (void)meta_get(txn, store->meta, META_GENERATIONS, &size.lost, sizeof(size.lost));
+    mdb_txn_abort(txn);
+    if (rc == MDB_SUCCESS)
+        *(struct journal_size *)ret = size;
+    return rc;
+}
+
+static int read_env(const char *path, unsigned flags, bool boot, read_function *read, void *ret,
+                    struct rbxj_error *e)
 {
     struct store s;
     static const struct journal_options unused;
     int r = store_open(&s, path, MDB_RDONLY | flags, boot, &unused, e);
     if (r < 0)
         return r;
-    int rc = scan_store(&s, boot, ret);
+    int rc = read(&s, boot, ret);
     if (rc != MDB_SUCCESS)
         r = store_error(e, rc, &s, path);
     store_close(&s);
     return r;
 }
 
-static int read_copy(int dirfd, const char *name, const char *folder, bool boot, struct snapshot *ret,
-                     struct rbxj_error *e)
+static int read_copy(int dirfd, const char *name, const char *folder, bool boot, read_function *read,
+                     void *ret, struct rbxj_error *e)
 {
     char path[40], lock[RECORD_PATH_MAX + 80];
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -112,7 +141,7 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
         if (r < 0)
             return error_sys(e, -r, "journal %s: copying it", folder);
         (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
-        return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, ret, e);
+        return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, read, ret, e);
     }
     /* writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again
      * below us. */
@@ -120,7 +149,7 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
     if (faccessat(AT_FDCWD, lock, W_OK, AT_EACCESS) < 0)
         return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s",
                          folder, lock);
-    return read_env(folder, 0, boot, ret, e);
+    return read_env(folder, 0, boot, read, ret, e);
 }
 
 /* ---- which of the two is the truth: the boot journal, if this boot has one (K20) ---- */
@@ -183,7 +212,7 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     p->nothing = empty || (!p->has_boot && never_used(p->state_fd));
     if (p->nothing)
         return 0;
-    r = files_check_data(p->state_fd, "journal/data.mdb", p->disk_folder, false, e);
+    r = files_check_data(p->state_fd, DISK_DATA, p->disk_folder, false, e);
     if (r == -ENOENT)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", p->disk_folder);
@@ -209,7 +238,74 @@ int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapsho
         return 0;
     }
     if (r == 0)
-        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, ret, e)
-                       : read_copy(p.state_fd, "journal/data.mdb", p.disk_folder, false, ret, e);
+        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, read_snapshot, ret, e)
+                       : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, read_snapshot, ret, e);
     return r == 0 ? snapshot_index(ret, e) : r;
+}
+
+/* ---- how large they are ---- */
+
+static uint64_t allocated(const struct stat *st)
+{
+    return (uint64_t)st->st_blocks * 512;
+}
+
+static int size_of_file(int dirfd, const char *name, const char *folder, bool boot, struct journal_size *ret,
+                        struct rbxj_error *e)
+{
+    struct stat st;
+    int r = dirfd < 0 ? -ENOENT : files_check_data(dirfd, name, folder, false, e);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return error_sys(e, errno, "journal %s", folder);
+    r = read_copy(dirfd, name, folder, boot, read_size, ret, e);
+    if (r == 0)
+        ret->bytes = allocated(&st);
+    return r;
+}
+
+static int size_of_store(struct store *store, bool boot, struct journal_size *ret, struct rbxj_error *e)
+{
+    struct stat st;
+    int rc = store->env ? read_size(store, boot, ret) : MDB_PANIC;
+    if (rc != MDB_SUCCESS)
+        return store_error(e, rc, store, boot ? "boot journal" : "disk journal");
+    if (fstat(store->fd, &st) == 0)
+        ret->bytes = allocated(&st);
+    return 0;
+}
+
+/* This process has them open: then nothing is opened a second time. The disk gate keeps a leader of another thread from
+ * opening the disk's environment anew meanwhile. */
+static int sizes_of_open(struct journal *j, struct journal_size *ret_boot, struct journal_size *ret_disk,
+                         struct rbxj_error *e)
+{
+    int r = journal_check_handle(j, e);
+    if (r < 0)
+        return r;
+    int first = size_of_store(&j->boot, true, ret_boot, e);
+    r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
+    if (r == 0) {
+        r = size_of_store(&j->disk, false, ret_disk, e);
+        gate_pass(&j->gates->disk);
+    }
+    return first < 0 ? first : r;
+}
+
+int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
+                  struct journal_size *ret_disk, struct rbxj_error *e)
+{
+    _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
+    struct journal *j = journal_of_process(state_dir, runtime_dir);
+    *ret_boot = *ret_disk = (struct journal_size){0};
+    if (j)
+        return sizes_of_open(j, ret_boot, ret_disk, e);
+    int first = locate(state_dir, runtime_dir, &p, e);
+    if (p.nothing)
+        return 0;
+    int r = size_of_file(p.runtime_fd, p.boot_data, p.boot_folder, true, ret_boot, e);
+    first = first < 0 ? first : r;
+    r = size_of_file(p.state_fd, DISK_DATA, p.disk_folder, false, ret_disk, e);
+    return first < 0 ? first : r;
 }

@@ -201,6 +201,8 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
     };
     for (size_t i = 0; i < ARRAY_LEN(values) && rc == MDB_SUCCESS; i++)
         rc = meta_put(values[i].txn, values[i].meta, values[i].name, values[i].value, values[i].len);
+    if (rc == MDB_SUCCESS)
+        rc = counters_copy(from, j->disk.meta, to, boot->meta);
     return rc == MDB_SUCCESS ? import_all(j, boot, from, to) : rc;
 }
 

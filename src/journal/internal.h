@@ -40,6 +40,7 @@ struct store {
 #define META_STATE_DIR "state"         /* boot: device and inode of the state directory (K33) */
 #define META_ALWAYS "always"           /* disk: uint32_t, has everything of this generation gone to disk? */
 #define META_GENERATIONS "generations" /* disk: boot journals lost within a boot, not yet audited (K21) */
+#define META_COUNTERS "counters"       /* both: see counters.h; the boot's is ahead */
 
 enum mark {
     MARK_PENDING = 'p',  /* (incarnation, seq): not granted yet (K22); no value */
@@ -99,6 +100,17 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
 
 int meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, void *value, size_t len); /* MDB_* */
 int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, size_t len);
+
+/* ---- counters (counters.c), in one meta database or from one to another ---- */
+
+/* What is stored; zeros where there is nothing, or nothing sound. */
+void counters_read(MDB_txn *txn, MDB_dbi meta, struct counters *ret);
+/* Adds to what is stored; keeps what a newer version counts (K24). MDB_* */
+int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more);
+/* Has from something that to has not? */
+bool counters_differ(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
+/* As they are, whatever version counted them. MDB_* */
+int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
 
 /* ---- reading (scan.c, copy.c) ---- */
 

@@ -35,6 +35,7 @@
 #define RBXJ_JOURNAL_JOURNAL_H
 
 #include "base/error.h"
+#include "journal/counters.h"
 #include "journal/record.h"
 
 struct journal;
@@ -99,7 +100,10 @@ enum settle {
 int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,
                    struct rbxj_error *e);
 
-/* One disk commit, if the disk lacks anything. A replay's last act (K20). */
+/* Adds to the counters: one transaction on the boot journal, no flush. */
+int journal_count(struct journal *j, const struct counters *more, struct rbxj_error *e);
+
+/* One disk commit, if the disk lacks anything, the counters included. A replay's last act (K20). */
 int journal_flush(struct journal *j, struct rbxj_error *e);
 
 /* Reads one box with its records, as of one moment: 0, or NO_SUCH_BOX. Free with snapshot_box_clear(). */
@@ -135,6 +139,7 @@ struct snapshot {
     uint64_t txn;   /* LMDB's number of the transaction that was read */
     size_t damaged; /* records whose checksum or form is wrong, and boxes without a header */
     bool nothing;   /* there is no journal at all */
+    struct counters counters;
     /* all paths, sorted, for the overlap checks of undo (K4); made by snapshot_index() */
     struct snapshot_path {
         const char *path;
@@ -150,6 +155,19 @@ int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error 
 /* Of directories, changing nothing at all (K28): a private copy is read; if the journal changes too fast for
  * that, an ordinary reader. No state directory, or an empty one: ret->nothing. */
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
+
+/* How large the two journals are; changes nothing. A journal that is not there, or can't be read, has none; in the latter
+ * case its error is returned, and the other one is filled in all the same. */
+struct journal_size {
+    bool there;
+    uint64_t records; /* boxes' headers included */
+    uint64_t bytes;   /* allocated */
+    uint32_t lost;    /* disk journal: boot journals that were lost within a boot, not yet audited (K21) */
+};
+int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
+                  struct journal_size *ret_disk, struct rbxj_error *e);
+/* Somebody has looked into the boot journals that were lost: none is any more (K21). */
+int journal_audited(struct journal *j, struct rbxj_error *e);
 
 void snapshot_clear(struct snapshot *s);
 void snapshot_box_clear(struct snapshot_box *box);

@@ -28,9 +28,16 @@ struct field {
         tag, type, offsetof(struct box, member), 0                                                           \
     }
 static const struct field box_fields[] = {
-    B(1, F_NAME, name),    B(2, F_PROCID, supervisor), B(3, F_U64, parent),
-    B(4, F_U64, begun_ns), B(5, F_U32, flags),         B(6, F_U32, planned),
-    B(7, F_U32, next_seq), B(8, F_U32, failures),      B(9, F_U32, refused_boots),
+    B(1, F_NAME, name),
+    B(2, F_PROCID, supervisor),
+    B(3, F_U64, parent),
+    B(4, F_U64, begun_ns),
+    B(5, F_U32, flags),
+    B(6, F_U32, planned),
+    B(7, F_U32, next_seq),
+    B(8, F_U32, failures),
+    B(9, F_U64, waiting_since_ns),
+    B(10, F_BYTES16, waiting_boot),
 };
 #undef B
 

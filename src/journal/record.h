@@ -80,7 +80,6 @@ static_assert(sizeof(struct log_frame) == 112, "the log frame is 112 bytes on di
 enum box_flags {
     BOX_OWNER_LOCK = 1, /* its supervisor holds the record lock at its slot of STATE/alive (K9) */
     BOX_ON_DISK = 2,    /* its records go to the disk journal too (K23) */
-    BOX_ADOPTED = 4,
 };
 
 struct box {
@@ -91,9 +90,11 @@ struct box {
     int64_t begun_ns;
     uint32_t flags;
     uint32_t planned;
-    uint32_t next_seq;      /* the next number to give out */
-    uint32_t failures;      /* replays of it that failed, in a row */
-    uint32_t refused_boots; /* boots in which something was refused as not mounted yet (K14) */
+    uint32_t next_seq; /* the next number to give out */
+    uint32_t failures; /* replays of it that failed, in a row */
+    /* since when, and first in which boot, it is left only for what is not mounted yet (K14); 0: it is not */
+    int64_t waiting_since_ns; /* CLOCK_REALTIME */
+    uint8_t waiting_boot[16];
 };
 
 enum record_flags {

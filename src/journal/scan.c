@@ -166,6 +166,7 @@ int scan_store(struct store *store, bool boot, struct snapshot *ret)
         rc = scan_records(txn, store->records, &s); /* in the order of incarnations: marks are found by it */
     if (rc == MDB_SUCCESS && boot)
         rc = scan_marks(txn, store->marks, &s);
+    counters_read(txn, store->meta, &s.counters);
     mdb_txn_abort(txn);
     if (rc != MDB_SUCCESS) {
         snapshot_clear(&s);

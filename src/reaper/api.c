@@ -4,8 +4,10 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/aftermath.h"
 #include "reaper/handle.h"
 #include "reaper/intent.h"
+#include "reaper/quarantine.h"
 #include "reaper/teardown.h"
 
 #include <limits.h>
@@ -72,8 +74,7 @@ static int identify_supervisor(pid_t pid, struct procid *ret, struct rbxj_error 
     return 0;
 }
 
-static struct undo undo_for(const struct rbxj *handle, const struct box *box, struct record *records,
-                            size_t n)
+struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n)
 {
     return (struct undo){
         .config = &handle->config,
@@ -131,6 +132,18 @@ static void remember_begun(struct rbxj *handle, uint64_t incarnation)
     (void)pthread_mutex_unlock(&handle->mutex);
 }
 
+/* Whoever is let through here in the instant in which the worker is quarantined counts as begun before (K31).
+ */
+static int refuse_quarantined(const struct config *config, const char *box, struct rbxj_error *e)
+{
+    struct quarantine q;
+    if (!quarantine_is_set(config))
+        return 0;
+    quarantine_read(config, &q);
+    return error_set(e, RBXJ_E_QUARANTINED, 0, "box %s: the worker is quarantined: %s: %s", box,
+                     quarantine_name(q.reason), q.detail);
+}
+
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error)
 {
@@ -145,13 +158,15 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
         return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: a plan of %zu resources is too long",
                          box->name, box->plan_len);
     (void)strcpy(new.name, box->name);
-    int r = identify_supervisor(box->supervisor, &new.supervisor, error);
+    int r = refuse_quarantined(&handle->config, box->name, error);
+    if (r == 0)
+        r = identify_supervisor(box->supervisor, &new.supervisor, error);
     if (r == 0)
         r = find_parent(handle, box->parent, &new.parent, error);
     struct record *plan = calloc(box->plan_len + 1, sizeof(*plan));
     if (r == 0 && !plan)
         r = error_sys(error, ENOMEM, "box %s", box->name);
-    struct undo u = undo_for(handle, &new, plan, 0);
+    struct undo u = handle_undo(handle, &new, plan, 0);
     for (size_t i = 0; i < box->plan_len && r == 0; i++) {
         plan[i].seq = (uint32_t)i + 1;
         r = intent_prepare(&u, &box->plan[i], plan, i, &plan[i], error);
@@ -168,8 +183,7 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
     return r;
 }
 
-/* Reads the box and makes sure that this handle may act for it, and that its supervisor is alive. */
-static int get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
+int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
 {
     struct snapshot_box sb;
     int r = journal_get(handle->journal, name ? name : "", &sb, e);
@@ -194,10 +208,10 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
     error_clear(error);
     struct snapshot_box sb;
     struct record record = {0};
-    int r = get_own(handle, box, &sb, error);
+    int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
-    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
     r = intent_prepare(&u, resource, sb.records, sb.len, &record, error);
     mounts_free(u.mounts);
     if (r == 0)
@@ -230,10 +244,10 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
 {
     error_clear(error);
     struct snapshot_box sb;
-    int r = get_own(handle, box, &sb, error);
+    int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
-    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
     struct record *record = find_record(&sb, seq, error);
     r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->prove(&u, record, error);
     if (r == 0)
@@ -249,10 +263,10 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
     error_clear(error);
     struct snapshot_box sb;
     _cleanup_close_ int fd = -1;
-    int r = get_own(handle, box, &sb, error);
+    int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
-    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
     struct record *record = find_record(&sb, seq, error);
     const struct kind *kind = record ? kind_of(record->kind) : NULL;
     if (!record)
@@ -276,10 +290,10 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     error_clear(error);
     struct snapshot_box sb;
     struct finding f = {0};
-    int r = get_own(handle, box, &sb, error);
+    int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
-    struct undo u = undo_for(handle, &sb.box, sb.records, sb.len);
+    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
     u.dry_run = true;
     struct record *record = find_record(&sb, seq, error);
     r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->look(&u, record, &f);
@@ -297,6 +311,7 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
 
 static int report_undo(const struct teardown *t, struct rbxj_result **ret, struct rbxj_error *e)
 {
+    int64_t now = now_realtime_ns();
     struct rbxj_result *result = calloc(1, sizeof(*result));
     if (result)
         result->boxes = calloc(1, sizeof(*result->boxes));
@@ -305,7 +320,11 @@ static int report_undo(const struct teardown *t, struct rbxj_result **ret, struc
         return error_sys(e, ENOMEM, "undo: its report");
     }
     result->len = 1;
+    result->started_ns = now - t->worked_ns;
+    result->duration_ns = t->worked_ns;
     result->boxes[0].state = "live";
+    if (t->corrupt || teardown_left(t)) /* it is an incident */
+        result->boxes[0].cause = t->corrupt ? "lock_corruption" : "cleanup_failure";
     result->boxes[0].alive = true;
     *ret = result;
     return 0;
@@ -316,10 +335,14 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_
                     struct rbxj_error *e)
 {
     struct teardown t;
+    struct rbxj_result *result = NULL;
+    struct aftermath after = {.reaper = reaper, .procedure = "undo"};
     int r = teardown_init(&t, reaper, sb, true);
     if (r < 0)
         return error_sys(e, -r, "box %s", sb->box.name);
     t.claimed = true;
+    incident_new_id(after.id);
+    t.u.incident = after.id;
     teardown_look(&t);
     teardown_quiesce(&t);
     teardown_quiesced(&t);
@@ -328,8 +351,15 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_
     (void)teardown_undo(&t);
     teardown_finish(&t);
     size_t left = teardown_left(&t);
-    if (ret)
-        r = report_undo(&t, ret, e);
+    r = report_undo(&t, &result, e);
+    if (r == 0) {
+        if (result->boxes[0].cause)
+            aftermath_begin(&after, &t, 1, result);
+        aftermath_end(&after, &t, 1, result);
+    }
+    if (r == 0 && ret)
+        *ret = steal_ptr(result);
+    rbxj_result_free(result);
     if (r == 0 && left)
         r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
     else if (r == 0 && t.error.code) /* all is gone, but its records could not be dropped */
@@ -373,7 +403,7 @@ int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, st
 {
     error_clear(error);
     struct snapshot_box own;
-    int r = get_own(handle, box, &own, error);
+    int r = handle_get_own(handle, box, &own, error);
     if (r < 0)
         return r;
     uint64_t incarnation = own.box.incarnation;
@@ -386,7 +416,7 @@ int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)
 {
     error_clear(error);
     struct snapshot_box sb;
-    int r = get_own(handle, box, &sb, error);
+    int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
     r = journal_end(handle->journal, sb.box.incarnation, error);

@@ -2,57 +2,138 @@
 #define SD_JOURNAL_SUPPRESS_LOCATION
 #include "reaper/events.h"
 
+#include "base/cleanup.h"
 #include "base/error.h"
 
 #include <inttypes.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/uio.h>
 #include <syslog.h>
 #include <systemd/sd-journal.h>
+#include <unistd.h>
 
-static void box_event(const struct rbxj_result *result, size_t i, const struct rbxj_result_box *box)
+/* sd_journal_sendv() succeeds silently where there is no journald. */
+#define JOURNALD_SOCKET "/run/systemd/journal/socket"
+
+/* What a value may take when it is escaped; what is longer is cut. */
+enum { FIELD_MAX = 700, FIELDS = 10 };
+
+struct fields {
+    char text[FIELDS][FIELD_MAX];
+    struct iovec io[FIELDS];
+    int len;
+};
+
+/* key ends in "=". value NULL: left out. */
+static void field(struct fields *f, const char *key, const char *value)
+{
+    if (!value)
+        return;
+    char *text = f->text[f->len];
+    size_t n = (size_t)snprintf(text, FIELD_MAX, "%s", key); /* a literal, short */
+    escape_bytes(text + n, FIELD_MAX - n, value, strlen(value));
+    f->io[f->len++] = (struct iovec){text, strlen(text)};
+}
+
+static void number(struct fields *f, const char *key, uint64_t value)
+{
+    char text[24];
+    (void)snprintf(text, sizeof(text), "%" PRIu64, value);
+    field(f, key, text);
+}
+
+/* False: nobody there has heard it. */
+static bool send_to_journald(const struct event *event, const char *message)
+{
+    if (access(JOURNALD_SOCKET, F_OK) < 0)
+        return false;
+    struct fields f = {.len = 0};
+    field(&f, "MESSAGE=", message);
+    number(&f, "PRIORITY=", (uint64_t)event->priority);
+    field(&f, "RBXJ_EVENT=", event->event);
+    field(&f, "RBXJ_BOX=", event->box);
+    if (event->incarnation)
+        number(&f, "RBXJ_INCARNATION=", event->incarnation);
+    field(&f, "RBXJ_KIND=", event->kind);
+    field(&f, "RBXJ_NAME=", event->name);
+    field(&f, "RBXJ_CAUSE=", event->cause);
+    field(&f, "RBXJ_INCIDENT=", event->incident);
+    if (event->errnum)
+        number(&f, "ERRNO=", (uint64_t)event->errnum);
+    return sd_journal_sendv(f.io, f.len) == 0;
+}
+
+void event_send(const struct config *config, const struct event *event, const char *format, ...)
+{
+    char message[FIELD_MAX], safe[FIELD_MAX];
+    va_list args;
+    va_start(args, format);
+    (void)vsnprintf(message, sizeof(message), format, args);
+    va_end(args);
+    if (send_to_journald(event, message) || !config->event)
+        return;
+    escape_bytes(safe, sizeof(safe), message, strlen(message));
+    config->event(config->event_data, event->event, safe);
+}
+
+const char *event_of_entry(const struct rbxj_result_box *box, const struct rbxj_result_entry *entry)
+{
+    if (strcmp(box->state, "held") == 0)
+        return "orphan_detected";
+    if (entry->error && entry->error->errnum == ETIMEDOUT)
+        return "cleanup_timeout";
+    if (strcmp(entry->kind, "mount") == 0)
+        return "mount_unmount_failed";
+    if (strcmp(entry->kind, "cgroup") == 0)
+        return "cgroup_removal_failed";
+    return strcmp(entry->kind, "process") == 0 ? "process_reap_failed" : "cleanup_failure";
+}
+
+/* The first reason that there is. */
+static void box_event(const struct config *config, const struct rbxj_result *result, size_t i,
+                      const struct rbxj_result_box *box)
 {
     struct rbxj_result_entry entry;
+    struct event event = {
+        .event = "cleanup_failure",
+        .priority = LOG_WARNING,
+        .box = box->box,
+        .incarnation = box->incarnation,
+        .cause = box->cause,
+        .incident = box->incident,
+    };
     for (size_t k = 0; rbxj_result_entry(result, i, k, &entry) == 0; k++) {
         if (!entry.error)
             continue;
-        char name[512];
-        escape_bytes(name, sizeof(name), entry.name, __builtin_strlen(entry.name));
-        (void)sd_journal_send("MESSAGE=box %s: %s %s: %s: %s", box->box, entry.kind, name, entry.outcome,
-                              entry.error->message, "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=cleanup_failure",
-                              "RBXJ_BOX=%s", box->box, "RBXJ_INCARNATION=%" PRIu64, box->incarnation,
-                              "RBXJ_KIND=%s", entry.kind, "RBXJ_NAME=%s", name, "RBXJ_CAUSE=%s", box->cause,
-                              "ERRNO=%i", entry.error->errnum, NULL);
+        event.event = event_of_entry(box, &entry);
+        event.kind = entry.kind;
+        event.name = entry.name;
+        event.errnum = entry.error->errnum;
+        event_send(config, &event, "box %s: %s %.200s: %s: %s", box->box, entry.kind, entry.name,
+                   entry.outcome ? entry.outcome : "left", entry.error->message);
         return;
     }
+    event_send(config, &event, "box %s: left: %s", box->box, box->state);
 }
 
-void events_replay(const struct rbxj_result *result)
+void events_replay(const struct config *config, const struct rbxj_result *result)
 {
+    enum { BOXES_TOLD = 100 }; /* the incident has the others; the log is not to be flooded */
     struct rbxj_result_info info;
     struct rbxj_result_box box;
+    size_t left = 0;
     rbxj_result_info(result, &info);
     if (!info.boxes)
         return;
     for (size_t i = 0; rbxj_result_box(result, i, &box) == 0; i++)
-        if (box.outcome && box.outcome[0] != 's')
-            box_event(result, i, &box);
-    (void)sd_journal_send("MESSAGE=replay: %zu stale boxes, %zu undone, %zu already gone, %zu left",
-                          info.boxes, info.undone, info.already_gone, info.left, "PRIORITY=%i",
-                          info.left ? LOG_WARNING : LOG_NOTICE, "RBXJ_EVENT=replay_done", NULL);
-}
-
-void events_problem(const char *what, const char *message)
-{
-    char shown[512];
-    escape_bytes(shown, sizeof(shown), message, __builtin_strlen(message));
-    (void)sd_journal_send("MESSAGE=%s: %s", what, shown, "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=note", NULL);
-}
-
-void events_forget(const char *box, uint64_t incarnation, uint32_t seq, const char *name, const char *reason)
-{
-    char shown[512], why[256];
-    escape_bytes(shown, sizeof(shown), name, __builtin_strlen(name));
-    escape_bytes(why, sizeof(why), reason, __builtin_strlen(reason));
-    (void)sd_journal_send("MESSAGE=box %s: seq %" PRIu32 " (%s) was forgotten: %s", box, seq, shown, why,
-                          "PRIORITY=%i", LOG_WARNING, "RBXJ_EVENT=record_forgotten", "RBXJ_BOX=%s", box,
-                          "RBXJ_INCARNATION=%" PRIu64, incarnation, "RBXJ_NAME=%s", shown, NULL);
+        if (box.outcome && strcmp(box.outcome, "success") != 0 && left++ < BOXES_TOLD)
+            box_event(config, result, i, &box);
+    struct event event = {.event = "replay_done", .priority = left ? LOG_WARNING : LOG_NOTICE};
+    if (left > BOXES_TOLD)
+        event_send(config, &(struct event){.event = "cleanup_failure", .priority = LOG_WARNING},
+                   "%zu more boxes are left", left - BOXES_TOLD);
+    event_send(config, &event, "%zu stale boxes: %zu undone, %zu already gone, %zu left", info.boxes,
+               info.undone, info.already_gone, info.left);
 }

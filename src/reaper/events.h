@@ -1,18 +1,35 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Events for journald, where there is one (I10); the program that called prints its own report.
+ * Events (I10): to journald, with fields, where there is one; else to the program's own event function, if it
+ * gave one (struct rbxj_options). The names of events are a contract.
  */
 #ifndef RBXJ_REAPER_EVENTS_H
 #define RBXJ_REAPER_EVENTS_H
 
+#include "base/config.h"
 #include "rbxj.h"
 
-/* One event per box that was not undone whole, with the first reason, and one for the whole replay if it
- * found any. */
-void events_replay(const struct rbxj_result *result);
-/* Something that is in no report, about a box or a command. */
-void events_problem(const char *what, const char *message);
-/* A record was dropped by hand. */
-void events_forget(const char *box, uint64_t incarnation, uint32_t seq, const char *name, const char *reason);
+/* What an event is about; what is NULL or 0 is left out. */
+struct event {
+    const char *event;
+    int priority; /* of syslog(3) */
+    const char *box;
+    uint64_t incarnation;
+    const char *kind, *name, *cause, *incident;
+    int errnum;
+};
+
+/* Strings may hold any byte: they are escaped here, and cut at about 700. Thread-safe as far as the program's
+ * function is. */
+void event_send(const struct config *config, const struct event *event, const char *format, ...)
+    __attribute__((format(printf, 3, 4)));
+
+/* What an entry that is left is called: "mount_unmount_failed", "cgroup_removal_failed",
+ * "process_reap_failed", "cleanup_timeout", "orphan_detected", "cleanup_failure". A literal. */
+const char *event_of_entry(const struct rbxj_result_box *box, const struct rbxj_result_entry *entry);
+
+/* One event per box that was not undone whole, with the first reason, for at most 100 of them, and one for the
+ * whole replay if it found any. */
+void events_replay(const struct config *config, const struct rbxj_result *result);
 
 #endif

@@ -7,6 +7,7 @@
 
 #include "base/config.h"
 #include "journal/journal.h"
+#include "reaper/undo.h"
 
 #include <pthread.h>
 
@@ -21,13 +22,34 @@ struct rbxj {
 
 int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e);
 
+/* Reads the box and makes sure that this handle may act for it, and that its supervisor is alive. */
+int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e);
+/* What the kinds need to know of a box. Free its mounts. */
+struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n);
+
 /* ---- replay.c ---- */
 
 struct teardown;
 /* Liveness of each box of a snapshot; a box in which a living one lives counts as live. Free it; NULL: no
  * memory. */
 enum liveness *classify(struct journal *j, const struct config *config, const struct snapshot *s);
+/* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
+int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
+               struct rbxj_result **ret, struct rbxj_error *e);
 /* Why a stale box is there, after teardown_look(). */
 const char *cause_of(const struct teardown *t);
+
+/* ---- inspect.c ---- */
+
+/* The boxes of the journal (box NULL: all) as of one moment, and what is found of them; changes nothing.
+ * ret_counters may be NULL; it is set even where the error is JOURNAL_DAMAGED, if the journal could be read. */
+int inspect(const struct config *config, const char *box, struct counters *ret_counters,
+            struct rbxj_result **ret, struct rbxj_error *e);
+
+/* ---- health.c ---- */
+
+/* rbxj_health() with a configuration that is loaded; ret_counters may be NULL. */
+int health_look(const struct config *config, struct rbxj_health *ret, struct counters *ret_counters,
+                struct rbxj_error *e);
 
 #endif

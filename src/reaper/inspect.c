@@ -6,10 +6,12 @@
 #include "base/fd.h"
 #include "reaper/events.h"
 #include "reaper/handle.h"
+#include "reaper/incident.h"
 #include "reaper/teardown.h"
 
 #include <limits.h>
 #include <string.h>
+#include <syslog.h>
 
 static const char *state_name(enum liveness live, bool held)
 {
@@ -43,6 +45,7 @@ static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *
 {
     struct snapshot *s = reaper->snapshot;
     _cleanup_free_ enum liveness *live = classify(NULL, reaper->config, s);
+    result->list = true;
     result->boxes = calloc(s->len + 1, sizeof(*result->boxes));
     if (!live || !result->boxes)
         return error_sys(e, ENOMEM, "list");
@@ -58,39 +61,58 @@ static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *
     return 0;
 }
 
+int inspect(const struct config *config, const char *box, struct counters *ret_counters,
+            struct rbxj_result **ret, struct rbxj_error *e)
+{
+    struct snapshot snapshot = {0};
+    struct reaper reaper = {
+        .config = config, .snapshot = &snapshot, .deadline_ns = INT64_MAX, .timeout_ns = config->timeout_ns};
+    struct rbxj_result *result = calloc(1, sizeof(*result));
+    int r = result ? procid_boot(reaper.boot_id) : -ENOMEM;
+    r = r < 0 ? error_sys(e, -r, "list")
+              : snapshot_read(config->state_dir, config->runtime_dir, &snapshot, e);
+    if (r == 0 && ret_counters)
+        *ret_counters = snapshot.counters;
+    if (r == 0 && snapshot.damaged)
+        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", snapshot.damaged);
+    if (r == 0)
+        r = list_all(&reaper, box, result, e);
+    mounts_free(reaper.mounts);
+    snapshot_clear(&snapshot);
+    if (r < 0)
+        rbxj_result_free(result);
+    else
+        *ret = result;
+    return r;
+}
+
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
               struct rbxj_error *error)
 {
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
-    struct snapshot snapshot = {0};
-    struct rbxj_result *result = calloc(1, sizeof(*result));
-    if (!result)
-        return error_sys(error, ENOMEM, "list");
-    int r = !box || box_name_is_valid(box)
-                ? 0
-                : error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", box);
-    if (r == 0)
-        r = config_load(options, &config, error);
-    if (r == 0)
-        r = snapshot_read(config.state_dir, config.runtime_dir, &snapshot, error);
-    if (r == 0 && snapshot.damaged)
-        r = error_set(error, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", snapshot.damaged);
-    struct reaper reaper = {
-        .config = &config, .snapshot = &snapshot, .deadline_ns = INT64_MAX, .timeout_ns = config.timeout_ns};
-    if (r == 0 && (r = procid_boot(reaper.boot_id)) < 0)
-        r = error_sys(error, -r, "boot id");
-    if (r == 0)
-        r = list_all(&reaper, box, result, error);
-    mounts_free(reaper.mounts);
-    snapshot_clear(&snapshot);
-    if (r < 0) {
-        rbxj_result_free(result);
-        return r;
-    }
-    result->list = true;
-    *ret = result;
-    return 0;
+    if (box && !box_name_is_valid(box))
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", box);
+    int r = config_load(options, &config, error);
+    return r < 0 ? r : inspect(&config, box, NULL, ret, error);
+}
+
+static void note_forgotten(const struct config *config, const struct snapshot_box *sb,
+                           const struct record *record, const char *reason)
+{
+    const char *name = record->path ? record->path : "a process";
+    _cleanup_free_ char *note = NULL;
+    event_send(config,
+               &(struct event){.event = "record_forgotten",
+                               .priority = LOG_WARNING,
+                               .box = sb->box.name,
+                               .incarnation = sb->box.incarnation,
+                               .name = name},
+               "box %s: seq %u (%s) was forgotten: %s", sb->box.name, record->seq, name, reason);
+    if (asprintf(&note, "seq %u (%s) was forgotten: %s", record->seq, name, reason) < 0)
+        note = NULL;
+    incident_note(config, "forget", "cleanup_failure", sb->box.name, sb->box.incarnation, sb->len == 1,
+                  note ? note : reason);
 }
 
 static int forget(struct journal *j, const struct config *config, const char *box, uint32_t seq,
@@ -116,7 +138,7 @@ static int forget(struct journal *j, const struct config *config, const char *bo
     if (r == 0)
         r = journal_settle(j, sb.box.incarnation, &seq, 1, sb.len == 1 ? SETTLE_END : SETTLE_UNCLAIM, e);
     if (r == 0)
-        events_forget(box, sb.box.incarnation, seq, record->path ? record->path : "process", reason);
+        note_forgotten(config, &sb, record, reason);
     snapshot_box_clear(&sb);
     return r == 0 ? journal_flush(j, e) : r;
 }

@@ -9,8 +9,10 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/aftermath.h"
 #include "reaper/events.h"
 #include "reaper/handle.h"
+#include "reaper/quarantine.h"
 #include "reaper/teardown.h"
 
 #include <limits.h>
@@ -20,6 +22,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/resource.h>
+#include <syslog.h>
 #include <xxhash.h>
 
 /* ---- who is stale ---- */
@@ -82,6 +85,7 @@ struct replay {
     char plan[33];
     int64_t started_ns, started_mono;
     const char **causes;
+    const char *procedure; /* for the incident */
 };
 
 static void replay_clear(struct replay *p)
@@ -306,6 +310,32 @@ static int make_result(struct replay *p, struct rbxj_result **ret, struct rbxj_e
     return 0;
 }
 
+/* The incident is written before the first undo: a reaper that dies half-way leaves a trace. */
+static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
+{
+    struct rbxj_result *found = NULL, *result = NULL;
+    struct aftermath after = {
+        .reaper = &p->reaper, .procedure = p->procedure, .note = p->how->assume_dead ? p->how->reason : NULL};
+    incident_new_id(after.id);
+    if (p->len && make_result(p, &found, NULL) == 0)
+        aftermath_begin(&after, p->boxes, p->len, found);
+    undo_all(p);
+    after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
+    int r = make_result(p, &result, e);
+    if (r == 0)
+        aftermath_end(&after, p->boxes, p->len, result);
+    rbxj_result_free(found);
+    /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds
+     * it gone (K19) */
+    struct rbxj_error flush = {0};
+    if (journal_flush(p->reaper.journal, &flush) < 0)
+        event_send(p->reaper.config, &(struct event){.event = "note", .priority = LOG_WARNING}, "replay: %s",
+                   flush.message);
+    if (r == 0)
+        *ret = result;
+    return r;
+}
+
 static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     int r = choose(p, e);
@@ -317,13 +347,7 @@ static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
         judge_only(p);
         return make_result(p, ret, e);
     }
-    undo_all(p);
-    /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds
-     * it gone (K19) */
-    struct rbxj_error flush = {0};
-    if (journal_flush(p->reaper.journal, &flush) < 0)
-        events_problem("replay", flush.message);
-    return make_result(p, ret, e);
+    return undo_and_tell(p, ret, e);
 }
 
 static int check_snapshot(const struct snapshot *s, struct rbxj_error *e)
@@ -367,10 +391,22 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
     return 0;
 }
 
+/* A journal that is only another's (K21) is not damaged. j NULL: it can't be opened. */
+static void quarantine_damaged(const struct config *config, struct journal *j, const struct rbxj_error *e)
+{
+    if (e->errnum == EBUSY)
+        return;
+    event_send(config, &(struct event){.event = "journal_corruption", .priority = LOG_CRIT}, "%s",
+               e->message);
+    (void)aftermath_quarantine(config, j, QUARANTINE_CORRUPTION, e->message, NULL);
+}
+
 static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     const struct config *config = p->reaper.config;
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED)
+        quarantine_damaged(config, NULL, e);
     if (r < 0)
         return r;
     if (r > 0) { /* nothing was ever journaled, and nothing is made */
@@ -394,6 +430,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         r = journal_snapshot(j, &p->snapshot, e);
     if (r == 0)
         r = check_snapshot(&p->snapshot, e);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED)
+        quarantine_damaged(config, j, e);
     p->reaper.journal = j;
     if (r == 0)
         r = run(p, ret, e);
@@ -415,38 +453,32 @@ static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
     return 0;
 }
 
-int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
-                struct rbxj_error *error)
+int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
+               struct rbxj_result **ret, struct rbxj_error *e)
 {
-    error_clear(error);
-    _cleanup_(config_clear) struct config config = {0};
     struct rbxj_result *result = NULL;
-    int r = check_arguments(how, error);
-    if (r == 0)
-        r = config_load(options, &config, error);
-    if (r < 0)
-        return r;
-    struct replay p = {.how = how, .started_ns = now_realtime_ns(), .started_mono = now_monotonic_ns()};
+    struct rbxj_error own = {0};
+    e = e ? e : &own;
+    struct replay p = {.how = how,
+                       .procedure = how->boot ? "boot" : procedure,
+                       .started_ns = now_realtime_ns(),
+                       .started_mono = now_monotonic_ns()};
     p.reaper = (struct reaper){
-        .config = &config,
+        .config = config,
         .snapshot = &p.snapshot,
-        .deadline_ns = how->boot ? p.started_mono + config.boot_deadline_ns : INT64_MAX,
-        .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config.timeout_ns,
-        .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config.lazy_umount,
+        .deadline_ns = how->boot ? p.started_mono + config->boot_deadline_ns : INT64_MAX,
+        .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config->timeout_ns,
+        .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config->lazy_umount,
     };
-    r = procid_boot(p.reaper.boot_id);
-    r = r < 0          ? error_sys(error, -r, "boot id")
-        : how->dry_run ? dry_run(&p, &result, error)
-                       : real_run(&p, &result, error);
-    if (r == 0 && result && !how->dry_run)
-        events_replay(result);
+    int r = check_arguments(how, e);
+    if (r == 0 && (r = procid_boot(p.reaper.boot_id)) < 0)
+        r = error_sys(e, -r, "boot id");
+    if (r == 0)
+        r = how->dry_run ? dry_run(&p, &result, e) : real_run(&p, &result, e);
     bool changed = p.changed_plan;
     replay_clear(&p);
     if (r < 0 || !result)
         return r;
-    if (how->assume_dead && !how->dry_run)
-        for (size_t i = 0; i < how->boxes_len; i++)
-            events_problem(how->boxes[i], how->reason);
     struct rbxj_result_info info;
     rbxj_result_info(result, &info);
     bool left = info.left > 0;
@@ -454,4 +486,13 @@ int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *ho
         left = left || (!how->dry_run && strcmp(result->boxes[i].outcome, "success") != 0);
     *ret = result;
     return left || changed;
+}
+
+int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
+                struct rbxj_error *error)
+{
+    error_clear(error);
+    _cleanup_(config_clear) struct config config = {0};
+    int r = config_load(options, &config, error);
+    return r < 0 ? r : replay_run(&config, how, "replay", ret, error);
 }

@@ -53,6 +53,8 @@ int rbxj_result_box(const struct rbxj_result *result, size_t i, struct rbxj_resu
         .supervisor_alive = b->alive,
         .begun_ns = b->box.begun_ns,
         .entries = b->len,
+        .failures = b->box.failures,
+        .incident = b->incident[0] ? b->incident : NULL,
     };
     return 0;
 }

@@ -24,6 +24,7 @@ struct result_entry {
     enum found found;
     enum outcome outcome;
     bool evidence;
+    bool not_mounted;   /* refused only because a file system is not there yet (K14) */
     const char *action; /* literal: what undoing it is called */
     char note[200];     /* what was seen besides, or empty */
     int64_t time_ns;
@@ -33,6 +34,7 @@ struct result_entry {
 struct result_box {
     struct box box;
     const char *state, *cause, *outcome; /* literals */
+    char incident[32];                   /* its id, or empty */
     bool alive;
     struct result_entry *entries;
     size_t len;

@@ -106,21 +106,25 @@ static void each_quiesce(struct teardown *t, bool wait)
 
 void teardown_quiesce(struct teardown *t)
 {
+    int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
     touch(t, true);
     teardown_take_flocks(t, false);
     if (!t->held && !t->u.dry_run)
         each_quiesce(t, false);
     touch(t, false);
+    t->worked_ns += now_monotonic_ns() - started;
 }
 
 void teardown_quiesced(struct teardown *t)
 {
     if (t->held)
         return;
+    int64_t started = now_monotonic_ns();
     each_quiesce(t, true);
     if (!t->stopped)
         teardown_take_flocks(t, true);
+    t->worked_ns += now_monotonic_ns() - started;
 }
 
 /* ---- undo ---- */
@@ -265,6 +269,7 @@ static size_t settle(struct teardown *t)
 
 size_t teardown_undo(struct teardown *t)
 {
+    int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
     touch(t, true);
     teardown_enter(t);
@@ -284,6 +289,7 @@ size_t teardown_undo(struct teardown *t)
         t->items[i].lock_fd = -1;
     }
     touch(t, false);
+    t->worked_ns += now_monotonic_ns() - started;
     return dropped;
 }
 
@@ -340,15 +346,43 @@ static bool has_failed(const struct teardown *t)
     return false;
 }
 
+/* Is everything that is left of it only not mounted yet (K14)? */
+static bool only_waits(const struct teardown *t)
+{
+    for (size_t i = 0; i < t->sb->len; i++) {
+        const struct teardown_item *item = &t->items[i];
+        if (!item->silent && !item->verified && !item->look.not_mounted && !item->done.not_mounted)
+            return false;
+    }
+    return !t->error.code;
+}
+
+/* Returns whether the header has changed. */
+static bool note_waiting(struct box *box, bool waits, const uint8_t boot_id[16])
+{
+    if (waits == (box->waiting_since_ns != 0))
+        return false;
+    box->waiting_since_ns = waits ? now_realtime_ns() : 0;
+    if (waits)
+        memcpy(box->waiting_boot, boot_id, sizeof(box->waiting_boot));
+    else
+        memset(box->waiting_boot, 0, sizeof(box->waiting_boot));
+    return true;
+}
+
 void teardown_finish(struct teardown *t)
 {
     if (!t->claimed)
         return;
+    struct box *box = &t->sb->box;
+    bool changed = note_waiting(box, only_waits(t), t->reaper->boot_id);
     if (has_failed(t) ||
         t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
-        t->sb->box.failures++;
-        (void)journal_update_box(t->reaper->journal, &t->sb->box, NULL);
+        box->failures++;
+        changed = true;
     }
+    if (changed)
+        (void)journal_update_box(t->reaper->journal, box, NULL);
     t->claimed = journal_settle(t->reaper->journal, t->sb->box.incarnation, NULL, 0, SETTLE_UNCLAIM,
                                 &t->error) < 0;
 }

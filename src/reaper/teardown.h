@@ -61,6 +61,7 @@ struct teardown {
     bool stopped; /* something failed: what is older stays */
     bool held;    /* somebody who is not its payload holds a lock (K7) */
     bool corrupt;
+    int64_t worked_ns;       /* what was spent on this box */
     struct rbxj_error error; /* why the whole box was left */
 };
 

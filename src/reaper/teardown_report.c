@@ -41,6 +41,7 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .found = item->look.found,
         .outcome = item->outcome,
         .evidence = item->record->flags & REC_EVIDENCE,
+        .not_mounted = f->not_mounted,
         .action = action_of(item->record),
         .time_ns = item->record->time_ns,
         .error = f->error,

@@ -77,7 +77,8 @@ struct undo {
     uint64_t mount_ns;   /* ours; 0: not asked (K10) */
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
-    void *data; /* the caller's */
+    const char *incident; /* id of the incident that takes the evidence; NULL: none is kept */
+    void *data;           /* the caller's */
 };
 
 /* ---- guards.c: the checks that all kinds share ---- */

@@ -9,6 +9,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
+#include "reaper/incident.h"
 #include "reaper/undo.h"
 
 #include <cjson/cJSON.h>
@@ -17,7 +18,6 @@
 #include <sys/file.h>
 #include <sys/vfs.h>
 
-#define FORENSIC_MAX (64 * 1024) /* K19 */
 #define LINE_MAX_ 256
 
 static size_t own_line(const struct undo *u, const struct record *r, char buf[LINE_MAX_])
@@ -326,21 +326,14 @@ static int lock_look(struct undo *u, const struct record *r, struct finding *f)
 
 /* ---- undo ---- */
 
-/* Corrupt content is evidence of something: kept aside, at most 64 KiB of it. A failure here blocks no undo
- * (K19). */
+/* Corrupt content is evidence of something: kept aside. A failure here blocks no undo (K19). */
 static void keep_aside(const struct undo *u, const struct record *r, int fd)
 {
-    char path[RECORD_PATH_MAX + 160];
-    (void)snprintf(path, sizeof(path), "%s/evidence", u->config->state_dir);
-    if (mkdir(path, 0700) < 0 && errno != EEXIST)
-        return;
-    (void)snprintf(path, sizeof(path), "%s/evidence/%s-%" PRIu64 "-%" PRIu32 ".lock", u->config->state_dir,
-                   u->box->name, r->incarnation, r->seq);
-    _cleanup_close_ int out = open(path, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    _cleanup_free_ char *buf = malloc(FORENSIC_MAX);
-    ssize_t n = out < 0 || !buf ? -1 : pread(fd, buf, FORENSIC_MAX, 0);
-    if (n > 0)
-        (void)fd_write_all(out, buf, (size_t)n);
+    char name[BOX_NAME_MAX + 48];
+    (void)snprintf(name, sizeof(name), "%s-%" PRIu64 "-%" PRIu32 ".lock", u->box->name, r->incarnation,
+                   r->seq);
+    if (u->incident)
+        incident_keep(u->config, u->incident, name, fd);
 }
 
 /* The flock must be ours: the reaper took it before the first undo; in a normal teardown the supervisor has

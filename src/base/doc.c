@@ -1,0 +1,193 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/doc.h"
+
+#include "base/cleanup.h"
+#include "base/error.h"
+#include "base/fd.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <time.h>
+
+void doc_init(struct doc *doc)
+{
+    *doc = (struct doc){.root = cJSON_CreateObject()};
+    doc->failed = !doc->root;
+}
+
+void doc_clear(struct doc *doc)
+{
+    cJSON_Delete(doc->root);
+    *doc = (struct doc){0};
+}
+
+char *doc_finish(struct doc *doc)
+{
+    char *text = doc->failed ? NULL : cJSON_PrintUnformatted(doc->root);
+    doc_clear(doc);
+    return text;
+}
+
+/* Puts item, which may be NULL for want of memory, where it belongs. */
+static cJSON *add(struct doc *doc, cJSON *parent, const char *key, cJSON *item)
+{
+    if (item && parent &&
+        (key ? cJSON_AddItemToObject(parent, key, item) : cJSON_AddItemToArray(parent, item)))
+        return item;
+    doc->failed = true;
+    cJSON_Delete(item);
+    return NULL;
+}
+
+cJSON *doc_object(struct doc *doc, cJSON *parent, const char *key)
+{
+    return add(doc, parent, key, cJSON_CreateObject());
+}
+
+cJSON *doc_array(struct doc *doc, cJSON *parent, const char *key)
+{
+    return add(doc, parent, key, cJSON_CreateArray());
+}
+
+void doc_number(struct doc *doc, cJSON *parent, const char *key, double value)
+{
+    (void)add(doc, parent, key, cJSON_CreateNumber(value));
+}
+
+void doc_bool(struct doc *doc, cJSON *parent, const char *key, bool value)
+{
+    (void)add(doc, parent, key, cJSON_CreateBool(value));
+}
+
+/* How many bytes at p are one printable character; 0: the byte is to be escaped. escape_bytes() is the judge,
+ * so that text and JSON agree. */
+static size_t printable_at(const char *p, size_t left)
+{
+    unsigned char c = (unsigned char)*p;
+    if (c >= 0x20 && c < 0x7f)
+        return 1;
+    size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 0;
+    if (!len || len > left)
+        return 0;
+    char escaped[32];
+    escape_bytes(escaped, sizeof(escaped), p, len);
+    return strlen(escaped) == len && memcmp(escaped, p, len) == 0 ? len : 0;
+}
+
+char *doc_quote(const char *bytes, bool *ret_raw)
+{
+    size_t left = strlen(bytes);
+    char *text = malloc(left * 6 + 3), *out = text;
+    if (!text)
+        return NULL;
+    *out++ = '"';
+    while (left) {
+        size_t len = printable_at(bytes, left);
+        if (!len) {
+            out += sprintf(out, "\\u%04x", (unsigned char)*bytes);
+            *ret_raw = true;
+            len = 1;
+        } else {
+            if (*bytes == '"' || *bytes == '\\')
+                *out++ = '\\';
+            memcpy(out, bytes, len);
+            out += len;
+        }
+        bytes += len;
+        left -= len;
+    }
+    *out++ = '"';
+    *out = '\0';
+    return text;
+}
+
+bool doc_text(struct doc *doc, cJSON *parent, const char *key, const char *text)
+{
+    bool raw = false;
+    _cleanup_free_ char *quoted = text ? doc_quote(text, &raw) : NULL;
+    (void)add(doc, parent, key, !text ? cJSON_CreateNull() : quoted ? cJSON_CreateRaw(quoted) : NULL);
+    return raw;
+}
+
+void doc_name(struct doc *doc, cJSON *parent, const char *key, const char *bytes)
+{
+    if (!doc_text(doc, parent, key, bytes))
+        return;
+    size_t len = strlen(bytes);
+    _cleanup_free_ char *hex = malloc(2 * len + 1);
+    if (hex)
+        hex_encode(hex, bytes, len);
+    (void)add(doc, parent, "raw", hex ? cJSON_CreateString(hex) : NULL);
+}
+
+void doc_number64(struct doc *doc, cJSON *parent, const char *key, uint64_t value)
+{
+    char buf[24];
+    (void)snprintf(buf, sizeof(buf), "%llu", (unsigned long long)value);
+    (void)doc_text(doc, parent, key, buf);
+}
+
+void doc_time(struct doc *doc, cJSON *parent, const char *key, int64_t realtime_ns)
+{
+    char buf[32];
+    doc_format_time(buf, realtime_ns);
+    (void)doc_text(doc, parent, key, realtime_ns ? buf : NULL);
+}
+
+void doc_error(struct doc *doc, cJSON *parent, const char *key, const struct rbxj_error *error)
+{
+    if (!error || !error->code) {
+        (void)doc_text(doc, parent, key, NULL);
+        return;
+    }
+    cJSON *e = doc_object(doc, parent, key);
+    doc_number(doc, e, "errno", error->errnum);
+    (void)doc_text(doc, e, "name", error->errnum ? errno_name(error->errnum) : "");
+    (void)doc_text(doc, e, "code", rbxj_strerror(-error->code));
+    (void)doc_text(doc, e, "message", error->message);
+    (void)doc_text(doc, e, "detail", error->detail);
+}
+
+void doc_seconds(struct doc *doc, cJSON *parent, const char *key, int64_t ns)
+{
+    int64_t us = ns / 1000;
+    doc_number(doc, parent, key, (double)us / 1e6);
+}
+
+/* ---- times ---- */
+
+void doc_format_time(char buf[32], int64_t realtime_ns)
+{
+    time_t seconds = (time_t)(realtime_ns / 1000000000);
+    struct tm tm;
+    if (!gmtime_r(&seconds, &tm) || !strftime(buf, 32, "%Y-%m-%dT%H:%M:%SZ", &tm))
+        buf[0] = '\0';
+}
+
+int doc_parse_time(const char *text, int64_t *ret_realtime_ns)
+{
+    static const char *const formats[] = {"%Y-%m-%dT%H:%M:%SZ", "%Y-%m-%dT%H:%M:%S", "%Y-%m-%d %H:%M:%S",
+                                          "%Y-%m-%d %H:%M", "%Y-%m-%d"};
+    for (size_t i = 0; i < ARRAY_LEN(formats); i++) {
+        struct tm tm = {0};
+        const char *end = strptime(text, formats[i], &tm);
+        if (!end || *end)
+            continue;
+        *ret_realtime_ns = (int64_t)timegm(&tm) * 1000000000;
+        return 0;
+    }
+    return -EINVAL;
+}
+
+/* ---- reading ---- */
+
+const char *doc_get_text(const cJSON *object, const char *key)
+{
+    return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
+}
+
+double doc_get_number(const cJSON *object, const char *key, double otherwise)
+{
+    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);
+    return cJSON_IsNumber(item) ? item->valuedouble : otherwise;
+}

@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "journal/counters.h"
+
+#include "base/cleanup.h"
+#include "journal/internal.h"
+
+#include <endian.h>
+#include <string.h>
+#include <xxhash.h>
+
+#define COUNTERS_LEN (sizeof(struct counters) / sizeof(uint64_t))
+
+void histogram_add(struct histogram *histogram, int64_t ns)
+{
+    static const int64_t bounds[COUNTERS_BUCKETS - 1] = COUNTERS_BOUNDS;
+    size_t i = 0;
+    while (i < COUNTERS_BUCKETS - 1 && ns > bounds[i])
+        i++;
+    histogram->buckets[i]++;
+    histogram->sum_ns += ns > 0 ? (uint64_t)ns : 0;
+}
+
+void counters_add(struct counters *sum, const struct counters *more)
+{
+    uint64_t last = more->last_replay_ns > sum->last_replay_ns ? more->last_replay_ns : sum->last_replay_ns;
+    uint64_t *to = (uint64_t *)sum;
+    const uint64_t *from = (const uint64_t *)more;
+    for (size_t i = 0; i < COUNTERS_LEN; i++)
+        to[i] += from[i];
+    sum->last_replay_ns = last;
+}
+
+/* ---- as stored: the checksum of what follows it, then the numbers ---- */
+
+/* Finds what is stored, in LMDB's memory: how many numbers, which may be more than this version knows; 0 where
+ * there is nothing, or nothing sound. */
+static size_t find(MDB_txn *txn, MDB_dbi meta, MDB_val *ret)
+{
+    MDB_val key = {strlen(META_COUNTERS), META_COUNTERS};
+    uint64_t sum;
+    if (mdb_get(txn, meta, &key, ret) != MDB_SUCCESS || ret->mv_size < sizeof(sum) ||
+        ret->mv_size % sizeof(sum))
+        return 0;
+    memcpy(&sum, ret->mv_data, sizeof(sum));
+    if (le64toh(sum) != XXH3_64bits((uint8_t *)ret->mv_data + sizeof(sum), ret->mv_size - sizeof(sum)))
+        return 0;
+    return ret->mv_size / sizeof(sum) - 1;
+}
+
+static void decode(const MDB_val *stored, size_t n, struct counters *ret)
+{
+    uint64_t *to = (uint64_t *)ret, number;
+    *ret = (struct counters){0};
+    for (size_t i = 0; i < n && i < COUNTERS_LEN; i++) {
+        memcpy(&number, (uint8_t *)stored->mv_data + (i + 1) * sizeof(number), sizeof(number));
+        to[i] = le64toh(number);
+    }
+}
+
+void counters_read(MDB_txn *txn, MDB_dbi meta, struct counters *ret)
+{
+    MDB_val stored;
+    size_t n = find(txn, meta, &stored);
+    decode(&stored, n, ret);
+}
+
+int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more)
+{
+    MDB_val stored;
+    struct counters sum;
+    size_t n = find(txn, meta, &stored), len = n > COUNTERS_LEN ? n : COUNTERS_LEN;
+    _cleanup_free_ uint64_t *numbers = calloc(len + 1, sizeof(*numbers));
+    if (!numbers)
+        return ENOMEM;
+    decode(&stored, n, &sum);
+    counters_add(&sum, more);
+    if (n > COUNTERS_LEN) /* a newer version's are kept behind ours (K24) */
+        memcpy(numbers, stored.mv_data, stored.mv_size);
+    for (size_t i = 0; i < COUNTERS_LEN; i++)
+        numbers[i + 1] = htole64(((const uint64_t *)&sum)[i]);
+    numbers[0] = htole64(XXH3_64bits(numbers + 1, len * sizeof(*numbers)));
+    return meta_put(txn, meta, META_COUNTERS, numbers, (len + 1) * sizeof(*numbers));
+}
+
+bool counters_differ(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta)
+{
+    MDB_val ours, theirs;
+    size_t n = find(from, from_meta, &ours);
+    return n && (find(to, to_meta, &theirs) != n || memcmp(ours.mv_data, theirs.mv_data, ours.mv_size) != 0);
+}
+
+int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta)
+{
+    MDB_val stored;
+    return find(from, from_meta, &stored)
+               ? meta_put(to, to_meta, META_COUNTERS, stored.mv_data, stored.mv_size)
+               : MDB_SUCCESS;
+}

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/aftermath.h"
+
+#include "base/fd.h"
+#include "reaper/events.h"
+#include "reaper/quarantine.h"
+
+#include <stdio.h>
+#include <string.h>
+#include <syslog.h>
+
+int aftermath_quarantine(const struct config *config, struct journal *journal, int reason, const char *detail,
+                         struct rbxj_error *e)
+{
+    struct counters more = {0};
+    struct event event = {.event = "worker_quarantined", .priority = LOG_ERR};
+    const char *name = quarantine_name((enum quarantine_reason)reason);
+    int r = quarantine_enter(config, (enum quarantine_reason)reason, detail, e);
+    if (r == 0)
+        return 0;
+    if (r < 0) {
+        event_send(config, &event, "%s: %s; it could not be written down: %s", name, detail,
+                   e ? e->message : rbxj_strerror(r));
+        return r;
+    }
+    event_send(config, &event, "%s: %s", name, detail);
+    more.quarantined[reason] = 1;
+    if (journal)
+        (void)journal_count(journal, &more, NULL);
+    return 0;
+}
+
+static bool exists(const void *data, uint64_t incarnation)
+{
+    const struct snapshot *s = data;
+    for (size_t i = 0; i < s->len; i++)
+        if (s->boxes[i].box.incarnation == incarnation)
+            return true;
+    return false;
+}
+
+void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found)
+{
+    a->incidents = incidents_begin(a->reaper->config, a->procedure, a->id, a->note, found, exists,
+                                   a->reaper->snapshot);
+    for (size_t i = 0; a->incidents && i < n; i++)
+        boxes[i].u.incident = incidents_of(a->incidents, i);
+}
+
+static void count_box(struct counters *more, const struct teardown *t, const char *outcome, bool is_new)
+{
+    more->cleanups[strcmp(outcome, "success") == 0   ? COUNTED_SUCCESS
+                   : strcmp(outcome, "partial") == 0 ? COUNTED_PARTIAL
+                                                     : COUNTED_FAILURE]++;
+    histogram_add(&more->cleanup_duration, t->worked_ns);
+    if (t->held && is_new) { /* the same one every five minutes is one */
+        more->containment_violations++;
+        more->orphans++;
+    }
+}
+
+/* Failed as often as is allowed, or late at boot: no new boxes (K31). */
+static void judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
+{
+    const struct config *config = a->reaper->config;
+    char detail[600];
+    const char *why = "";
+    if (strcmp(box->outcome, "success") == 0)
+        return;
+    for (size_t k = 0; !why[0] && k < box->len; k++)
+        why = box->entries[k].error.message;
+    if (t->sb->box.failures >= (uint32_t)config->quarantine_after)
+        (void)snprintf(detail, sizeof(detail), "box %s: %u replays failed in a row: %s", box->box.name,
+                       t->sb->box.failures, why);
+    else if (a->late)
+        (void)snprintf(detail, sizeof(detail), "box %s: left at the boot deadline: %s", box->box.name, why);
+    else
+        return;
+    (void)aftermath_quarantine(config, a->reaper->journal, QUARANTINE_CLEANUP_FAILURE, detail, NULL);
+}
+
+void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result)
+{
+    struct counters more = {0};
+    bool by_owner = strcmp(a->procedure, "undo") == 0;
+    for (size_t i = 0; i < n; i++) {
+        struct result_box *box = &result->boxes[i];
+        count_box(&more, &boxes[i], box->outcome, !a->incidents || incidents_is_new(a->incidents, i));
+        if (a->incidents)
+            (void)snprintf(box->incident, sizeof(box->incident), "%s", incidents_of(a->incidents, i));
+        if (!by_owner)
+            judge_worker(a, &boxes[i], box);
+    }
+    if (!by_owner)
+        more.last_replay_ns = (uint64_t)now_realtime_ns();
+    incidents_end(a->incidents, result, &more);
+    a->incidents = NULL;
+    (void)journal_count(a->reaper->journal, &more, NULL);
+    if (!by_owner)
+        events_replay(a->reaper->config, result);
+}

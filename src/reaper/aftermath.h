@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What a teardown leaves behind besides a clean machine: the incident record, the counters, the quarantine,
+ * and events. None of it blocks or fails an undo (K19).
+ */
+#ifndef RBXJ_REAPER_AFTERMATH_H
+#define RBXJ_REAPER_AFTERMATH_H
+
+#include "reaper/incident.h"
+#include "reaper/teardown.h"
+
+struct aftermath {
+    const struct reaper *reaper;
+    const char *procedure; /* "replay", "boot", "recover", "undo" */
+    const char *note;      /* for the incident; NULL: none */
+    bool late;             /* a deadline at boot has passed */
+    char id[INCIDENT_ID_MAX];
+    struct incidents *incidents;
+};
+
+/* Before the first undo; found has the boxes in their order. */
+void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found);
+/* After the last one. Puts the incidents' ids into result. */
+void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result);
+
+/* Enters the quarantine, and counts and tells it if that is news. journal NULL: it is not counted. */
+int aftermath_quarantine(const struct config *config, struct journal *journal, int reason, const char *detail,
+                         struct rbxj_error *e);
+
+#endif

@@ -1,0 +1,344 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/incident.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/events.h"
+#include "reaper/incident_doc.h"
+#include "reaper/incident_store.h"
+
+#include <string.h>
+#include <syslog.h>
+
+enum { NONE = SIZE_MAX };
+
+struct incident {
+    char id[INCIDENT_ID_MAX];
+    struct doc doc;
+    bool is_new, written;
+};
+
+struct incidents {
+    const struct config *config;
+    int fd;             /* STATE/incidents, or -errno */
+    int64_t started_ns; /* CLOCK_MONOTONIC */
+    struct incident *list;
+    size_t len;
+    size_t *of; /* by box: its place in the list */
+    size_t boxes;
+    bool has_note;
+    struct counters closed; /* by what was no longer there */
+};
+
+/* ---- writing ---- */
+
+static void complain(const struct config *config, const char *id, int r)
+{
+    if (r == -ENOENT) /* no state directory: nothing was ever journaled */
+        return;
+    event_send(config,
+               &(struct event){.event = "note", .priority = LOG_WARNING, .incident = id, .errnum = -r},
+               "incident %s could not be written: %s", id, strerrordesc_np(-r));
+}
+
+static int write_document(int fd, const char *id, struct doc *doc, bool synced)
+{
+    if (fd < 0)
+        return fd;
+    _cleanup_free_ char *text = doc->failed ? NULL : document_text_of(doc->root);
+    if (!text)
+        return -ENOMEM;
+    if (strlen(text) > INCIDENT_TEXT_MAX) /* nobody would read it */
+        return -EFBIG;
+    return incident_store_write(fd, id, text, document_open(doc) != NULL, synced);
+}
+
+/* How long it took, of one that was detected by a replay before this one. */
+static int64_t age_of(const struct doc *doc)
+{
+    int64_t detected = document_detected(doc), now = now_realtime_ns();
+    return detected && now > detected ? now - detected : 0;
+}
+
+static struct incident *append(struct incidents *in, const char *id)
+{
+    struct incident *more = reallocarray(in->list, in->len + 1, sizeof(*more));
+    if (!more)
+        return NULL;
+    in->list = more;
+    more[in->len] = (struct incident){0};
+    (void)snprintf(more[in->len].id, sizeof(more->id), "%s", id);
+    return &more[in->len++];
+}
+
+/* ---- before the first undo ---- */
+
+struct existence {
+    bool (*exists)(const void *data, uint64_t incarnation);
+    const void *data;
+    const struct incarnations *found;
+};
+
+static bool is_over(const void *data, uint64_t incarnation)
+{
+    const struct existence *e = data;
+    return !incarnations_find(e->found, incarnation) && e->exists && !e->exists(e->data, incarnation);
+}
+
+/* Gives the boxes that are open in doc to the last incident of the list. */
+static bool take_boxes(struct incidents *in, const struct doc *doc, const struct incarnations *found)
+{
+    const cJSON *open = document_open(doc);
+    bool any = false;
+    for (const cJSON *item = open ? open->child : NULL; item; item = item->next)
+    {
+        const struct incarnation *row = incarnations_find(found, incarnation_read(item));
+        if (!row || in->of[row->i] != NONE)
+            continue;
+        in->of[row->i] = in->len - 1;
+        any = true;
+    }
+    return any;
+}
+
+/* One that may be open: it gets its boxes, and loses those that are over. */
+static void open_one(struct incidents *in, const char *id, const struct existence *existence,
+                     const char *note)
+{
+    struct doc doc = {.root = incident_store_read(in->fd, id)};
+    /* one of a later version is not ours to change */
+    if (!doc.root || doc_get_number(doc.root, "version", 0) != 1 || !document_open(&doc)) {
+        doc_clear(&doc);
+        return;
+    }
+    bool dropped = document_drop_open(&doc, is_over, existence);
+    struct incident *incident = append(in, id);
+    bool mine = incident && take_boxes(in, &doc, existence->found);
+    if (mine) {
+        document_again(&doc);
+        document_add_note(&doc, note);
+    } else if (dropped && !document_open(&doc)) {
+        document_add_note(&doc, "closed: its boxes are no longer in the journal");
+        document_close(&doc, age_of(&doc));
+        histogram_add(&in->closed.recovery, age_of(&doc));
+    }
+    if (mine || dropped)
+        (void)write_document(in->fd, id, &doc, false);
+    if (mine) {
+        incident->doc = doc;
+        return;
+    }
+    in->len -= incident != NULL;
+    doc_clear(&doc);
+}
+
+static void find_open(struct incidents *in, const struct existence *existence, const char *note)
+{
+    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
+    if (in->fd < 0 || incident_store_list(in->fd, &names) < 0)
+        return;
+    for (size_t i = 0; i < names.len; i++)
+        if (incident_store_may_be_open(in->fd, names.ids[i]))
+            open_one(in, names.ids[i], existence, note);
+}
+
+/* What belongs to no open incident is a new one. */
+static int begin_new(struct incidents *in, const char *procedure, const char *id, const char *note,
+                     const struct rbxj_result *found)
+{
+    _cleanup_(incarnations_clear) struct incarnations boxes = {0};
+    if (incarnations_of(found, in->of, NONE, &boxes) < 0)
+        return -ENOMEM;
+    if (!boxes.len)
+        return 0;
+    for (size_t i = 0; i < boxes.len; i++)
+        in->of[boxes.rows[i].i] = in->len;
+    struct incident *incident = append(in, id);
+    if (!incident)
+        return -ENOMEM;
+    incident->is_new = true;
+    document_begin(&incident->doc, id, procedure, found, &boxes);
+    document_add_note(&incident->doc, note);
+    incident->written = write_document(in->fd, id, &incident->doc, false) == 0;
+    return 0;
+}
+
+static void free_all(struct incidents *in)
+{
+    for (size_t i = 0; i < in->len; i++)
+        doc_clear(&in->list[i].doc);
+    free(in->list);
+    free(in->of);
+    cleanup_closep(&in->fd);
+    free(in);
+}
+
+struct incidents *incidents_begin(const struct config *config, const char *procedure, const char *new_id,
+                                  const char *note, const struct rbxj_result *found,
+                                  bool (*exists)(const void *data, uint64_t incarnation), const void *data)
+{
+    _cleanup_(incarnations_clear) struct incarnations all = {0};
+    struct incidents *in = calloc(1, sizeof(*in));
+    if (!in)
+        return NULL;
+    *in = (struct incidents){.config = config,
+                             .started_ns = now_monotonic_ns(),
+                             .of = calloc(found->len + 1, sizeof(*in->of)),
+                             .boxes = found->len,
+                             .has_note = note && note[0],
+                             .fd = -1};
+    bool ok = in->of && incarnations_of(found, NULL, 0, &all) == 0;
+    if (ok) {
+        for (size_t i = 0; i < found->len; i++)
+            in->of[i] = NONE;
+        /* with nothing found, nothing is to be written but what is there already */
+        in->fd = found->len ? incident_store_open_to_write(config) : incident_store_open(config);
+        find_open(in, &(struct existence){exists, data, &all}, note);
+        ok = begin_new(in, procedure, new_id, note, found) == 0;
+    }
+    if (ok)
+        return in;
+    free_all(in);
+    return NULL;
+}
+
+const char *incidents_of(const struct incidents *in, size_t i)
+{
+    return i < in->boxes ? in->list[in->of[i]].id : "";
+}
+
+bool incidents_is_new(const struct incidents *in, size_t i)
+{
+    return i < in->boxes && in->list[in->of[i]].is_new;
+}
+
+/* ---- after the last one ---- */
+
+/* A power loss after the end of its boxes shows boxes of which nothing is there: no incident (DESIGN). */
+static bool is_nothing(const struct incidents *in, const struct incident *incident,
+                       const struct rbxj_result *result, const struct incarnations *boxes)
+{
+    if (!incident->is_new || in->has_note)
+        return false;
+    for (size_t i = 0; i < boxes->len; i++) {
+        const struct result_box *box = &result->boxes[boxes->rows[i].i];
+        if (!box->cause || strcmp(box->cause, "system_crash") != 0 || strcmp(box->outcome, "success") != 0)
+            return false;
+        for (size_t k = 0; k < box->len; k++)
+            if (box->entries[k].outcome != OUTCOME_ALREADY_GONE)
+                return false;
+    }
+    return true;
+}
+
+static void add_evidence(int fd, struct incident *incident)
+{
+    char **names = NULL;
+    size_t n = fd < 0 ? 0 : incident_store_evidence(fd, incident->id, &names);
+    document_set_evidence(&incident->doc, names, n);
+    for (size_t i = 0; i < n; i++)
+        free(names[i]);
+    free(names);
+}
+
+static bool has_evidence(const struct incident *incident)
+{
+    return cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(incident->doc.root, "evidence")) > 0;
+}
+
+/* Returns 0, or why it is not written. */
+static int end_one(struct incidents *in, size_t k, const struct rbxj_result *result, struct counters *more)
+{
+    _cleanup_(incarnations_clear) struct incarnations boxes = {0};
+    struct incident *incident = &in->list[k];
+    if (incarnations_of(result, in->of, k, &boxes) < 0)
+        return -ENOMEM;
+    add_evidence(in->fd, incident);
+    if (is_nothing(in, incident, result, &boxes) && !has_evidence(incident)) {
+        if (incident->written)
+            incident_store_remove(in->fd, incident->id);
+        incident->id[0] = '\0';
+        return 0;
+    }
+    document_end(&incident->doc, result, &boxes);
+    if (!document_open(&incident->doc)) {
+        int64_t took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
+        document_close(&incident->doc, took_ns);
+        histogram_add(&more->recovery, took_ns);
+    }
+    int r = write_document(in->fd, incident->id, &incident->doc, true);
+    if (r < 0 && incident->is_new && !incident->written)
+        incident->id[0] = '\0';
+    return r;
+}
+
+void incidents_end(struct incidents *in, struct rbxj_result *result, struct counters *more)
+{
+    if (!in)
+        return;
+    if (in->fd < 0 && in->len) /* once more: there may be room now */
+        in->fd = incident_store_open_to_write(in->config);
+    counters_add(more, &in->closed);
+    int failed = 0;
+    for (size_t k = 0; result && k < in->len; k++) {
+        char id[INCIDENT_ID_MAX];
+        memcpy(id, in->list[k].id, sizeof(id));
+        int r = end_one(in, k, result, more);
+        if (r < 0 && failed == 0)
+            complain(in->config, id, failed = r);
+    }
+    for (size_t i = 0; result && i < result->len && i < in->boxes; i++)
+        (void)snprintf(result->boxes[i].incident, sizeof(result->boxes[i].incident), "%s",
+                       incidents_of(in, i));
+    if (in->fd >= 0 && in->len)
+        incident_store_retain(in->fd, in->config);
+    free_all(in);
+}
+
+/* ---- what a person did ---- */
+
+static bool is_same(const void *data, uint64_t incarnation)
+{
+    return incarnation == *(const uint64_t *)data;
+}
+
+/* A box has ended by it: the incident in which it is open learns that. */
+static void tell_open(int fd, uint64_t incarnation, const char *note)
+{
+    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
+    if (incident_store_list(fd, &names) < 0)
+        return;
+    for (size_t i = 0; i < names.len; i++) {
+        if (!incident_store_may_be_open(fd, names.ids[i]))
+            continue;
+        struct doc doc = {.root = incident_store_read(fd, names.ids[i])};
+        if (doc.root && doc_get_number(doc.root, "version", 0) == 1 &&
+            document_drop_open(&doc, is_same, &incarnation)) {
+            document_add_note(&doc, note);
+            if (!document_open(&doc))
+                document_close(&doc, age_of(&doc));
+            (void)write_document(fd, names.ids[i], &doc, true);
+        }
+        doc_clear(&doc);
+    }
+}
+
+void incident_note(const struct config *config, const char *procedure, const char *cause, const char *box,
+                   uint64_t incarnation, bool box_ended, const char *note)
+{
+    struct doc doc;
+    char id[INCIDENT_ID_MAX];
+    _cleanup_close_ int fd = incident_store_open_to_write(config);
+    incident_new_id(id);
+    document_note(&doc, id, procedure, cause, box);
+    document_add_note(&doc, note);
+    int r = write_document(fd, id, &doc, true);
+    doc_clear(&doc);
+    if (r < 0)
+        complain(config, id, r);
+    if (fd < 0)
+        return;
+    if (box_ended)
+        tell_open(fd, incarnation, note);
+    incident_store_retain(fd, config);
+}

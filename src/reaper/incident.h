@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Incident records: what a replay found, what became of it, and what is left (DESIGN "Replay", 5). An
+ * incident is a directory STATE/incidents/<id>/ with incident.json, replaced atomically, and the evidence
+ * that was kept (copies of corrupt lock files). Files, not journal records: they can be read when the journal
+ * can't, and copied by anybody.
+ *
+ *   (none) --incidents_begin--> open, as found --incidents_end--> closed, or open with what is left
+ *   open   --incidents_end of a later replay of one of its boxes--> the same, count + 1
+ *
+ * An incident is open while something of it is left. A box of an open incident belongs to that one: the same
+ * trouble every five minutes counts up instead of repeating. It is written before the first undo, so a
+ * reaper that is killed half-way leaves a trace (I10).
+ *
+ * Reports never block an undo (K19): everything here may fail, and then only an event says so. Writing that
+ * failed in incidents_begin() is tried again in incidents_end(). The state directory is never made here, and
+ * neither is the first file in it (K33).
+ */
+#ifndef RBXJ_REAPER_INCIDENT_H
+#define RBXJ_REAPER_INCIDENT_H
+
+#include "base/config.h"
+#include "base/error.h"
+#include "journal/counters.h"
+
+/* 20261124T030000Z-1a2b3c4d: the time of detection, UTC, so names sort by age; and 32 random bits. */
+#define INCIDENT_ID_MAX 32
+void incident_new_id(char id[INCIDENT_ID_MAX]);
+
+struct incidents;
+
+/* Before the first undo. found: the stale boxes as they were found; none is fine, too: it closes what is over
+ * by now. procedure: "replay", "boot", "undo", "recover". new_id: for what belongs to no open incident. note:
+ * may be NULL (the reason of --assume-dead). exists: is this incarnation still in the journal? A box of an
+ * open incident that is not, is over, whoever undid it; NULL: all are. Never NULL but without memory. */
+struct incidents *incidents_begin(const struct config *config, const char *procedure, const char *new_id,
+                                  const char *note, const struct rbxj_result *found,
+                                  bool (*exists)(const void *data, uint64_t incarnation), const void *data);
+/* The incident of box i of found, for its evidence and events. */
+const char *incidents_of(const struct incidents *in, size_t i);
+/* Was box i in no open incident before? */
+bool incidents_is_new(const struct incidents *in, size_t i);
+/* After the last one: result has the same boxes in the same order; NULL: it came to none, and the incidents
+ * stay as they were found. Puts the incidents' ids into result, empty where none is kept. Adds the recovery
+ * times of incidents that are closed now to more. Applies retention. Frees in, which may be NULL. */
+void incidents_end(struct incidents *in, struct rbxj_result *result, struct counters *more);
+
+/* An incident about one thing that a person did or that is no box's: "forget", "quarantine", "unquarantine".
+ * cause and box may be NULL. Closed at once. For a box that has ended by it, open incidents are told
+ * (incarnation). */
+void incident_note(const struct config *config, const char *procedure, const char *cause, const char *box,
+                   uint64_t incarnation, bool box_ended, const char *note);
+
+/* Copies what fd holds, at most 64 KiB, to STATE/incidents/<id>/<name>; best effort. Thread-safe. */
+void incident_keep(const struct config *config, const char *id, const char *name, int fd);
+
+/* How many were detected since then, and what the newest open one could not do ("mount_unmount_failed: ...");
+ * for the health. last_error may be empty afterwards. */
+void incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
+                       size_t size);
+
+#endif

@@ -1,0 +1,305 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/incident_store.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/events.h"
+
+#include <limits.h>
+#include <string.h>
+#include <syslog.h>
+#include <time.h>
+
+#define DOCUMENT "incident.json"
+#define TEMPORARY "incident.json."
+
+enum { EVIDENCE_MAX = 64 << 10, EVIDENCE_FILES = 256 };
+
+/* ---- ids ---- */
+
+void incident_new_id(char id[INCIDENT_ID_MAX])
+{
+    uint32_t number;
+    time_t now = (time_t)(now_realtime_ns() / 1000000000);
+    struct tm tm;
+    char when[20];
+    random_bytes(&number, sizeof(number));
+    if (!gmtime_r(&now, &tm) || strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm) != 16)
+        (void)strcpy(when, "19700101T000000Z");
+    (void)snprintf(id, INCIDENT_ID_MAX, "%s-%08x", when, number);
+}
+
+bool incident_id_is_valid(const char *id)
+{
+    static const char shape[] = "ddddddddTddddddZ-xxxxxxxx";
+    if (strlen(id) != sizeof(shape) - 1)
+        return false;
+    for (size_t i = 0; shape[i]; i++) {
+        bool digit = id[i] >= '0' && id[i] <= '9', letter = id[i] >= 'a' && id[i] <= 'f';
+        if (shape[i] == 'd' ? !digit : shape[i] == 'x' ? !digit && !letter : id[i] != shape[i])
+            return false;
+    }
+    return true;
+}
+
+int64_t incident_id_time(const char *id)
+{
+    struct tm tm = {0};
+    return strptime(id, "%Y%m%dT%H%M%SZ", &tm) ? (int64_t)timegm(&tm) * 1000000000 : 0;
+}
+
+/* ---- directories ---- */
+
+static int open_dir(int fd, const char *name)
+{
+    int dir = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return dir < 0 ? -errno : dir;
+}
+
+/* A stream of the names in an open directory; NULL: it can't be read. */
+static DIR *open_names(int fd)
+{
+    int own = open_dir(fd, ".");
+    DIR *names = own < 0 ? NULL : fdopendir(own);
+    if (!names && own >= 0)
+        (void)close(own);
+    return names;
+}
+
+static const struct dirent *next_name(DIR *names)
+{
+    const struct dirent *entry = NULL;
+    while (names && (entry = readdir(names)) &&
+           (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+        ;
+    return entry;
+}
+
+int incident_store_open(const struct config *config)
+{
+    _cleanup_close_ int state = open_dir(AT_FDCWD, config->state_dir);
+    return state < 0 ? state : open_dir(state, "incidents");
+}
+
+/* K33: a state directory without a single file may be a mount point whose disk is not there. */
+static int make(int state)
+{
+    _cleanup_closedir_ DIR *names = open_names(state);
+    if (!next_name(names))
+        return -ENOENT;
+    return mkdirat(state, "incidents", 0700) < 0 && errno != EEXIST ? -errno : 0;
+}
+
+int incident_store_open_to_write(const struct config *config)
+{
+    struct stat st;
+    _cleanup_close_ int state = open_dir(AT_FDCWD, config->state_dir);
+    if (state < 0)
+        return state;
+    _cleanup_close_ int fd = open_dir(state, "incidents");
+    if (fd == -ENOENT) {
+        int r = make(state);
+        if (r < 0)
+            return r;
+        fd = open_dir(state, "incidents");
+    }
+    if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 022)))
+        return -EPERM;
+    return steal_fd(&fd);
+}
+
+static int open_incident_to_write(int fd, const char *id)
+{
+    if (mkdirat(fd, id, 0700) < 0 && errno != EEXIST)
+        return -errno;
+    return open_dir(fd, id);
+}
+
+/* ---- lists ---- */
+
+static int compare_newest_first(const void *a, const void *b)
+{
+    return strcmp(b, a);
+}
+
+int incident_store_list(int fd, struct incident_store_names *ret)
+{
+    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
+    _cleanup_closedir_ DIR *dir = open_names(fd);
+    if (!dir)
+        return -errno;
+    size_t room = 0;
+    for (const struct dirent *entry; (entry = next_name(dir));) {
+        if (!incident_id_is_valid(entry->d_name) || (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN))
+            continue;
+        if (names.len == room) {
+            room = room ? 2 * room : 256;
+            void *more = reallocarray(names.ids, room, sizeof(*names.ids));
+            if (!more)
+                return -ENOMEM;
+            names.ids = more;
+        }
+        (void)strcpy(names.ids[names.len++], entry->d_name);
+    }
+    if (names.len)
+        qsort(names.ids, names.len, sizeof(*names.ids), compare_newest_first);
+    *ret = (struct incident_store_names){steal_ptr(names.ids), names.len};
+    return 0;
+}
+
+void incident_store_names_clear(struct incident_store_names *names)
+{
+    free(names->ids);
+    *names = (struct incident_store_names){0};
+}
+
+static int compare_text(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+size_t incident_store_evidence(int fd, const char *id, char ***ret)
+{
+    _cleanup_close_ int dir = open_dir(fd, id);
+    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
+    char **list = calloc(EVIDENCE_FILES, sizeof(*list));
+    size_t n = 0;
+    for (const struct dirent *entry; list && n < EVIDENCE_FILES && (entry = next_name(names));)
+        if (strcmp(entry->d_name, DOCUMENT) != 0 &&
+            strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) != 0 && (list[n] = strdup(entry->d_name)))
+            n++;
+    if (n)
+        qsort(list, n, sizeof(*list), compare_text);
+    *ret = list;
+    return n;
+}
+
+/* ---- documents ---- */
+
+bool incident_store_may_be_open(int fd, const char *id)
+{
+    char path[INCIDENT_ID_MAX + sizeof(DOCUMENT)];
+    struct stat st;
+    (void)snprintf(path, sizeof(path), "%s/" DOCUMENT, id);
+    return fstatat(fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IWUSR);
+}
+
+cJSON *incident_store_read(int fd, const char *id)
+{
+    _cleanup_free_ char *text = NULL;
+    _cleanup_close_ int dir = open_dir(fd, id);
+    if (dir < 0)
+        return NULL;
+    ssize_t n = fd_read_all(dir, DOCUMENT, INCIDENT_TEXT_MAX, &text);
+    cJSON *json = n < 0 ? NULL : cJSON_ParseWithLength(text, (size_t)n);
+    const char *own = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "id"));
+    if (own && strcmp(own, id) == 0)
+        return json;
+    cJSON_Delete(json);
+    return NULL;
+}
+
+/* What a writer that was killed has left. */
+static void sweep(int dir)
+{
+    _cleanup_closedir_ DIR *names = open_names(dir);
+    for (const struct dirent *entry; (entry = next_name(names));)
+        if (strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) == 0)
+            (void)unlinkat(dir, entry->d_name, 0);
+}
+
+int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced)
+{
+    _cleanup_close_ int dir = open_incident_to_write(fd, id);
+    if (dir < 0)
+        return dir;
+    sweep(dir);
+    return fd_replace_file(dir, DOCUMENT, TEMPORARY, text, strlen(text), open ? 0600 : 0400, synced);
+}
+
+/* ---- removal ---- */
+
+void incident_store_remove(int fd, const char *id)
+{
+    _cleanup_close_ int dir = open_dir(fd, id);
+    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
+    for (const struct dirent *entry; (entry = next_name(names));)
+        (void)unlinkat(dir, entry->d_name, 0);
+    (void)unlinkat(fd, id, AT_REMOVEDIR); /* stays if there is a directory in it, which is not ours */
+}
+
+void incident_store_retain(int fd, const struct config *config)
+{
+    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
+    int64_t oldest_ns = now_realtime_ns() - (int64_t)config->incidents_keep_days * 86400 * 1000000000;
+    size_t kept = 1; /* the newest, whatever its age */
+    if (incident_store_list(fd, &names) < 0)
+        return;
+    for (size_t i = 1; i < names.len; i++) {
+        bool too_old = incident_id_time(names.ids[i]) < oldest_ns;
+        if ((too_old || kept >= (size_t)config->incidents_keep) &&
+            !incident_store_may_be_open(fd, names.ids[i]))
+            incident_store_remove(fd, names.ids[i]);
+        else
+            kept++;
+    }
+}
+
+/* ---- evidence ---- */
+
+static int copy(int from, int to)
+{
+    _cleanup_free_ char *buf = malloc(EVIDENCE_MAX);
+    if (!buf)
+        return -ENOMEM;
+    for (off_t at = 0; at < EVIDENCE_MAX;) {
+        ssize_t n = pread(from, buf, (size_t)(EVIDENCE_MAX - at), at);
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n <= 0)
+            return n < 0 ? -errno : 0;
+        int r = fd_write_all(to, buf, (size_t)n);
+        if (r < 0)
+            return r;
+        at += n;
+    }
+    return 0;
+}
+
+/* Corrupt locks by the thousand must not fill the disk. */
+static bool has_room(int dir)
+{
+    _cleanup_closedir_ DIR *names = open_names(dir);
+    size_t n = 0;
+    while (next_name(names))
+        n++;
+    return n < EVIDENCE_FILES;
+}
+
+static int keep(const struct config *config, const char *id, const char *name, int fd)
+{
+    _cleanup_close_ int all = incident_store_open_to_write(config);
+    _cleanup_close_ int dir = all < 0 ? all : open_incident_to_write(all, id);
+    if (dir < 0)
+        return dir == -ENOENT ? 0 : dir;
+    if (!has_room(dir))
+        return -EDQUOT;
+    _cleanup_close_ int to = openat(dir, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
+    if (to < 0) /* a replay before this one has kept it */
+        return errno == EEXIST ? 0 : -errno;
+    int r = copy(fd, to);
+    if (r < 0)
+        (void)unlinkat(dir, name, 0);
+    return r;
+}
+
+void incident_keep(const struct config *config, const char *id, const char *name, int fd)
+{
+    bool allowed = incident_id_is_valid(id) && name[0] && name[0] != '.' && !strchr(name, '/') &&
+                   strlen(name) <= NAME_MAX && strncmp(name, DOCUMENT, strlen(DOCUMENT)) != 0;
+    int r = allowed ? keep(config, id, name, fd) : -EINVAL;
+    if (r < 0)
+        event_send(config,
+                   &(struct event){.event = "note", .priority = LOG_WARNING, .incident = id, .errnum = -r},
+                   "incident %s: %.200s was not kept: %s", id, name, strerrordesc_np(-r));
+}

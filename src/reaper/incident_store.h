@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The files of incident records. Everything is reached by descriptor from the state directory, no symlink is
+ * followed, and what has not the name of an incident is not touched.
+ *
+ * incident.json is writable (0600) while the incident is open and read-only (0400) when it is closed: one
+ * rename changes content and mode together, and a replay finds the few open ones among a thousand without
+ * reading them. A mode that says "open" wrongly (a copy, a file system without modes) costs a reading only.
+ */
+#ifndef RBXJ_REAPER_INCIDENT_STORE_H
+#define RBXJ_REAPER_INCIDENT_STORE_H
+
+#include "reaper/incident.h"
+
+#include <cjson/cJSON.h>
+
+#define INCIDENT_TEXT_MAX (4 << 20) /* a longer document is not read */
+
+bool incident_id_is_valid(const char *id);
+int64_t incident_id_time(const char *id); /* CLOCK_REALTIME */
+
+/* STATE/incidents, for reading. -ENOENT: there is none. */
+int incident_store_open(const struct config *config);
+/* The same for writing: made where it is missing, in a state directory that is in use; ours, and nobody else
+ * may write there, else -EPERM. -ENOENT: no state directory, or an empty one. */
+int incident_store_open_to_write(const struct config *config);
+
+struct incident_store_names {
+    char (*ids)[INCIDENT_ID_MAX];
+    size_t len;
+};
+/* Newest first. 0 or -errno. */
+int incident_store_list(int fd, struct incident_store_names *ret);
+void incident_store_names_clear(struct incident_store_names *names);
+
+/* False: it is closed, or is no incident. */
+bool incident_store_may_be_open(int fd, const char *id);
+/* The document, an object with this id; NULL: there is none that makes sense. Free with cJSON_Delete(). */
+cJSON *incident_store_read(int fd, const char *id);
+/* Whole or not at all; makes the incident's directory. synced: the rename, too, is on disk. 0 or -errno. */
+int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced);
+/* The files that are kept with it, sorted, at most 256; free each and the list. */
+size_t incident_store_evidence(int fd, const char *id, char ***ret);
+/* The files in it, and it. */
+void incident_store_remove(int fd, const char *id);
+/* Applies keep and keep_days; open ones and the newest stay. */
+void incident_store_retain(int fd, const struct config *config);
+
+#endif

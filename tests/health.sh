@@ -1,0 +1,243 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The worker's health as a monitor sees it, and the quarantine: health.sh [RBXJ]
+. "${0%/*}/lib.bash"
+
+health() { call health --json "$@"; }
+healthy() { is "$status" 0 && json 'd["status"] == "healthy" and d["can_accept_submissions"] is True'; }
+# No new box, by any way in, and nothing made for it.
+refused() {
+    call run --box new --tmpdir "$work/new" -- true
+    is "$status" 125 && err_has quarantined && gone "$work/new" && no_record_of new
+}
+no_record_of() { call list --json --box "$1" && json 'd == {"boxes": []}'; }
+healthy_now() { health && healthy; }
+flock_is_held() { ! flock -n "$1" true; }
+let_in() { call run --box new --tmpdir "$work/new" -- true && is "$status" 0; }
+
+# ---- the core: healthy, unhealthy, healthy ----
+
+fresh
+health
+check "never used: healthy" healthy
+check "never used: nothing is made" is "$(ls -A "$work/state" "$work/run" | grep -v ':$' | tr -d '\n')" ""
+call health --verify-clean --json
+check "never used: clean" is "$status" 0
+check "verify-clean's document" json 'd == {"clean": True, "locks": 0, "mounts": 0, "cgroups": 0, "processes": 0, "temp_dirs": 0}'
+
+cgroups=$([ -n "$group" ] && echo 1 || echo 0)
+start live --tmpdir "$work/live"
+keeper=$supervisor
+crash 7 --lock "$work/lock" --tmpdir "$work/tmp" --mount "tmpfs,none,$work/tmp" ${group:+--cgroup "$group/7"}
+health
+check "after a crash: unhealthy" is "$status" 1
+check "after a crash: its document" json 'd["status"] == "unhealthy" and d["stale_boxes"] == 1 and d["live_boxes"] == 1
+    and d["quarantine_reason"] is None and d["quarantine_timestamp"] is None and d["failed_cleanup_count"] == 0
+    and d["can_accept_submissions"] is True'
+call health
+check "for people: the word of the runbook" out_has 'status="unhealthy"'
+before=$(find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort)
+health --check
+check "--check says the same" is "$status" 1
+check "--check changes nothing" is "$(find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort)" "$before"
+call health --verify-clean --json
+check "not clean" is "$status" 1
+# the payload dies of its own: what counts is what is there
+check "not clean: what is there" json 'not d["clean"] and d["locks"] == 1 and d["mounts"] == 1 and d["temp_dirs"] == 1
+    and d["cgroups"] == '"$cgroups"
+health --recover
+check "--recover: healthy" healthy
+check "--recover: nothing is left" gone "$work/lock" "$work/tmp" ${group:+"$group/7"}
+check "--recover: the living are left alone" there "$work/live"
+health --verify-clean
+check "--recover: clean" is "$status" 0
+check "what the living hold does not count" json 'd["clean"] and d["temp_dirs"] == 0'
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+
+# ---- three failed replays in a row ----
+
+fresh
+mkdir "$work/at"
+crash 8 --mount "tmpfs,none,$work/at"
+# somebody who is not of the box sits in its mount
+(cd "$work/at" && exec sleep 120) &
+sitter=$!
+until_true [ "$(readlink "/proc/$sitter/cwd")" = "$work/at" ]
+printf '[replay]\nbusy_retries = 1\n' >"$work/conf"
+for try in 1 2; do
+    health --recover --config "$work/conf"
+    check "failed replay $try: unhealthy" is "$status" 1
+    check "failed replay $try: is counted" json "d['failed_cleanup_count'] == $try and d['status'] == 'unhealthy'"
+done
+check "a failed replay: what failed" json 'd["last_cleanup_error"].startswith("mount_unmount_failed: ")'
+health --recover --config "$work/conf"
+check "the third: quarantined" is "$status" 2
+check "the third: its document" json 'd["status"] == "quarantined" and d["quarantine_reason"] == "cleanup_failure"
+    and d["can_accept_submissions"] is False and d["failed_cleanup_count"] == 3 and d["quarantine_timestamp"][-1] == "Z"
+    and d["last_cleanup_error"].startswith("mount_unmount_failed: ") and "box 8" in d["quarantine_detail"]'
+check "quarantined: no new box" refused
+check "quarantined: the flag for units" there "$work/run/quarantined"
+kill "$sitter"
+wait "$sitter" 2>/dev/null
+health --recover
+check "a recovery that leaves nothing releases it" healthy
+check "released: the count begins anew" json 'd["failed_cleanup_count"] == 0 and d["quarantine_reason"] is None'
+check "released: the flag is gone" gone "$work/run/quarantined" "$work/state/quarantine"
+check "released: new boxes" let_in
+
+# a count that was reset is not one more failure away from the quarantine
+crash 8 --mount "tmpfs,none,$work/at"
+(cd "$work/at" && exec sleep 120) &
+sitter=$!
+until_true [ "$(readlink "/proc/$sitter/cwd")" = "$work/at" ]
+health --recover --config "$work/conf"
+health --recover --config "$work/conf"
+health --unquarantine --reason "counts anew"
+health --recover --config "$work/conf"
+check "--unquarantine resets the counts" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 1'
+kill "$sitter"
+wait "$sitter" 2>/dev/null
+health --recover
+check "and it recovers" healthy
+
+# ---- by hand ----
+
+fresh
+start running --tmpdir "$work/running"
+keeper=$supervisor
+health --quarantine --reason $'kernel \e[31mupgrade'
+check "--quarantine: done" is "$status" 0
+health
+check "--quarantine: quarantined" is "$status" 2
+check "--quarantine: its document" json 'd["quarantine_reason"] == "manual_quarantine" and "upgrade" in d["quarantine_detail"]
+    and "\x1b" not in d["quarantine_detail"]'
+check "--quarantine: no new box" refused
+echo '{"op":"begin","box":"h","pid":'$$',"plan":[]}' | "$rbxj" hook >"$work/out" 2>"$work/err"
+check "--quarantine: the hook's error code" json 'd["ok"] is False and d["error"]["code"] == "quarantined"'
+call list --json
+check "--quarantine: running boxes go on" json '[b["state"] for b in d["boxes"]] == ["live"]'
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+check "--quarantine: a running box ends as ever" gone "$work/running"
+health --recover
+check "--recover does not release what a person set" is "$status" 2
+rm "$work/run/quarantined"
+check "without the flag it holds" refused
+health --quarantine --reason again
+check "quarantined again: the new reason" json 'd["quarantine_detail"] == "again"'
+mv "$work/state/quarantine" "$work/aside"
+check "with the flag alone it holds" refused
+health
+check "with the flag alone: it is said" json 'd["status"] == "quarantined" and "flag" in d["quarantine_detail"]'
+echo garbage >"$work/state/quarantine"
+rm "$work/run/quarantined"
+check "a file that can't be read holds" refused
+ln -sf /nowhere "$work/state/quarantine"
+check "a symlink in its place holds" refused
+health --unquarantine --reason done
+check "--unquarantine: done" is "$status" 0
+check "--unquarantine: healthy" healthy
+check "--unquarantine: new boxes" let_in
+health --unquarantine --reason again
+check "--unquarantine: nothing to release" is "$status" 0
+chattr +i "$work/state" 2>/dev/null && {
+    health --quarantine --reason "can't"
+    check "--quarantine that can't be written: not done" is "$status" 1
+    check "... and no new boxes all the same" refused
+    chattr -i "$work/state"
+    health --unquarantine --reason "writable again"
+    check "... until it is released" healthy
+}
+
+# killed at any moment while it is entered or left: either state, never a broken one
+for i in {1..12}; do
+    "$rbxj" health --quarantine --reason "try $i" >/dev/null 2>&1 &
+    sleep "0.00$((RANDOM % 10))"
+    kill -KILL $! 2>/dev/null
+    wait $! 2>/dev/null
+    health
+    case $status in
+    0) json 'd["status"] == "healthy"' ;;
+    2) json 'd["quarantine_reason"] == "manual_quarantine" and "be read" not in d["quarantine_detail"]' ;;
+    *) false ;;
+    esac || { check "killed while it is entered, $i" false; break; }
+    "$rbxj" health --unquarantine --reason "try $i" >/dev/null 2>&1
+done
+check "killed while it is entered: released again" healthy_now
+
+# ---- held, waiting, damaged ----
+
+fresh
+start 9 --lock "$work/lock9"
+(flock 9 && exec sleep 120) 9<"$work/lock9" &
+holder=$!
+kill -KILL "$supervisor"
+wait "$supervisor" 2>/dev/null
+until_true flock_is_held "$work/lock9"
+kill -0 "$holder"
+health
+check "a held box: unhealthy" is "$status" 1
+check "a held box: the orphan is named" json 'd["held_boxes"] == 1 and d["last_cleanup_error"].startswith("orphan_process_detected: ")
+    and str('"$holder"') in d["last_cleanup_error"]'
+kill "$holder"
+wait "$holder" 2>/dev/null
+health --recover
+check "without the holder: healthy" healthy
+
+fresh
+mkdir "$work/disk"
+mount -t tmpfs none "$work/disk"
+crash 10 --tmpdir "$work/disk/t"
+mount --move "$work/disk" "$shm" 2>/dev/null || umount -l "$work/disk"
+health --recover
+check "not mounted yet: no illness (K14)" healthy
+check "not mounted yet: the box is there" json 'd["stale_boxes"] == 1'
+mount --move "$shm" "$work/disk" && health --recover
+check "mounted again: undone" gone "$work/disk/t"
+umount "$work/disk"
+
+fresh
+crash 11 --tmpdir "$work/t11"
+python3 - "$work"/run/journal-*/data.mdb <<'P'
+import sys
+data = bytearray(open(sys.argv[1], "rb").read())
+at = data.find(b"RBXJ")
+while at >= 0:
+    data[at + 20] ^= 255
+    at = data.find(b"RBXJ", at + 4)
+open(sys.argv[1], "r+b").write(data)
+P
+health
+check "damaged: quarantined" is "$status" 2
+check "damaged: the reason" json 'd["status"] == "quarantined" and d["quarantine_reason"] == "journal_corruption" and d["escalate"]'
+health --recover
+check "damaged: a recovery undoes nothing" there "$work/t11"
+check "damaged: and quarantines" there "$work/state/quarantine"
+check "damaged: status 2" is "$status" 2
+health --verify-clean
+check "damaged: not clean" is "$status" 2
+rm -rf "$work/t11"
+
+# ---- wrong use ----
+
+fresh
+for args in "--quarantine" "--recover --check" "--reason x" "--nonsense" "word" "--unquarantine --reason="; do
+    # shellcheck disable=SC2086
+    call health $args
+    check "health $args: unknown" is "$status" 3
+    check "health $args: one line" one_line
+done
+crash 12 --tmpdir "$work/t12"
+chmod 0755 "$work"
+cp "$rbxj" "$work/rbxj" && chmod 0755 "$work/rbxj"
+setpriv --reuid=65534 --regid=65534 --clear-groups "$work/rbxj" health --json >"$work/out" 2>"$work/err"
+status=$?
+check "no permission: unknown" is "$status" 3
+check "no permission: its document" json 'd["status"] == "unknown" and d["can_accept_submissions"] is False and d["error"]["code"] == "permission"'
+call health --help
+check "--help" out_has "3 unknown"
+health --recover
+
+finish

@@ -1,0 +1,227 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# rbxj incidents from outside: incidents.sh [RBXJ]
+# Records of a real crash and its replay, and documents as they may come from anywhere.
+set -u
+
+rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
+[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
+[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
+if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
+    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
+fi
+
+work=$(mktemp -d /tmp/rbxj-incidents.XXXXXX)
+supervisor=
+clean() {
+    [ -z "${PYTHON_PID:-}" ] || eval "exec ${PYTHON[1]}>&-"
+    [ -z "$supervisor" ] || kill -KILL "$supervisor" 2>/dev/null
+    [ ! -s "$work/payload" ] || kill -KILL "$(cat "$work/payload")" 2>/dev/null
+    { wait; } 2>/dev/null
+    awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | sort -r |
+        while read -r target; do umount -l "$(printf '%b' "$target")"; done
+    rm -rf "$work"
+}
+trap clean EXIT
+trap 'exit 1' HUP INT TERM
+export RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run
+mkdir -m 0700 "$work/state" "$work/run"
+log=$work/state/incidents
+
+passed=0 failed=0
+check() {
+    local name=$1
+    shift
+    if "$@"; then
+        passed=$((passed + 1))
+        echo "ok $((passed + failed)) $name"
+    else
+        failed=$((failed + 1))
+        echo "not ok $((passed + failed)) $name"
+        echo "  failed: $*"
+        sed 's/^/  out: /' "$work/out"
+        sed 's/^/  err: /' "$work/err"
+    fi
+}
+call() {
+    "$rbxj" "$@" >"$work/out" 2>"$work/err" </dev/null
+    status=$?
+}
+is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
+out_has() { grep -qF -- "$1" "$work/out"; }
+out_lacks() { ! grep -qF -- "$1" "$work/out"; }
+err_has() { grep -qF -- "$1" "$work/err"; }
+out_empty() { [ ! -s "$work/out" ]; }
+clean_bytes() { [ "$(tr -d '\n' <"$work/out" | LC_ALL=C grep -c '[[:cntrl:]]')" = 0 ]; }
+# One Python for the whole run: a line with an expression of d, the document in out, is answered by a line.
+coproc PYTHON { python3 -I -S -u -c 'import json, sys
+for line in sys.stdin:
+    try:
+        d = json.load(open(sys.argv[1], "rb"))
+        print(bool(eval(line)))
+    except Exception as e:
+        print("error:", repr(e))' "$work/out" 2>&1; }
+json() {
+    local value
+    echo "$1" >&"${PYTHON[1]}"
+    read -r value <&"${PYTHON[0]}"
+    is "$value" True
+}
+usage() {
+    local want=$1
+    shift
+    call incidents "$@"
+    check "usage: $*" is "$status" 2
+    check "usage: $*: says what is right" err_has "$want"
+    check "usage: $*: nothing on standard output" out_empty
+}
+
+# put ID DOCUMENT: a record by hand.
+put() {
+    mkdir -p -m 0700 "$log/$1"
+    printf '%s' "$2" >"$log/$1/incident.json"
+}
+first=20200102T030405Z-00000001 second=20200102T030405Z-0000002a third=20210101T000000Z-0000abcd
+
+# ---- nothing yet ----
+
+call incidents --json
+check "nothing: exits 0" is "$status" 0
+check "nothing: an empty list" json 'd == {"incidents": []}'
+call incidents --markdown
+check "nothing: no document" out_empty
+call incidents show $first
+check "nothing: unknown id" is "$status" 1
+check "nothing: makes nothing" is "$(ls -A "$work/state")" ""
+
+usage "needs the id" show
+usage "one word too many" show a b
+usage "one word too many" list
+usage "does not go with it" show a --since 1h
+usage "is no time" --since yesterday
+usage "is no time" --since 5y
+usage "is no time" --since 99999999999999999999h
+usage "unknown or ambiguous option" --frobnicate
+
+# ---- documents by hand ----
+
+evil='\u001b]0;owned\u0007\u009b31m\u00ff`|<b>\u202e'
+put $first '{"id":"'$first'","detected":"2020-01-02T03:04:05Z","updated":"2020-01-02T03:05:00Z","cause":"supervisor_crash",
+ "boxes":["7","'"$evil"'"],"executions":2,"procedure":"replay","recovery_s":null,"outcome":"partial","count":3,"left":1,
+ "notes":["a note '"$evil"'"],"evidence":["7-1.lock","'"$evil"'"],"version":1,"open":["71"],"entries":[
+ {"box":"7","incarnation":"71","seq":2,"kind":"mount","name":"/srv/'"$evil"'","raw":"2f7372762f1bff60","found":"busy",
+  "action":"unmount","outcome":"failed","event":"mount_unmount_failed",
+  "error":{"errno":16,"name":"EBUSY","code":"busy","message":"umount: Device or resource busy","detail":"held by pid 4711"}},
+ {"box":"7","incarnation":"71","seq":1,"kind":"tmpdir","name":"/srv/7","found":"present","action":"remove",
+  "outcome":"undone","error":null,"note":"2 OOM kills"}],"entries_omitted":5}'
+put $second '{"id":"'$second'","updated":"2020-02-01T00:00:00Z","outcome":"success","recovery_s":0.0125}'
+put $third '{"id":"'$third'","detected":7,"updated":[],"boxes":{"a":{}},"entries":"x","open":null,"count":"many","notes":5,"evidence":0}'
+put 20200102T030405Z-00000003 'not json'
+put 20200102T030405Z-00000004 '{"id":"another"}'
+put foreign '{"id":"foreign"}'
+ln -s $first "$log/20200102T030405Z-00000005"
+
+call incidents
+check "table: exits 0" is "$status" 0
+check "table: three, newest first" is "$(awk '{ print $1 }' "$work/out" | tr '\n' ' ')" "ID $third $second $first "
+check "table: no control byte" clean_bytes
+check "table: recovery" out_has 0.013s
+call incidents --noheadings --verbose
+check "table: one line each" is "$(wc -l <"$work/out")" 3
+check "table: procedure with --verbose" out_has replay
+call incidents --quiet
+check "quiet" out_empty
+
+call incidents --json
+check "json: as it is" json '[i["id"][-4:] for i in d["incidents"]] == ["abcd", "002a", "0001"]'
+check "json: the same values" json 'd["incidents"][2]["entries"][0]["name"] == "/srv/\x1b]0;owned\x07\x9b31m\xff`|<b>\u202e"'
+check "json: and fields" json 'd["incidents"][2]["count"] == 3 and d["incidents"][1]["recovery_s"] == 0.0125'
+check "json: no control byte" clean_bytes
+check "json: ASCII" is "$(LC_ALL=C grep -c '[^ -~]' "$work/out")" 0
+
+call incidents --since 2020-02-01 --json
+check "since: a date" json 'len(d["incidents"]) == 1'
+call incidents --since 2020-01-02T03:05:00Z --json
+check "since: a time, itself too" json 'len(d["incidents"]) == 2'
+call incidents --since 2020-01-02T03:05:01Z --json
+check "since: a second later" json 'len(d["incidents"]) == 1'
+call incidents --since 1h --json
+check "since: an hour" json 'd["incidents"] == []'
+call incidents --since 1000000w --json
+check "since: longer than there are clocks" json 'len(d["incidents"]) == 3'
+
+call incidents show $first
+check "show: exits 0" is "$status" 0
+check "show: what failed and why" out_has 'busy): umount: Device or resource busy; held by pid 4711'
+check "show: the bytes of the name" out_has '/srv/\x1b\xff`'
+check "show: what was omitted" out_has 'and 5 more'
+check "show: no control byte" clean_bytes
+call incidents show 20200102T030405Z-0000002
+check "show: a prefix" is "$status" 0
+check "show: of it" out_has "$second"
+call incidents show 2020
+check "show: several begin so" is "$status" 1
+check "show: says so" err_has '2 incidents begin with 2020'
+check "show: prints none" out_empty
+for id in foreign ../incidents/$first / "$first/" 20200102T030405Z-00000005; do
+    call incidents show "$id"
+    check "show: no incident: $id" is "$status" 1
+    check "show: prints nothing: $id" out_empty
+done
+call incidents show nothing --json
+check "show: an unknown one in JSON" json 'd["error"]["code"] == "no_such_box"'
+call incidents show $first --json
+check "show: JSON" json 'len(d["incidents"]) == 1 and d["incidents"][0]["id"].endswith("0001")'
+
+call incidents show $first --markdown
+for text in "# Incident $first" '**Timestamp of detection:** 2020-01-02T03:04:05Z' '**Root cause:** `supervisor_crash`, the' \
+    '**Recovery procedure used:** `replay`' '**Time to recovery:** not recovered yet' '**Impact:** 2 affected executions' \
+    '## What was undone' '- `tmpdir` `/srv/7` of box `7`: `undone`, `2 OOM kills`' '## What is left, and why' \
+    '- `mount` `/srv/\x1b\xff\x60` of box `7`: `failed`, `umount: Device or resource busy`, `held by pid 4711`' \
+    '5 more entries are not listed' '## Evidence' "\`incidents/$first/7-1.lock\`" "journalctl RBXJ_INCIDENT=$first" \
+    '--since "2020-01-02 02:04:05 UTC" --until "2020-01-02 03:06:00 UTC"'; do
+    check "markdown: $text" out_has "$text"
+done
+check "markdown: no control byte" clean_bytes
+check "markdown: nothing gets out of its code span" is "$(grep -v '^#\|^ ' "$work/out" | sed 's/`[^`]*`//g' | grep -c '[<|`]')" 0
+call incidents show $third --markdown
+check "markdown: of a strange one" is "$status" 0
+call incidents --markdown
+check "markdown: of all" is "$(grep -c '^# Incident' "$work/out")" 3
+check "nothing was changed" is "$(find "$log" -newer "$work/out" | wc -l)" 0
+
+# ---- a crash and its replay ----
+
+rm -rf "$log"
+# shellcheck disable=SC2016
+"$rbxj" run --box 7 --tmpdir "$work/box" --mount "tmpfs,rbxj,$work/root" -- \
+    sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh "$work/payload" >/dev/null 2>&1 </dev/null &
+supervisor=$!
+for _ in {1..100}; do [ -s "$work/payload" ] && break; sleep 0.05; done
+{ kill -KILL $supervisor; wait $supervisor; } 2>/dev/null
+supervisor=
+exec {busy}<"$work/root"
+call replay
+check "crash: what is busy is left" is "$status" 1
+call incidents --json
+check "crash: one incident" json '[i["boxes"] for i in d["incidents"]] == [["7"]]'
+check "crash: open" json 'd["incidents"][0]["open"] and d["incidents"][0]["left"] > 0 and d["incidents"][0]["recovery_s"] is None'
+check "crash: its cause" json 'd["incidents"][0]["cause"] == "supervisor_crash" and d["incidents"][0]["procedure"] == "replay"'
+check "crash: why" json 'any(e.get("event") == "mount_unmount_failed" and e["error"]["errno"] == 16 for e in d["incidents"][0]["entries"])'
+call replay
+call incidents --json
+check "again: the same one" json '[i["count"] for i in d["incidents"]] == [2]'
+exec {busy}<&-
+call replay
+check "free: done" is "$status" 0
+call incidents --json
+check "free: closed" json '[(i["outcome"], i["count"], i["left"], i["open"]) for i in d["incidents"]] == [("success", 3, 0, [])]'
+check "free: how long it took" json 'd["incidents"][0]["recovery_s"] >= 0'
+check "free: modes" is "$(stat -c %a "$log" "$log"/* "$log"/*/incident.json | tr '\n' ' ')" "700 700 400 "
+call replay
+call incidents --json
+check "nothing found, no incident" json 'len(d["incidents"]) == 1'
+
+echo "$passed passed, $failed failed"
+[ "$failed" = 0 ]

@@ -1,0 +1,527 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The counters in the journals: what they survive, what they cost, and versions side by side (K24). How large the journals
+ * are, and the boot journals that were lost (K21).
+ */
+#include "journal_fixture.h"
+
+#include <endian.h>
+#include <sys/mount.h>
+#include <sys/syscall.h>
+#include <xxhash.h>
+
+enum { KNOWN = sizeof(struct counters) / sizeof(uint64_t) };
+
+/* LMDB's calls come here. */
+static _Atomic uint64_t flushes;
+
+int fdatasync(int fd)
+{
+    atomic_fetch_add(&flushes, 1);
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+int fsync(int fd)
+{
+    atomic_fetch_add(&flushes, 1);
+    return (int)syscall(SYS_fsync, fd);
+}
+
+static void next_boot(const struct place *p)
+{
+    boot_number++;
+    assert_int_equal(umount2(harness_tmpfs(), MNT_DETACH), 0);
+    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
+    harness_mkdir(p->lost);
+}
+
+static void must_count(struct journal *j, uint64_t orphans)
+{
+    struct rbxj_error e = {0};
+    struct counters more = {.orphans = orphans, .last_replay_ns = 100 + orphans};
+    assert_ok(journal_count(j, &more, &e), e);
+}
+
+static struct counters must_read(const struct place *p)
+{
+    struct rbxj_error e = {0};
+    struct snapshot s;
+    assert_ok(snapshot_read(p->state, p->runtime, &s, &e), e);
+    struct counters c = s.counters;
+    snapshot_clear(&s);
+    return c;
+}
+
+/* ---- the sums ---- */
+
+static void histogram_puts_each_value_below_its_bound(void **state)
+{
+    (void)state;
+    static const int64_t bounds[] = COUNTERS_BOUNDS;
+    struct histogram h = {0};
+    for (size_t i = 0; i < ARRAY_LEN(bounds); i++) {
+        assert_true(i == 0 || bounds[i] > bounds[i - 1]);
+        histogram_add(&h, bounds[i]);     /* an upper bound is inclusive */
+        histogram_add(&h, bounds[i] + 1); /* the next one's */
+    }
+    histogram_add(&h, -5);
+    assert_int_equal(h.buckets[0], 2);
+    for (size_t i = 1; i < ARRAY_LEN(bounds); i++)
+        assert_int_equal(h.buckets[i], 2);
+    assert_int_equal(h.buckets[COUNTERS_BUCKETS - 1], 1);
+    uint64_t sum = 0;
+    for (size_t i = 0; i < ARRAY_LEN(bounds); i++)
+        sum += 2 * (uint64_t)bounds[i] + 1;
+    assert_true(h.sum_ns == sum);
+}
+
+static void the_last_replay_is_the_greatest_not_the_sum(void **state)
+{
+    (void)state;
+    struct counters sum = {.last_replay_ns = 7, .orphans = 1}, more = {.last_replay_ns = 5, .orphans = 2};
+    counters_add(&sum, &more);
+    assert_int_equal(sum.last_replay_ns, 7);
+    assert_int_equal(sum.orphans, 3);
+    more.last_replay_ns = 9;
+    counters_add(&sum, &more);
+    assert_int_equal(sum.last_replay_ns, 9);
+}
+
+/* ---- what they survive ---- */
+
+static void counting_costs_no_flush_and_survives_close_and_open(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    uint64_t before = atomic_load(&flushes);
+    must_count(j, 3);
+    must_count(j, 4);
+    (void)must_begin(j, "volatile",
+                     harness_format("%s/v", p.lost)); /* counters that differ cost it nothing */
+    assert_int_equal(atomic_load(&flushes), before);
+    assert_int_equal(must_read(&p).orphans, 7); /* in the process that has them open */
+    place_close();
+    assert_int_equal(must_read(&p).orphans, 7);
+    assert_int_equal(must_read(&p).last_replay_ns, 104);
+    j = place_open(&p);
+    must_count(j, 1);
+    assert_int_equal(must_read(&p).orphans, 8);
+}
+
+static void a_commit_takes_them_along_and_the_next_boot_takes_them_over(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    (void)must_begin(j, "warm", harness_format("%s/warm", p.kept));
+    uint64_t before = atomic_load(&flushes);
+    (void)must_begin(j, "before", harness_format("%s/before", p.kept));
+    uint64_t cost = atomic_load(&flushes) - before;
+    must_count(j, 5);
+    before = atomic_load(&flushes);
+    (void)must_begin(j, "after", harness_format("%s/after", p.kept));
+    assert_int_equal(atomic_load(&flushes) - before, cost); /* in the same commit */
+    must_count(j, 6);                                       /* since the last commit */
+    place_close();
+    next_boot(&p);
+    assert_int_equal(must_read(&p).orphans, 5); /* the disk's, there being no boot journal */
+    j = place_open(&p);
+    assert_int_equal(must_read(&p).orphans, 5);
+    must_count(j, 1);
+    assert_int_equal(must_read(&p).orphans, 6);
+    assert_int_equal(must_read(&p).last_replay_ns, 105);
+}
+
+static void a_flush_commits_for_them_alone_and_once(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    (void)place_open(&p);
+    place_close();
+    size_t txn = disk_look(&p).txn;
+    struct journal *j = place_open(&p);
+    assert_ok(journal_flush(j, &e), e);
+    place_close();
+    assert_int_equal(disk_look(&p).txn, txn); /* nothing differs */
+    j = place_open(&p);
+    must_count(j, 5);
+    assert_ok(journal_flush(j, &e), e);
+    uint64_t before = atomic_load(&flushes);
+    assert_ok(journal_flush(j, &e), e);
+    assert_int_equal(atomic_load(&flushes), before);
+    place_close();
+    assert_int_equal(disk_look(&p).txn, txn + 1);
+    next_boot(&p);
+    (void)place_open(&p);
+    assert_int_equal(must_read(&p).orphans, 5);
+}
+
+static void they_survive_the_loss_of_the_runtime_directory(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    p.options.always = true;
+    struct journal *j = place_open(&p);
+    must_count(j, 5);
+    (void)must_begin(j, "a", harness_format("%s/a", p.lost)); /* always: a commit */
+    place_close();
+    assert_int_equal(system(harness_format("rm -r %s", p.runtime)), 0);
+    (void)place_open(&p);
+    assert_int_equal(must_read(&p).orphans, 5);
+}
+
+/* A count is there whole or not at all: what was answered is, at most one more is. */
+static void a_killed_writer_loses_nothing_that_was_answered(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    uint64_t answered = 0, found = 0;
+    for (int round = 0; round < 20; round++) {
+        atomic_store(&s->value[0], 0);
+        atomic_store(&s->step, 0);
+        pid_t pid = CHILD({
+            struct rbxj_error error = {0};
+            struct counters more = {.orphans = 1, .containment_violations = 1};
+            struct journal *j = place_open(&p);
+            for (;;) {
+                CHECK_OK(journal_count(j, &more, &error), error);
+                atomic_fetch_add(&s->value[0], 1);
+                atomic_store(&s->step, 1);
+            }
+        });
+        wait_for(s, 1);
+        (void)usleep(100 * (useconds_t)round);
+        harness_kill(pid);
+        answered = found + atomic_load(&s->value[0]);
+        struct counters c = must_read(&p);
+        assert_int_equal(c.orphans, c.containment_violations);
+        found = c.orphans;
+        assert_true(found == answered || found == answered + 1);
+    }
+}
+
+static void counts_of_many_processes_add_up(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    pid_t pids[8];
+    for (uint64_t i = 0; i < 8; i++)
+        pids[i] = CHILD({
+            struct rbxj_error error = {0};
+            struct counters more = {.orphans = 1, .cleanups = {i}};
+            struct journal *j = place_open(&p);
+            for (int k = 0; k < 200; k++) {
+                CHECK_OK(journal_count(j, &more, &error), error);
+                if (k % 50 == 0)
+                    CHECK_OK(journal_flush(j, &error), error);
+            }
+            CHECK_OK(journal_flush(j, &error), error);
+        });
+    for (size_t i = 0; i < 8; i++)
+        assert_child(pids[i]);
+    struct counters c = must_read(&p);
+    assert_int_equal(c.orphans, 8 * 200);
+    assert_int_equal(c.cleanups[0], 200 * (0 + 1 + 2 + 3 + 4 + 5 + 6 + 7));
+    next_boot(&p);
+    assert_int_equal(must_read(&p).orphans, 8 * 200); /* and the last flush has brought all of it to disk */
+}
+
+/* ---- what is stored: other versions' and damaged ---- */
+
+static void put_raw(struct store *store, const void *value, size_t len)
+{
+    MDB_txn *txn;
+    assert_int_equal(mdb_txn_begin(store->env, NULL, 0, &txn), MDB_SUCCESS);
+    assert_int_equal(meta_put(txn, store->meta, META_COUNTERS, value, len), MDB_SUCCESS);
+    assert_int_equal(mdb_txn_commit(txn), MDB_SUCCESS);
+}
+
+/* n numbers: 1, 2, 3, ... */
+static void put_numbers(struct store *store, size_t n)
+{
+    uint64_t numbers[KNOWN + 3];
+    for (size_t i = 1; i <= n; i++)
+        numbers[i] = htole64(i);
+    numbers[0] = htole64(XXH3_64bits(numbers + 1, n * sizeof(*numbers)));
+    put_raw(store, numbers, (n + 1) * sizeof(*numbers));
+}
+
+static void expect_numbers(struct store *store, const uint64_t *want, size_t n)
+{
+    uint64_t numbers[KNOWN + 3];
+    MDB_txn *txn;
+    assert_int_equal(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn), MDB_SUCCESS);
+    assert_int_equal(meta_get(txn, store->meta, META_COUNTERS, numbers, (n + 1) * sizeof(*numbers)),
+                     MDB_SUCCESS);
+    mdb_txn_abort(txn);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(le64toh(numbers[i + 1]), want[i]);
+    assert_true(le64toh(numbers[0]) == XXH3_64bits(numbers + 1, n * sizeof(*numbers)));
+}
+
+static void k24_a_newer_version_s_counters_are_kept(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct journal *j = place_open(&p);
+    uint64_t want[KNOWN + 2];
+    for (size_t i = 0; i < KNOWN + 2; i++)
+        want[i] = i + 1;
+    put_numbers(&j->boot, KNOWN + 2);
+    struct counters more = {.cleanups = {10}}, c = must_read(&p);
+    assert_memory_equal(&c, want, sizeof(c));
+    assert_ok(journal_count(j, &more, &e), e);
+    want[0] += 10;
+    expect_numbers(&j->boot, want, KNOWN + 2);
+    assert_ok(journal_flush(j, &e), e);
+    expect_numbers(&j->disk, want, KNOWN + 2);
+    place_close();
+    next_boot(&p);
+    j = place_open(&p);
+    expect_numbers(&j->boot, want, KNOWN + 2);
+}
+
+static void k24_an_older_version_s_counters_lack_some(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    put_numbers(&j->boot, 2);
+    struct counters c = must_read(&p);
+    assert_int_equal(c.cleanups[0], 1);
+    assert_int_equal(c.cleanups[1], 2);
+    assert_int_equal(c.cleanups[2], 0);
+    must_count(j, 3);
+    c = must_read(&p);
+    assert_int_equal(c.cleanups[1], 2);
+    assert_int_equal(c.orphans, 3);
+}
+
+static void i9_damaged_counters_read_as_zero_and_stay_where_they_are(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    uint64_t wrong[KNOWN + 1];
+    memset(wrong, 'x', sizeof(wrong)); /* of the right length, with a wrong checksum */
+    const struct {
+        const void *value;
+        size_t len;
+    } garbage[] = {{"", 0}, {"oops", 4}, {"oopsoops", 8}, {wrong, sizeof(wrong)}, {wrong, sizeof(wrong) - 3}};
+    const struct counters zero = {0};
+    struct journal *j = place_open(&p);
+    must_count(j, 5);
+    assert_ok(journal_flush(j, &e), e);
+    for (size_t i = 0; i < ARRAY_LEN(garbage); i++) {
+        put_raw(&j->boot, garbage[i].value, garbage[i].len);
+        struct counters c = must_read(&p);
+        assert_memory_equal(&c, &zero, sizeof(c));
+        assert_ok(journal_flush(j, &e), e); /* it does not get to disk */
+    }
+    place_close();
+    next_boot(&p);
+    assert_int_equal(must_read(&p).orphans, 5);
+    for (size_t i = 0; i < ARRAY_LEN(garbage); i++) {
+        j = place_open(&p);
+        put_raw(&j->disk, garbage[i].value, garbage[i].len);
+        place_close();
+        next_boot(&p);
+        j = place_open(&p);
+        struct counters c = must_read(&p);
+        assert_memory_equal(&c, &zero, sizeof(c));
+        must_count(j, 2);
+        assert_int_equal(must_read(&p).orphans, 2);
+        assert_ok(journal_flush(j, &e), e);
+        place_close();
+        next_boot(&p);
+        assert_int_equal(must_read(&p).orphans, 2);
+    }
+}
+
+/* ---- how large the journals are ---- */
+
+static uint64_t allocated(const char *path)
+{
+    struct stat st;
+    assert_int_equal(lstat(path, &st), 0);
+    return (uint64_t)st.st_blocks * 512;
+}
+
+static void expect_sizes(const struct place *p, uint64_t boot, uint64_t disk, uint32_t lost)
+{
+    struct rbxj_error e = {0};
+    struct journal_size b, d;
+    assert_ok(journal_sizes(p->state, p->runtime, &b, &d, &e), e);
+    assert_true(b.there && d.there);
+    assert_int_equal(b.records, boot);
+    assert_int_equal(d.records, disk);
+    assert_int_equal(b.bytes, allocated(harness_format("%s/data.mdb", place_folder(p))));
+    assert_int_equal(d.bytes, allocated(harness_format("%s/journal/data.mdb", p->state)));
+    assert_int_equal(b.lost, 0);
+    assert_int_equal(d.lost, lost);
+}
+
+/* Everything that stat tells of the files but the access time, and their content. */
+static const char *picture(const struct place *p)
+{
+    const char *file = harness_format("%s/picture", harness_disk());
+    assert_int_equal(system(harness_format("{ find %s %s -printf '%%p %%i %%m %%n %%s %%b %%T@ %%C@\\n'; "
+                                           "find %s %s -type f -exec cksum {} +; } | sort >%s",
+                                           p->state, p->runtime, p->state, p->runtime, file)),
+                     0);
+    return harness_read(file);
+}
+
+static void k28_sizes_are_told_and_nothing_is_changed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct journal_size b = {.records = 1}, d = b;
+    assert_ok(journal_sizes(p.state, p.runtime, &b, &d, &e), e);
+    assert_false(b.there || d.there || b.records || d.records || b.bytes || d.bytes || d.lost);
+    assert_false(path_exists(p.runtime));
+    struct journal *j = place_open(&p);
+    (void)must_begin(j, "a", harness_format("%s/a", p.kept));
+    (void)must_begin(j, "b", harness_format("%s/b", p.lost));
+    expect_sizes(&p, 4, 2, 0); /* in the process that has them open */
+    place_close();
+    const char *before = picture(&p);
+    expect_sizes(&p, 4, 2, 0);
+    assert_string_equal(picture(&p), before);
+    next_boot(&p);
+    assert_ok(journal_sizes(p.state, p.runtime, &b, &d, &e), e);
+    assert_false(b.there);
+    assert_int_equal(d.records, 2);
+}
+
+/* Not even where they change too fast to be copied: a second close would drop the first one's locks. */
+static void k28_in_the_process_that_has_them_open_nothing_is_opened_again(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e = {0};
+    struct journal_size b, d;
+    (void)place_open(&p);
+    pid_t busy = CHILD({
+        struct rbxj_error error = {0};
+        struct counters more = {.orphans = 1};
+        journal_close(place_journal);
+        struct journal *j = place_open(&p);
+        for (;;) {
+            CHECK_OK(journal_count(j, &more, &error), error);
+            atomic_store(&s->step, 1);
+        }
+    });
+    wait_for(s, 1);
+    for (int i = 0; i < 500; i++)
+        assert_ok(journal_sizes(p.state, p.runtime, &b, &d, &e), e);
+    harness_kill(busy);
+    pid_t pid = CHILD({
+        const char *const files[] = {harness_format("%s/lock.mdb", place_folder(&p)),
+                                     harness_format("%s/journal/lock.mdb", p.state),
+                                     harness_format("%s/alive", p.state)};
+        for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+            int fd = open(files[i], O_RDWR | O_CLOEXEC);
+            CHECK(fd >= 0 && fd_record_lock(fd, F_WRLCK, 0) == -EAGAIN);
+        }
+    });
+    assert_child(pid);
+}
+
+static void i9_one_that_can_not_be_read_does_not_hide_the_other(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct journal_size b, d;
+    (void)place_open(&p);
+    place_close();
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    assert_int_equal(truncate(data, 5000), 0);
+    assert_refused(journal_sizes(p.state, p.runtime, &b, &d, &e), e, RBXJ_E_JOURNAL_DAMAGED,
+                   place_folder(&p));
+    assert_false(b.there);
+    assert_true(d.there && d.bytes > 0);
+    next_boot(&p);
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(truncate(harness_format("%s/journal/data.mdb", p.state), 0), 0);
+    e = (struct rbxj_error){0};
+    assert_refused(journal_sizes(p.state, p.runtime, &b, &d, &e), e, RBXJ_E_JOURNAL_DAMAGED, "/journal");
+    assert_true(b.there && b.bytes > 0);
+    assert_false(d.there);
+}
+
+/* ---- boot journals that were lost ---- */
+
+static void k21_lost_ones_are_told_until_somebody_has_looked(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct shared *s = shared_make();
+    pid_t old = CHILD({
+        struct rbxj_error error = {0};
+        struct journal *j = place_open(&p);
+        atomic_store(&s->step, 1);
+        while (atomic_load(&s->step) < 2)
+            (void)usleep(500);
+        CHECK(journal_audited(j, &error) == -RBXJ_E_JOURNAL_DAMAGED);
+        CHECK(strstr(error.message, "taken its place"));
+    });
+    wait_for(s, 1);
+    assert_int_equal(system(harness_format("rm -r %s", place_folder(&p))), 0);
+    struct journal *j = place_open(&p);
+    expect_sizes(&p, 0, 0, 1);
+    atomic_store(&s->step, 2);
+    assert_child(old);
+    expect_sizes(&p, 0, 0, 1);
+    assert_ok(journal_audited(j, &e), e);
+    expect_sizes(&p, 0, 0, 0);
+    uint64_t before = atomic_load(&flushes);
+    assert_ok(journal_audited(j, &e), e);
+    assert_int_equal(atomic_load(&flushes), before);
+    place_close();
+    expect_sizes(&p, 0, 0, 0);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        journal_test(histogram_puts_each_value_below_its_bound),
+        journal_test(the_last_replay_is_the_greatest_not_the_sum),
+        journal_test(counting_costs_no_flush_and_survives_close_and_open),
+        journal_test(a_commit_takes_them_along_and_the_next_boot_takes_them_over),
+        journal_test(a_flush_commits_for_them_alone_and_once),
+        journal_test(they_survive_the_loss_of_the_runtime_directory),
+        journal_test(a_killed_writer_loses_nothing_that_was_answered),
+        journal_test(counts_of_many_processes_add_up),
+        journal_test(k24_a_newer_version_s_counters_are_kept),
+        journal_test(k24_an_older_version_s_counters_lack_some),
+        journal_test(i9_damaged_counters_read_as_zero_and_stay_where_they_are),
+        journal_test(k28_sizes_are_told_and_nothing_is_changed),
+        journal_test(k28_in_the_process_that_has_them_open_nothing_is_opened_again),
+        journal_test(i9_one_that_can_not_be_read_does_not_hide_the_other),
+        journal_test(k21_lost_ones_are_told_until_somebody_has_looked),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
