@@ -46,7 +46,7 @@ PROGRAM := $(if $(CLI_SOURCES),$(BUILD)/rbxj)
 LIB_PACKAGES := lmdb libcjson mount libcgroup libsystemd inih libxxhash
 CLI_PACKAGES := $(LIB_PACKAGES) smartcols
 
-DEPS = gcc libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
+DEPS = gcc g++ libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
        libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux \
        $(shell command -v python3 >/dev/null || echo python3)
 LINT_DEPS = clang-format clang-tidy cppcheck

@@ -87,12 +87,12 @@
 #ifdef PRINT_ABI
 
 #define SIZE(type, n) printf("    SIZE(%s, %zu) \\\n", #type, sizeof(struct type));
-#define AT(type, field, n) printf("        AT(%s, %s, %zu) \\\n", #type, #field, offsetof(struct type, field));
+#define AT(type, field, n)                                                                                   \
+    printf("        AT(%s, %s, %zu) \\\n", #type, #field, offsetof(struct type, field));
 #define VALUE(name, n) printf("    VALUE(%s, %d) \\\n", #name, name);
 int main(void)
 {
-    ABI
-    return 0;
+    ABI return 0;
 }
 
 #else
@@ -108,22 +108,20 @@ int main(void)
 ABI
 #endif
 
-/* The codes' names are an interface, too: the hook's clients read them. */
-static void each_code_has_its_name(void **state)
+    /* The codes' names are an interface, too: the hook's clients read them. */
+    static void
+    each_code_has_its_name(void **state)
 {
     (void)state;
     static const char *const names[] = {
-NAMES
+        "bad_request",     "no_such_box", "box_live",     "box_stale",    "protected_path",
+        "exists",          "quarantined", "journal_busy", "journal_full", "disk_full",
+        "journal_damaged", "permission",  "io",           "busy",         "forked",
+        "foreign",         "left",
     };
     for (int i = 0; i < (int)(sizeof(names) / sizeof(names[0])); i++)
         assert_string_equal(names[i], rbxj_strerror(-(RBXJ_E_BAD_REQUEST + i)));
     assert_int_equal(RBXJ_E_BAD_REQUEST + (int)(sizeof(names) / sizeof(names[0])) - 1, RBXJ_E_LEFT);
-}
-
-static void the_version_is_that_of_the_library(void **state)
-{
-    (void)state;
-    assert_string_equal("0.1.0", RBXJ_VERSION);
 }
 
 int main(void)

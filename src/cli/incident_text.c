@@ -52,8 +52,7 @@ static struct text joined_boxes(const cJSON *document, size_t width)
     struct text t = {""};
     const cJSON *boxes = list(document, "boxes");
     size_t used = 0;
-    for (const cJSON *item = boxes ? boxes->child : NULL; item; item = item->next)
-    {
+    for (const cJSON *item = boxes ? boxes->child : NULL; item; item = item->next) {
         const char *name = cJSON_GetStringValue(item) ? cJSON_GetStringValue(item) : "-";
         if (used + strlen(name) + 7 > width) {
             (void)strcpy(t.text + used, used ? ", ..." : "...");
@@ -178,7 +177,8 @@ void incident_print_text(const cJSON *d)
     const cJSON *entries = list(d, "entries");
     if (cJSON_GetArraySize(entries))
         print_line("Entries:");
-    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next) print_entry(entry);
+    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next)
+        print_entry(entry);
     if (doc_get_number(d, "entries_omitted", 0) > 0)
         print_line("  and %.0f more", doc_get_number(d, "entries_omitted", 0));
     print_items("Notes", list(d, "notes"));
@@ -257,8 +257,7 @@ static void markdown_entries(const cJSON *d, const char *title, bool left)
     print_line("%s", "");
     print_line("## %s", title);
     print_line("%s", "");
-    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next)
-    {
+    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next) {
         if (is_left(entry) != left)
             continue;
         markdown_entry(entry);
@@ -275,8 +274,7 @@ static void markdown_items(const char *title, const char *prefix, const char *id
     print_line("%s", "");
     print_line("## %s", title);
     print_line("%s", "");
-    for (const cJSON *item = items ? items->child : NULL; item; item = item->next)
-    {
+    for (const cJSON *item = items ? items->child : NULL; item; item = item->next) {
         _cleanup_free_ char *text = NULL, *span = NULL;
         if (cJSON_GetStringValue(item) &&
             asprintf(&text, "%s%s%s%s", prefix, id, *id ? "/" : "", cJSON_GetStringValue(item)) >= 0)

@@ -69,7 +69,8 @@ int incarnations_read(const cJSON *list, struct incarnations *ret)
     struct incarnations set = {.rows = calloc((size_t)cJSON_GetArraySize(list) + 1, sizeof(*set.rows))};
     if (!set.rows)
         return -ENOMEM;
-    for (const cJSON *item = list ? list->child : NULL; item; item = item->next) set.rows[set.len++].incarnation = incarnation_read(item);
+    for (const cJSON *item = list ? list->child : NULL; item; item = item->next)
+        set.rows[set.len++].incarnation = incarnation_read(item);
     qsort(set.rows, set.len, sizeof(*set.rows), compare_incarnation);
     *ret = set;
     return 0;

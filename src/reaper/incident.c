@@ -90,8 +90,7 @@ static bool take_boxes(struct incidents *in, const struct doc *doc, const struct
 {
     const cJSON *open = document_open(doc);
     bool any = false;
-    for (const cJSON *item = open ? open->child : NULL; item; item = item->next)
-    {
+    for (const cJSON *item = open ? open->child : NULL; item; item = item->next) {
         const struct incarnation *row = incarnations_find(found, incarnation_read(item));
         if (!row || in->of[row->i] != NONE)
             continue;

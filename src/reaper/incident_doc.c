@@ -328,7 +328,9 @@ static const char *outcome_of(const struct doc *doc, const struct verdict *v)
     for (size_t i = 0; i < v->boxes->len; i++)
         if (strcmp(v->result->boxes[v->boxes->rows[i].i].outcome, "failure") != 0)
             return "partial";
-    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next) if (!entry_is_left(entry)) return "partial"; /* earlier */
+    for (const cJSON *entry = entries ? entries->child : NULL; entry; entry = entry->next)
+        if (!entry_is_left(entry))
+            return "partial"; /* earlier */
     return "failure";
 }
 
@@ -373,8 +375,7 @@ void document_close(struct doc *doc, int64_t recovery_ns)
 bool document_last_error(const cJSON *root, char *buf, size_t size)
 {
     const cJSON *entries = cJSON_GetObjectItemCaseSensitive(root, "entries");
-    for (const cJSON *item = entries ? entries->child : NULL; item; item = item->next)
-    {
+    for (const cJSON *item = entries ? entries->child : NULL; item; item = item->next) {
         const char *event = doc_get_text(item, "event");
         const char *message = doc_get_text(cJSON_GetObjectItemCaseSensitive(item, "error"), "message");
         if (!event || !message)
