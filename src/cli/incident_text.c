@@ -72,19 +72,20 @@ static int hex_digit(char c)
 static char *name_of(const cJSON *entry)
 {
     const char *raw = doc_get_text(entry, "raw");
-    size_t len = raw ? strlen(raw) / 2 : 0;
-    char *name = raw ? malloc(len + 1) : NULL;
-    for (size_t i = 0; name && i < len; i++) {
+    if (!raw)
+        return strdup(field(entry, "name"));
+    size_t len = strlen(raw) / 2;
+    char *name = malloc(len + 1);
+    if (!name)
+        return NULL;
+    for (size_t i = 0; i < len; i++) {
         int high = hex_digit(raw[2 * i]), low = hex_digit(raw[2 * i + 1]);
         if (high < 0 || low < 0 || (high == 0 && low == 0)) {
             free(name);
-            name = NULL;
-            break;
+            return strdup(field(entry, "name"));
         }
         name[i] = (char)(high << 4 | low);
     }
-    if (!name)
-        return strdup(field(entry, "name"));
     name[len] = '\0';
     return name;
 }

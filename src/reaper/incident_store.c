@@ -143,7 +143,8 @@ int incident_store_list(int fd, struct incident_store_names *ret)
     }
     if (names.len)
         qsort(names.ids, names.len, sizeof(*names.ids), compare_newest_first);
-    *ret = (struct incident_store_names){steal_ptr(names.ids), names.len};
+    ret->ids = steal_ptr(names.ids);
+    ret->len = names.len;
     return 0;
 }
 
