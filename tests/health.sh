@@ -102,6 +102,30 @@ wait "$sitter" 2>/dev/null
 health --recover
 check "and it recovers" healthy
 
+# ---- a supervisor whose own teardown fails ----
+
+fresh
+cat >"$work/payload" <<'S'
+(exec 9>&-; cd "$1" && exec setsid sleep 120) >/dev/null 2>&1 </dev/null &
+until [ "$(readlink /proc/$!/cwd)" = "$1" ]; do :; done
+echo $! >"$2"
+S
+call run --config "$work/conf" --box own --mount "tmpfs,none,$work/at" -- sh "$work/payload" "$work/at" "$work/sitter"
+check "a teardown that fails: status 1" is "$status" 1
+check "a teardown that fails: an event" err_has "event mount_unmount_failed: box own"
+call incidents --json
+check "a teardown that fails: an incident" json '[(i["procedure"], i["boxes"], i["left"], i["outcome"]) for i in d["incidents"]]
+    == [("undo", ["own"], 1, "partial")]'
+health
+check "a teardown that fails: unhealthy" is "$status" 1
+check "a teardown that fails: why" json 'd["last_cleanup_error"].startswith("mount_unmount_failed: ")'
+kill "$(cat "$work/sitter")"
+until_true gone "/proc/$(cat "$work/sitter")/cwd"
+health --recover
+check "the next replay finishes it" healthy
+call incidents --json
+check "it is the same incident" json '[(i["count"], i["left"], i["outcome"]) for i in d["incidents"]] == [(2, 0, "success")]'
+
 # ---- by hand ----
 
 fresh

@@ -3,71 +3,14 @@
 #
 # rbxj incidents from outside: incidents.sh [RBXJ]
 # Records of a real crash and its replay, and documents as they may come from anywhere.
-set -u
+. "${0%/*}/lib.bash"
 
-rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
-[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
-if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
-    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
-fi
-
-work=$(mktemp -d /tmp/rbxj-incidents.XXXXXX)
-supervisor=
-clean() {
-    [ -z "${PYTHON_PID:-}" ] || eval "exec ${PYTHON[1]}>&-"
-    [ -z "$supervisor" ] || kill -KILL "$supervisor" 2>/dev/null
-    [ ! -s "$work/payload" ] || kill -KILL "$(cat "$work/payload")" 2>/dev/null
-    { wait; } 2>/dev/null
-    awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | sort -r |
-        while read -r target; do umount -l "$(printf '%b' "$target")"; done
-    rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 1' HUP INT TERM
-export RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run
-mkdir -m 0700 "$work/state" "$work/run"
+fresh
 log=$work/state/incidents
 
-passed=0 failed=0
-check() {
-    local name=$1
-    shift
-    if "$@"; then
-        passed=$((passed + 1))
-        echo "ok $((passed + failed)) $name"
-    else
-        failed=$((failed + 1))
-        echo "not ok $((passed + failed)) $name"
-        echo "  failed: $*"
-        sed 's/^/  out: /' "$work/out"
-        sed 's/^/  err: /' "$work/err"
-    fi
-}
-call() {
-    "$rbxj" "$@" >"$work/out" 2>"$work/err" </dev/null
-    status=$?
-}
-is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
-out_has() { grep -qF -- "$1" "$work/out"; }
 out_lacks() { ! grep -qF -- "$1" "$work/out"; }
-err_has() { grep -qF -- "$1" "$work/err"; }
 out_empty() { [ ! -s "$work/out" ]; }
 clean_bytes() { [ "$(tr -d '\n' <"$work/out" | LC_ALL=C grep -c '[[:cntrl:]]')" = 0 ]; }
-# One Python for the whole run: a line with an expression of d, the document in out, is answered by a line.
-coproc PYTHON { python3 -I -S -u -c 'import json, sys
-for line in sys.stdin:
-    try:
-        d = json.load(open(sys.argv[1], "rb"))
-        print(bool(eval(line)))
-    except Exception as e:
-        print("error:", repr(e))' "$work/out" 2>&1; }
-json() {
-    local value
-    echo "$1" >&"${PYTHON[1]}"
-    read -r value <&"${PYTHON[0]}"
-    is "$value" True
-}
 usage() {
     local want=$1
     shift
@@ -194,13 +137,7 @@ check "nothing was changed" is "$(find "$log" -newer "$work/out" | wc -l)" 0
 # ---- a crash and its replay ----
 
 rm -rf "$log"
-# shellcheck disable=SC2016
-"$rbxj" run --box 7 --tmpdir "$work/box" --mount "tmpfs,rbxj,$work/root" -- \
-    sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh "$work/payload" >/dev/null 2>&1 </dev/null &
-supervisor=$!
-for _ in {1..100}; do [ -s "$work/payload" ] && break; sleep 0.05; done
-{ kill -KILL $supervisor; wait $supervisor; } 2>/dev/null
-supervisor=
+crash 7 --tmpdir "$work/box" --mount "tmpfs,rbxj,$work/root"
 exec {busy}<"$work/root"
 call replay
 check "crash: what is busy is left" is "$status" 1
@@ -223,5 +160,4 @@ call replay
 call incidents --json
 check "nothing found, no incident" json 'len(d["incidents"]) == 1'
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

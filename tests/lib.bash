@@ -34,6 +34,7 @@ clean() {
     # the mounts are this namespace's own
     awk -v a="$work/" -v b="$shm/" 'index($2, a) == 1 || index($2, b) == 1 { print $2 }' /proc/self/mounts |
         sort -r | while read -r target; do umount -l "$(printf '%b' "$target")"; done
+    chattr -R -f -i -a "$work" "$shm"
     rm -rf "$work" "$shm"
 }
 trap clean EXIT

@@ -3,49 +3,10 @@
 #
 # rbxj metrics as Prometheus and the node exporter see it: metrics.sh [RBXJ]
 # On the real kernel, in a private mount namespace and a scratch directory. What the numbers mean: test_metrics.c.
-set -u
+. "${0%/*}/lib.bash"
 
-rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
-[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
-if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
-    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
-fi
-
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # a version manager's python3 takes half a second to start
-
-work=$(mktemp -d /tmp/rbxj-metrics.XXXXXX)
-clean() {
-    jobs -p | xargs -r kill -KILL 2>/dev/null
-    { wait; } 2>/dev/null
-    mountpoint -q "$work/small" && umount "$work/small"
-    rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 1' HUP INT TERM
-
-passed=0 failed=0
-ok() { passed=$((passed + 1)); echo "ok $((passed + failed)) $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $((passed + failed)) $1"; }
-check() {
-    local name=$1
-    shift
-    if "$@"; then ok "$name"; else
-        bad "$name"
-        echo "  failed: $*"
-        sed 's/^/  out: /' "$work/out"
-        sed 's/^/  err: /' "$work/err"
-    fi
-}
-call() {
-    timeout 30 "$rbxj" "$@" >"$work/out" 2>"$work/err" </dev/null
-    status=$?
-}
-is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
 out_empty() { [ ! -s "$work/out" ]; }
 err_empty() { [ ! -s "$work/err" ]; }
-one_line() { [ "$(wc -l <"$work/err")" = 1 ] && grep -q '^rbxj: ' "$work/err"; }
-err_has() { grep -qF -- "$1" "$work/err"; }
 line() { grep -qxF -- "$1" "${2:-$work/out}"; }
 no_line() { ! grep -q -- "$1" "${2:-$work/out}"; }
 only() { is "$(ls -A "$1")" "$2"; } # DIR NAMES: nothing else is in it
@@ -299,5 +260,4 @@ refusals
 disk_full
 atomic
 unreadable
-echo "1..$((passed + failed))"
-[ "$failed" = 0 ]
+finish

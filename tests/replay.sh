@@ -4,53 +4,8 @@
 # Crash and replay through the program, in a world that is crowded, changed or hostile: replay.sh [RBXJ]
 # On the real kernel, in a private mount namespace, scratch directories and a cgroup of its own. Killed at each step:
 # test_replay.c.
-set -u
+. "${0%/*}/lib.bash"
 
-rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
-[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
-if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
-    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
-fi
-
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # a version manager's python3 takes half a second to start
-
-work=$(mktemp -d /var/tmp/rbxj-replay.XXXXXX)
-shm=$(mktemp -d /dev/shm/rbxj-replay.XXXXXX)
-hierarchy=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
-group=${hierarchy:+$hierarchy/rbxj-replay.$$}
-[ -n "$group" ] && mkdir "$group" 2>/dev/null || group=
-
-clean() {
-    local target
-    jobs -p | xargs -r kill -KILL 2>/dev/null
-    wait 2>/dev/null
-    if [ -n "$group" ]; then
-        find "$group" -name cgroup.kill -exec sh -c 'echo 1 >"$1"' sh {} \;
-        sleep 0.1
-        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
-    fi
-    awk -v a="$work" -v b="$shm" 'index($2, a) == 1 || index($2, b) == 1 { print $2 }' /proc/self/mounts | sort -r |
-        while read -r target; do umount -l "$(printf '%b' "$target")"; done
-    chattr -R -f -i -a "$work" "$shm"
-    rm -rf "$work" "$shm"
-}
-trap clean EXIT
-trap 'exit 1' HUP INT TERM
-
-passed=0 failed=0
-ok() { passed=$((passed + 1)); echo "ok $((passed + failed)) $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $((passed + failed)) $1"; }
-check() {
-    local name=$1
-    shift
-    if "$@"; then ok "$name"; else
-        bad "$name"
-        echo "  failed: $*"
-        sed 's/^/  out: /' "$work/out"
-        sed 's/^/  err: /' "$work/err"
-    fi
-}
 call() {
     timeout 30 "$rbxj" "$@" >"$work/out" 2>"$work/err" </dev/null 8<&-
     status=$?
@@ -62,14 +17,8 @@ e = {x["kind"]: x for b in d["boxes"] for x in b.get("entries", [])}
 sys.exit(0 if eval("(" + sys.argv[2] + ")") else 1)' "$work/out" "$1"
 }
 json_value() { python3 -I -S -c 'import json, sys; print(json.load(open(sys.argv[1], "rb"))[sys.argv[2]])' "$work/out" "$1"; }
-is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
 clear_lines() { grep -q . "$work/err" && ! grep -qv '^rbxj: ' "$work/err" && ! LC_ALL=C grep -q $'[\e\x01-\x08]' "$work/err"; }
 one_line() { [ "$(wc -l <"$work/err")" = 1 ] && clear_lines; }
-err_has() { grep -qF -- "$1" "$work/err"; }
-gone() { local path; for path; do [ ! -e "$path" ] && [ ! -L "$path" ] || return 1; done; }
-mounted() { awk -v at="$1" '$2 == at { found = 1 } END { exit !found }' /proc/self/mounts; }
-lives() { grep -q '^[^)]*) [^ZX]' "/proc/$1/stat" 2>/dev/null; }
-no_record() { call list --json && json 'd == {"boxes": []}'; }
 fresh() {
     umount -l "$work/state" 2>/dev/null
     rm -rf "$work/state" "$work/run" "$work/w"
@@ -533,5 +482,4 @@ for part in crowd dry flushes bad_input changed_tmpdir changed_lock changed_moun
     echo "# $part: $SECONDS s"
 done
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

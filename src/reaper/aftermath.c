@@ -83,11 +83,9 @@ void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, 
 {
     struct counters more = {0};
     bool by_owner = strcmp(a->procedure, "undo") == 0;
-    for (size_t i = 0; i < n; i++) {
-        struct result_box *box = &result->boxes[i];
+    for (size_t i = 0; result && i < n; i++) {
+        const struct result_box *box = &result->boxes[i];
         count_box(&more, &boxes[i], box->outcome, !a->incidents || incidents_is_new(a->incidents, i));
-        if (a->incidents)
-            (void)snprintf(box->incident, sizeof(box->incident), "%s", incidents_of(a->incidents, i));
         if (!by_owner)
             judge_worker(a, &boxes[i], box);
     }
@@ -96,6 +94,10 @@ void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, 
     incidents_end(a->incidents, result, &more);
     a->incidents = NULL;
     (void)journal_count(a->reaper->journal, &more, NULL);
-    if (!by_owner)
+    if (!result)
+        return;
+    if (by_owner)
+        events_boxes(a->reaper->config, result);
+    else
         events_replay(a->reaper->config, result);
 }

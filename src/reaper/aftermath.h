@@ -20,7 +20,7 @@ struct aftermath {
 
 /* Before the first undo; found has the boxes in their order. */
 void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found);
-/* After the last one. Puts the incidents' ids into result. */
+/* After the last one; result NULL: there was no memory for it. Puts the incidents' ids into it. */
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result);
 
 /* Enters the quarantine, and counts and tells it if that is news. journal NULL: it is not counted. */

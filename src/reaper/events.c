@@ -118,22 +118,27 @@ static void box_event(const struct config *config, const struct rbxj_result *res
     event_send(config, &event, "box %s: left: %s", box->box, box->state);
 }
 
-void events_replay(const struct config *config, const struct rbxj_result *result)
+void events_boxes(const struct config *config, const struct rbxj_result *result)
 {
     enum { BOXES_TOLD = 100 }; /* the incident has the others; the log is not to be flooded */
-    struct rbxj_result_info info;
     struct rbxj_result_box box;
     size_t left = 0;
-    rbxj_result_info(result, &info);
-    if (!info.boxes)
-        return;
     for (size_t i = 0; rbxj_result_box(result, i, &box) == 0; i++)
         if (box.outcome && strcmp(box.outcome, "success") != 0 && left++ < BOXES_TOLD)
             box_event(config, result, i, &box);
-    struct event event = {.event = "replay_done", .priority = left ? LOG_WARNING : LOG_NOTICE};
     if (left > BOXES_TOLD)
         event_send(config, &(struct event){.event = "cleanup_failure", .priority = LOG_WARNING},
                    "%zu more boxes are left", left - BOXES_TOLD);
+}
+
+void events_replay(const struct config *config, const struct rbxj_result *result)
+{
+    struct rbxj_result_info info;
+    rbxj_result_info(result, &info);
+    if (!info.boxes)
+        return;
+    events_boxes(config, result);
+    struct event event = {.event = "replay_done", .priority = info.left ? LOG_WARNING : LOG_NOTICE};
     event_send(config, &event, "%zu stale boxes: %zu undone, %zu already gone, %zu left", info.boxes,
                info.undone, info.already_gone, info.left);
 }

@@ -28,8 +28,9 @@ void event_send(const struct config *config, const struct event *event, const ch
  * "process_reap_failed", "cleanup_timeout", "orphan_detected", "cleanup_failure". A literal. */
 const char *event_of_entry(const struct rbxj_result_box *box, const struct rbxj_result_entry *entry);
 
-/* One event per box that was not undone whole, with the first reason, for at most 100 of them, and one for the
- * whole replay if it found any. */
+/* One event per box that was not undone whole, with the first reason, for at most 100 of them. */
+void events_boxes(const struct config *config, const struct rbxj_result *result);
+/* These, and one for the whole replay if it found any box. */
 void events_replay(const struct config *config, const struct rbxj_result *result);
 
 #endif

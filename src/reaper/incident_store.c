@@ -12,6 +12,7 @@
 
 #define DOCUMENT "incident.json"
 #define TEMPORARY "incident.json."
+#define MAKING "making-" /* before an id: a directory that is not finished */
 
 enum { EVIDENCE_MAX = 64 << 10, EVIDENCE_FILES = 256 };
 
@@ -175,6 +176,17 @@ size_t incident_store_evidence(int fd, const char *id, char ***ret)
     return n;
 }
 
+/* ---- removal ---- */
+
+void incident_store_remove(int fd, const char *id)
+{
+    _cleanup_close_ int dir = open_dir(fd, id);
+    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
+    for (const struct dirent *entry; (entry = next_name(names));)
+        (void)unlinkat(dir, entry->d_name, 0);
+    (void)unlinkat(fd, id, AT_REMOVEDIR); /* stays if there is a directory in it, which is not ours */
+}
+
 /* ---- documents ---- */
 
 bool incident_store_may_be_open(int fd, const char *id)
@@ -209,28 +221,57 @@ static void sweep(int dir)
             (void)unlinkat(dir, entry->d_name, 0);
 }
 
-int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced)
+static int write_in(int dir, const char *text, bool open, bool synced)
 {
-    _cleanup_close_ int dir = open_incident_to_write(fd, id);
-    if (dir < 0)
-        return dir;
-    sweep(dir);
     return fd_replace_file(dir, DOCUMENT, TEMPORARY, text, strlen(text), open ? 0600 : 0400, synced);
 }
 
-/* ---- removal ---- */
+/* A directory that appears with its document in it: a writer that is killed leaves nothing that looks like an
+ * incident and that everybody after it would have to look into. */
+static int write_new(int fd, const char *id, const char *text, bool open, bool synced)
+{
+    char name[sizeof(MAKING) + INCIDENT_ID_MAX];
+    (void)snprintf(name, sizeof(name), MAKING "%s", id);
+    _cleanup_close_ int dir = open_incident_to_write(fd, name);
+    int r = dir < 0 ? dir : write_in(dir, text, open, synced);
+    if (r == 0 && renameat2(fd, name, fd, id, RENAME_NOREPLACE) < 0)
+        r = -errno;
+    if (r < 0)
+        incident_store_remove(fd, name);
+    else if (synced && fsync(fd) < 0)
+        r = -errno;
+    return r;
+}
 
-void incident_store_remove(int fd, const char *id)
+int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced)
 {
     _cleanup_close_ int dir = open_dir(fd, id);
-    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
-    for (const struct dirent *entry; (entry = next_name(names));)
-        (void)unlinkat(dir, entry->d_name, 0);
-    (void)unlinkat(fd, id, AT_REMOVEDIR); /* stays if there is a directory in it, which is not ours */
+    if (dir == -ENOENT)
+        return write_new(fd, id, text, open, synced);
+    if (dir < 0)
+        return dir;
+    sweep(dir);
+    return write_in(dir, text, open, synced);
+}
+
+/* ---- retention ---- */
+
+/* What writers that were killed have left; one that is younger may be at work. */
+static void sweep_unfinished(int fd)
+{
+    int64_t old_ns = now_realtime_ns() - 3600LL * 1000000000;
+    _cleanup_closedir_ DIR *names = open_names(fd);
+    for (const struct dirent *entry; (entry = next_name(names));) {
+        const char *id = entry->d_name + strlen(MAKING);
+        if (strncmp(entry->d_name, MAKING, strlen(MAKING)) == 0 && incident_id_is_valid(id) &&
+            incident_id_time(id) < old_ns)
+            incident_store_remove(fd, entry->d_name);
+    }
 }
 
 void incident_store_retain(int fd, const struct config *config)
 {
+    sweep_unfinished(fd);
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     int64_t oldest_ns = now_realtime_ns() - (int64_t)config->incidents_keep_days * 86400 * 1000000000;
     size_t kept = 1; /* the newest, whatever its age */

@@ -317,13 +317,12 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
     struct aftermath after = {
         .reaper = &p->reaper, .procedure = p->procedure, .note = p->how->assume_dead ? p->how->reason : NULL};
     incident_new_id(after.id);
-    if (p->len && make_result(p, &found, NULL) == 0)
+    if (make_result(p, &found, NULL) == 0) /* of no box, too: it closes incidents that are over */
         aftermath_begin(&after, p->boxes, p->len, found);
     undo_all(p);
     after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
     int r = make_result(p, &result, e);
-    if (r == 0)
-        aftermath_end(&after, p->boxes, p->len, result);
+    aftermath_end(&after, p->boxes, p->len, result);
     rbxj_result_free(found);
     /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds
      * it gone (K19) */
