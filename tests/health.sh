@@ -210,6 +210,28 @@ wait "$holder" 2>/dev/null
 health --recover
 check "without the holder: healthy" healthy
 
+# K4: a box counts as live while one in it does, whatever became of its own supervisor
+fresh
+sleep 120 &
+outer=$!
+sleep 120 &
+inner=$!
+printf '{"op":"begin","box":"%s","pid":%d%s,"plan":[]}\n' outer $outer '' inner $inner ',"parent":"outer"' |
+    "$rbxj" hook >"$work/out" 2>"$work/err"
+kill -KILL $outer
+wait $outer 2>/dev/null
+call list --json
+check "a dead box with a living one in it: live, its supervisor is not" json '
+    {b["box"]: (b["state"], b["supervisor"]["alive"]) for b in d["boxes"]} == {"outer": ("live", False), "inner": ("live", True)}'
+health
+check "a dead box with a living one in it: healthy" healthy
+kill -KILL $inner
+wait $inner 2>/dev/null
+health
+check "both dead: unhealthy" is "$status" 1
+health --recover
+check "both dead: one replay" healthy
+
 fresh
 mkdir "$work/disk"
 mount -t tmpfs none "$work/disk"

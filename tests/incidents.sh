@@ -160,4 +160,23 @@ call replay
 call incidents --json
 check "nothing found, no incident" json 'len(d["incidents"]) == 1'
 
+# what killed writers have left: nobody sees it, and once it is old it goes
+exec {busy}<&-
+mkdir "$log/making-20200101T000000Z-00000001" "$log/making-$(date -u +%Y%m%dT%H%M%SZ)-00000002"
+echo half >"$log/making-20200101T000000Z-00000001/incident.json"
+call incidents --json
+check "unfinished: not listed" json 'len(d["incidents"]) == 1'
+crash 8 --tmpdir "$work/box"
+call replay
+check "unfinished: an old one is swept, a young one left alone" is "$(find "$log" -name 'making-*' | sed 's/.*-//')" 00000002
+
+# a reaper that is killed half-way leaves a trace, and the next one takes it up
+crash 9 --tmpdir "$work/box" --mount "tmpfs,rbxj,$work/root"
+strace -f -o /dev/null -e trace=umount2 -e inject=umount2:signal=KILL "$rbxj" replay >"$work/out" 2>"$work/err"
+call incidents --json
+check "killed half-way: unfinished" json '[(i["outcome"], i["recovery_s"]) for i in d["incidents"] if i["boxes"] == ["9"]] == [("unfinished", None)]'
+call replay
+call incidents --json
+check "killed half-way: taken up" json '[(i["outcome"], i["count"]) for i in d["incidents"] if i["boxes"] == ["9"]] == [("success", 2)]'
+
 finish
