@@ -234,7 +234,7 @@ static int write_new(int fd, const char *id, const char *text, bool open, bool s
     (void)snprintf(name, sizeof(name), MAKING "%s", id);
     _cleanup_close_ int dir = open_incident_to_write(fd, name);
     int r = dir < 0 ? dir : write_in(dir, text, open, synced);
-    if (r == 0 && renameat2(fd, name, fd, id, RENAME_NOREPLACE) < 0)
+    if (r == 0 && renameat(fd, name, fd, id) < 0)
         r = -errno;
     if (r < 0)
         incident_store_remove(fd, name);
