@@ -171,7 +171,7 @@ fuzz:
 	    corpus=$(BUILD)/corpus/$$fuzzer; mkdir -p "$$corpus"; \
 	    [ ! -d fuzz/corpus/$$fuzzer ] || seeds=fuzz/corpus/$$fuzzer; \
 	    echo "== $$fuzzer"; \
-	    $(BUILD)/clang/fuzz/fuzz_$$fuzzer -max_total_time=$(FUZZ_SECONDS) -artifact_prefix=$(BUILD)/ \
+	    $(BUILD)/clang/fuzz/fuzz_$$fuzzer -max_total_time=$(FUZZ_SECONDS) -print_funcs=0 -artifact_prefix=$(BUILD)/ \
 	        "$$corpus" $${seeds:-} || exit 1; \
 	    seeds=; \
 	done

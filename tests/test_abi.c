@@ -82,7 +82,6 @@
     VALUE(RBXJ_TMPDIR, 4) \
     VALUE(RBXJ_PROCESS, 5) \
     VALUE(RBXJ_RMDIR_ONLY, 1)
-/* clang-format on */
 
 #ifdef PRINT_ABI
 
@@ -92,7 +91,8 @@
 #define VALUE(name, n) printf("    VALUE(%s, %d) \\\n", #name, name);
 int main(void)
 {
-    ABI return 0;
+    ABI
+    return 0;
 }
 
 #else
@@ -104,13 +104,14 @@ int main(void)
 #ifdef __LP64__
 #define SIZE(type, n) static_assert(sizeof(struct type) == (n), "the size of struct " #type);
 #define AT(type, field, n) static_assert(offsetof(struct type, field) == (n), "struct " #type ": " #field);
-#define VALUE(name, n) static_assert(name == (n), #name);
+#define VALUE(name, n) static_assert((name) == (n), #name);
 ABI
+static_assert(RBXJ_E_LEFT == 5017, "the last code");
 #endif
+/* clang-format on */
 
-    /* The codes' names are an interface, too: the hook's clients read them. */
-    static void
-    each_code_has_its_name(void **state)
+/* The codes' names are an interface, too: the hook's clients read them. */
+static void each_code_has_its_name(void **state)
 {
     (void)state;
     static const char *const names[] = {

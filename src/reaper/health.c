@@ -148,7 +148,7 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
                                 [RBXJ_MOUNT] = &clean.mounts,
                                 [RBXJ_TMPDIR] = &clean.temp_dirs,
                                 [RBXJ_PROCESS] = &clean.processes};
-    for (size_t i = 0; i < boxes->len; i++) {
+    for (size_t i = 0; boxes && i < boxes->len; i++) {
         const struct result_box *box = &boxes->boxes[i];
         if (strcmp(box->state, "live") == 0)
             continue;
