@@ -132,6 +132,15 @@ static void remember_begun(struct rbxj *handle, uint64_t incarnation)
     (void)pthread_mutex_unlock(&handle->mutex);
 }
 
+static void forget_begun(struct rbxj *handle, uint64_t incarnation)
+{
+    (void)pthread_mutex_lock(&handle->mutex);
+    for (size_t i = handle->begun_len; i-- > 0;)
+        if (handle->begun[i] == incarnation)
+            handle->begun[i] = handle->begun[--handle->begun_len];
+    (void)pthread_mutex_unlock(&handle->mutex);
+}
+
 /* Whoever is let through here in the instant in which the worker is quarantined counts as begun before (K31).
  */
 static int refuse_quarantined(const struct config *config, const char *box, struct rbxj_error *e)
@@ -186,7 +195,9 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
 int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
 {
     struct snapshot_box sb;
-    int r = journal_get(handle->journal, name ? name : "", &sb, e);
+    if (!name || !box_name_is_valid(name))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", name ? name : "(none)");
+    int r = journal_get(handle->journal, name, &sb, e);
     if (r < 0)
         return r;
     if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD)
@@ -420,6 +431,8 @@ int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)
     if (r < 0)
         return r;
     r = journal_end(handle->journal, sb.box.incarnation, error);
+    if (r == 0)
+        forget_begun(handle, sb.box.incarnation);
     snapshot_box_clear(&sb);
     return r;
 }
