@@ -169,7 +169,7 @@ assert incarnation.value
 assert lib.rbxj_acquire(handle, b"py", 1, None, None, c.byref(error)) == 0 and os.path.isdir(path)
 code = lib.rbxj_begin(handle, c.byref(Box(name=b"py")), None, c.byref(error))
 assert lib.rbxj_strerror(code) == b"box_live" and error.code == -code and b"py" in error.message
-assert lib.rbxj_strerror(lib.rbxj_undo(handle, b"", None, c.byref(error))) == b"bad_request"
+assert lib.rbxj_strerror(lib.rbxj_undo(handle, b"", None, c.byref(error))) == b"no_such_box"
 assert lib.rbxj_undo(handle, b"py", None, c.byref(error)) == 0 and lib.rbxj_end(handle, b"py", c.byref(error)) == 0
 lib.rbxj_close(handle)
 P

@@ -195,8 +195,8 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
 int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e)
 {
     struct snapshot_box sb;
-    if (!name || !box_name_is_valid(name))
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", name ? name : "(none)");
+    if (!name || !box_name_is_valid(name)) /* the journal would choke on an empty key */
+        return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: no such box", name ? name : "(none)");
     int r = journal_get(handle->journal, name, &sb, e);
     if (r < 0)
         return r;
