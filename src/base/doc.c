@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/utf8.h"
 
 #include <stdio.h>
 #include <string.h>
@@ -28,8 +29,7 @@ char *doc_finish(struct doc *doc)
     return text;
 }
 
-/* Puts item, which may be NULL for want of memory, where it belongs. */
-static cJSON *add(struct doc *doc, cJSON *parent, const char *key, cJSON *item)
+cJSON *doc_add(struct doc *doc, cJSON *parent, const char *key, cJSON *item)
 {
     if (item && parent &&
         (key ? cJSON_AddItemToObject(parent, key, item) : cJSON_AddItemToArray(parent, item)))
@@ -41,37 +41,22 @@ static cJSON *add(struct doc *doc, cJSON *parent, const char *key, cJSON *item)
 
 cJSON *doc_object(struct doc *doc, cJSON *parent, const char *key)
 {
-    return add(doc, parent, key, cJSON_CreateObject());
+    return doc_add(doc, parent, key, cJSON_CreateObject());
 }
 
 cJSON *doc_array(struct doc *doc, cJSON *parent, const char *key)
 {
-    return add(doc, parent, key, cJSON_CreateArray());
+    return doc_add(doc, parent, key, cJSON_CreateArray());
 }
 
 void doc_number(struct doc *doc, cJSON *parent, const char *key, double value)
 {
-    (void)add(doc, parent, key, cJSON_CreateNumber(value));
+    (void)doc_add(doc, parent, key, cJSON_CreateNumber(value));
 }
 
 void doc_bool(struct doc *doc, cJSON *parent, const char *key, bool value)
 {
-    (void)add(doc, parent, key, cJSON_CreateBool(value));
-}
-
-/* How many bytes at p are one printable character; 0: the byte is to be escaped. escape_bytes() is the judge,
- * so that text and JSON agree. */
-static size_t printable_at(const char *p, size_t left)
-{
-    unsigned char c = (unsigned char)*p;
-    if (c >= 0x20 && c < 0x7f)
-        return 1;
-    size_t len = c >= 0xf0 ? 4 : c >= 0xe0 ? 3 : c >= 0xc2 ? 2 : 0;
-    if (!len || len > left)
-        return 0;
-    char escaped[32];
-    escape_bytes(escaped, sizeof(escaped), p, len);
-    return strlen(escaped) == len && memcmp(escaped, p, len) == 0 ? len : 0;
+    (void)doc_add(doc, parent, key, cJSON_CreateBool(value));
 }
 
 char *doc_quote(const char *bytes, bool *ret_raw)
@@ -82,7 +67,7 @@ char *doc_quote(const char *bytes, bool *ret_raw)
         return NULL;
     *out++ = '"';
     while (left) {
-        size_t len = printable_at(bytes, left);
+        size_t len = utf8_printable(bytes, left); /* as escape_bytes(), so that text and JSON agree */
         if (!len) {
             out += sprintf(out, "\\u%04x", (unsigned char)*bytes);
             *ret_raw = true;
@@ -105,7 +90,12 @@ bool doc_text(struct doc *doc, cJSON *parent, const char *key, const char *text)
 {
     bool raw = false;
     _cleanup_free_ char *quoted = text ? doc_quote(text, &raw) : NULL;
-    (void)add(doc, parent, key, !text ? cJSON_CreateNull() : quoted ? cJSON_CreateRaw(quoted) : NULL);
+    /* what cJSON can write by itself is a string to it, which can be read back */
+    (void)doc_add(doc, parent, key,
+                  !text     ? cJSON_CreateNull()
+                  : !quoted ? NULL
+                  : raw     ? cJSON_CreateRaw(quoted)
+                            : cJSON_CreateString(text));
     return raw;
 }
 
@@ -117,7 +107,7 @@ void doc_name(struct doc *doc, cJSON *parent, const char *key, const char *bytes
     _cleanup_free_ char *hex = malloc(2 * len + 1);
     if (hex)
         hex_encode(hex, bytes, len);
-    (void)add(doc, parent, "raw", hex ? cJSON_CreateString(hex) : NULL);
+    (void)doc_add(doc, parent, "raw", hex ? cJSON_CreateString(hex) : NULL);
 }
 
 void doc_number64(struct doc *doc, cJSON *parent, const char *key, uint64_t value)
@@ -146,6 +136,17 @@ void doc_error(struct doc *doc, cJSON *parent, const char *key, const struct rbx
     (void)doc_text(doc, e, "code", rbxj_strerror(-error->code));
     (void)doc_text(doc, e, "message", error->message);
     (void)doc_text(doc, e, "detail", error->detail);
+}
+
+void doc_entry(struct doc *doc, cJSON *entry, const struct rbxj_result_entry *e, const char *outcome)
+{
+    doc_number(doc, entry, "seq", e->seq);
+    (void)doc_text(doc, entry, "kind", e->kind);
+    doc_name(doc, entry, "name", e->name);
+    (void)doc_text(doc, entry, "found", e->found);
+    (void)doc_text(doc, entry, "action", e->action);
+    (void)doc_text(doc, entry, "outcome", outcome);
+    doc_error(doc, entry, "error", e->error);
 }
 
 void doc_seconds(struct doc *doc, cJSON *parent, const char *key, int64_t ns)

@@ -27,7 +27,9 @@ void doc_clear(struct doc *doc);
 /* The text of it, in fresh memory, or NULL without memory for it; clears the document. */
 char *doc_finish(struct doc *doc);
 
-/* Below parent, which may be NULL (then nothing happens); key NULL: appended to an array. */
+/* Puts item below parent and returns it; key NULL: appended to an array. Either may be NULL for want of memory: then
+ * the document has failed, and what is added is a NULL again. */
+cJSON *doc_add(struct doc *doc, cJSON *parent, const char *key, cJSON *item);
 cJSON *doc_object(struct doc *doc, cJSON *parent, const char *key);
 cJSON *doc_array(struct doc *doc, cJSON *parent, const char *key);
 void doc_number(struct doc *doc, cJSON *parent, const char *key, double value);
@@ -42,6 +44,8 @@ void doc_number64(struct doc *doc, cJSON *parent, const char *key, uint64_t valu
 void doc_time(struct doc *doc, cJSON *parent, const char *key, int64_t realtime_ns);
 /* An entry's error: null, or errno, name, code, message, detail. */
 void doc_error(struct doc *doc, cJSON *parent, const char *key, const struct rbxj_error *error);
+/* An entry of a result, from seq to error. */
+void doc_entry(struct doc *doc, cJSON *entry, const struct rbxj_result_entry *e, const char *outcome);
 /* Nanoseconds as seconds, to the microsecond. */
 void doc_seconds(struct doc *doc, cJSON *parent, const char *key, int64_t ns);
 

@@ -2,6 +2,7 @@
 #include "base/error.h"
 
 #include "base/cleanup.h"
+#include "base/utf8.h"
 
 #include <stdarg.h>
 #include <stdbool.h>
@@ -66,36 +67,6 @@ const char *errno_name(int errnum)
     return errnum != 0 && name ? name : "";
 }
 
-/* Characters that a terminal obeys instead of showing, and those that turn the reading direction or break the
- * line. */
-static bool is_printable(uint32_t c)
-{
-    return c >= 0x20 && !(c >= 0x7f && c <= 0x9f) && !(c >= 0x200e && c <= 0x200f) &&
-           !(c >= 0x2028 && c <= 0x202e) && !(c >= 0x2066 && c <= 0x2069) && c != 0xfeff;
-}
-
-/* The length of the printable character at p; 0: what is there is not valid UTF-8 (overlong forms and
- * surrogates are not) or not printable. */
-static size_t character_len(const uint8_t *p, size_t len)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] < 0x80 ? 1 : (p[0] & 0xe0) == 0xc0 ? 2 : (p[0] & 0xf0) == 0xe0 ? 3 : 4;
-
-    if (n == 1)
-        return is_printable(p[0]);
-    if (n > len || (n == 4 && (p[0] & 0xf8) != 0xf0))
-        return 0;
-    uint32_t c = p[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    if (c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff))
-        return 0;
-    return is_printable(c) ? n : 0;
-}
-
 void escape_bytes(char *buf, size_t size, const char *bytes, size_t len)
 {
     static const char hex[] = "0123456789abcdef";
@@ -105,7 +76,7 @@ void escape_bytes(char *buf, size_t size, const char *bytes, size_t len)
     if (size == 0)
         return;
     while (p < end) {
-        size_t n = character_len(p, (size_t)(end - p));
+        size_t n = utf8_printable(p, (size_t)(end - p));
         if (used + (n > 0 ? n : 4) >= size) /* neither a character nor an escape is ever cut in two */
             break;
         if (n > 0) {

@@ -47,13 +47,9 @@ static void print_json(const struct rbxj_incidents *incidents, const bool *shown
     struct doc doc;
     doc_init(&doc);
     cJSON *list = doc_array(&doc, doc.root, "incidents");
-    for (size_t i = 0; i < rbxj_incidents_len(incidents); i++) {
-        cJSON *item = shown[i] ? cJSON_CreateRaw(rbxj_incidents_json(incidents, i)) : NULL;
-        if (shown[i] && (!item || !list || !cJSON_AddItemToArray(list, item))) {
-            doc.failed = true;
-            cJSON_Delete(item);
-        }
-    }
+    for (size_t i = 0; i < rbxj_incidents_len(incidents); i++)
+        if (shown[i])
+            (void)doc_add(&doc, list, NULL, cJSON_CreateRaw(rbxj_incidents_json(incidents, i)));
     _cleanup_free_ char *text = json_finish(&doc);
     (void)puts(text);
 }

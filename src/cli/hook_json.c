@@ -2,6 +2,7 @@
 #include "cli/hook_json.h"
 
 #include "base/error.h"
+#include "base/utf8.h"
 
 #include <ctype.h>
 #include <stdbool.h>
@@ -20,24 +21,6 @@ struct scan {
 static int no_json(struct rbxj_error *e, const char *why)
 {
     return error_set(e, EBADMSG, 0, "the line is no JSON object: %s", why);
-}
-
-/* The length of the character at p; 0: it is not UTF-8 (overlong forms and surrogates are not). */
-static size_t character_len(const unsigned char *p, size_t left)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] < 0x80 ? 1 : p[0] < 0xe0 ? 2 : p[0] < 0xf0 ? 3 : 4;
-    if (n == 1)
-        return 1;
-    if (p[0] < 0xc2 || p[0] > 0xf4 || n > left)
-        return 0;
-    uint32_t c = p[0] & (0x7fu >> n);
-    for (size_t i = 1; i < n; i++) {
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    return c < smallest[n] || c > 0x10ffff || (c >= 0xd800 && c <= 0xdfff) ? 0 : n;
 }
 
 static int skip_escape(struct scan *s, struct rbxj_error *e)
@@ -69,7 +52,8 @@ static int skip_string(struct scan *s, struct rbxj_error *e)
                 return r;
             continue;
         }
-        size_t n = character_len(s->at, (size_t)(s->end - s->at));
+        uint32_t character;
+        size_t n = utf8_decode(s->at, (size_t)(s->end - s->at), &character);
         if (!n)
             return no_json(e, "it is not UTF-8");
         s->at += n;

@@ -63,13 +63,7 @@ void json_entries(struct doc *doc, cJSON *parent, const struct rbxj_result *resu
     struct rbxj_result_entry e;
     for (size_t k = 0; rbxj_result_entry(result, i, k, &e) == 0; k++) {
         cJSON *entry = doc_object(doc, entries, NULL);
-        doc_number(doc, entry, "seq", e.seq);
-        (void)doc_text(doc, entry, "kind", e.kind);
-        doc_name(doc, entry, "name", e.name);
-        (void)doc_text(doc, entry, "found", e.found);
-        (void)doc_text(doc, entry, "action", e.action);
-        (void)doc_text(doc, entry, "outcome", e.outcome);
-        doc_error(doc, entry, "error", e.error);
+        doc_entry(doc, entry, &e, e.outcome);
         if (e.note)
             (void)doc_text(doc, entry, "note", e.note);
     }

@@ -6,7 +6,6 @@
 #include "base/fd.h"
 #include "reaper/events.h"
 
-#include <inttypes.h>
 #include <string.h>
 
 enum { ENTRIES_MAX = 1000, ENTRIES_BYTES = 2 << 20, BOXES_MAX = 10000, NOTES_MAX = 100 };
@@ -22,24 +21,6 @@ static void set(struct doc *doc, const char *key, cJSON *item)
         return;
     doc->failed = true;
     cJSON_Delete(item);
-}
-
-/* Text that is read back here must be a string to cJSON, not the raw text that doc_text() makes. */
-static void add_string(struct doc *doc, cJSON *parent, const char *key, const char *text)
-{
-    cJSON *item = text ? cJSON_CreateString(text) : cJSON_CreateNull();
-    if (item && parent &&
-        (key ? cJSON_AddItemToObject(parent, key, item) : cJSON_AddItemToArray(parent, item)))
-        return;
-    doc->failed = true;
-    cJSON_Delete(item);
-}
-
-static void add_incarnation(struct doc *doc, cJSON *parent, const char *key, uint64_t incarnation)
-{
-    char text[24];
-    (void)snprintf(text, sizeof(text), "%" PRIu64, incarnation);
-    add_string(doc, parent, key, text);
 }
 
 static void set_number(struct doc *doc, const char *key, double value)
@@ -154,14 +135,8 @@ static void add_entry(struct doc *doc, cJSON *entries, const struct rbxj_result_
 {
     cJSON *entry = doc_object(doc, entries, NULL);
     (void)doc_text(doc, entry, "box", box->box);
-    add_incarnation(doc, entry, "incarnation", box->incarnation);
-    doc_number(doc, entry, "seq", e->seq);
-    (void)doc_text(doc, entry, "kind", e->kind);
-    doc_name(doc, entry, "name", e->name);
-    (void)doc_text(doc, entry, "found", e->found);
-    (void)doc_text(doc, entry, "action", e->action);
-    add_string(doc, entry, "outcome", outcome);
-    doc_error(doc, entry, "error", e->error);
+    doc_number64(doc, entry, "incarnation", box->incarnation);
+    doc_entry(doc, entry, e, outcome);
     if (outcome && outcome_is_left(outcome))
         (void)doc_text(doc, entry, "event", event_of_entry(box, e));
     if (e->note)
@@ -292,7 +267,7 @@ void document_begin(struct doc *doc, const char *id, const char *procedure, cons
     for (size_t i = 0; rows && i < boxes->len; i++) {
         if (i < BOXES_MAX)
             (void)doc_text(doc, names, NULL, found->boxes[rows[i].i].box.name);
-        add_incarnation(doc, open, NULL, rows[i].incarnation);
+        doc_number64(doc, open, NULL, rows[i].incarnation);
     }
     if (rows)
         merge_entries(doc, found, boxes, rows, false);

@@ -6,25 +6,10 @@
  * whatever file gets through.
  */
 #include "base/cleanup.h"
+#include "base/utf8.h"
 #include "reaper/incident_doc.h"
 
 #include <string.h>
-
-/* The character at p, of which *ret_len bytes are; one that is no UTF-8 is its first byte. */
-static uint32_t character_at(const uint8_t *p, size_t left, size_t *ret_len)
-{
-    static const uint32_t smallest[] = {0, 0, 0x80, 0x800, 0x10000};
-    size_t n = p[0] >= 0xf0 && p[0] < 0xf8 ? 4 : p[0] >= 0xe0 ? 3 : p[0] >= 0xc0 ? 2 : 1;
-    uint32_t c = n > 1 ? p[0] & (0x7fu >> n) : p[0];
-    bool valid = n <= left && p[0] < 0xf8;
-    for (size_t i = 1; valid && i < n; i++) {
-        valid = (p[i] & 0xc0) == 0x80;
-        c = c << 6 | (p[i] & 0x3f);
-    }
-    valid = valid && c >= smallest[n] && c <= 0x10ffff && !(c >= 0xd800 && c <= 0xdfff);
-    *ret_len = valid ? n : 1;
-    return valid ? c : p[0];
-}
 
 char *document_text_of(const cJSON *root)
 {
@@ -35,8 +20,10 @@ char *document_text_of(const cJSON *root)
         room += p[i] >= 0x20 && p[i] < 0x7f ? 1 : 6; /* at least what its character takes */
     char *text = plain ? malloc(room) : NULL, *out = text;
     while (text && left) {
-        size_t len;
-        uint32_t c = character_at(p, left, &len);
+        uint32_t c = *p;
+        size_t len = utf8_decode(p, left, &c);
+        if (!len) /* no UTF-8: the byte by itself */
+            len = 1;
         if (c >= 0x10000)
             out += sprintf(out, "\\u%04x\\u%04x", 0xd800 + ((c - 0x10000) >> 10), 0xdc00 + (c & 0x3ff));
         else if (c < 0x20 || c >= 0x7f)
