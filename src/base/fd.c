@@ -108,11 +108,6 @@ int fd_write_file(int dirfd, const char *path, const char *text)
     return fd_write_all(fd, text, strlen(text));
 }
 
-static struct flock record_lock(short type, uint64_t offset)
-{
-    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
-}
-
 int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,
                     mode_t mode, bool sync_dir)
 {
@@ -134,6 +129,44 @@ int fd_replace_file(int dirfd, const char *name, const char *prefix, const void 
     else if (sync_dir && fsync(dirfd) < 0) /* not O_PATH */
         r = -errno;
     return r;
+}
+
+int fd_open_dir(int dirfd, const char *path)
+{
+    int fd = openat(dirfd, path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
+    return fd < 0 ? -errno : fd;
+}
+
+DIR *fd_open_names(int dirfd)
+{
+    int own = fd_open_dir(dirfd, ".");
+    DIR *names = own < 0 ? NULL : fdopendir(own);
+    if (!names && own >= 0)
+        (void)close(own);
+    return names;
+}
+
+const struct dirent *fd_next_name(DIR *names)
+{
+    const struct dirent *entry = NULL;
+    while (names && (entry = readdir(names)) &&
+           (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
+        ;
+    return entry;
+}
+
+int fd_dir_is_empty(int dirfd)
+{
+    errno = 0;
+    _cleanup_closedir_ DIR *names = fd_open_names(dirfd);
+    if (!names)
+        return errno ? -errno : -ENOMEM;
+    return !fd_next_name(names);
+}
+
+static struct flock record_lock(short type, uint64_t offset)
+{
+    return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};
 }
 
 int fd_record_lock(int fd, short type, uint64_t offset)

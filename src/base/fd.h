@@ -5,6 +5,7 @@
 #ifndef RBXJ_BASE_FD_H
 #define RBXJ_BASE_FD_H
 
+#include <dirent.h>
 #include <fcntl.h>
 #include <linux/openat2.h>
 #include <stdbool.h>
@@ -39,6 +40,15 @@ int fd_write_file(int dirfd, const char *path, const char *text);
  * is synced too where sync_dir is set. 0 or -errno; the old file is there then. */
 int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,
                     mode_t mode, bool sync_dir);
+
+/* A directory, for reading; a symlink as its last part is not followed. A descriptor or -errno. */
+int fd_open_dir(int dirfd, const char *path);
+/* A stream of the names in an open directory, from the first; NULL: it can't be read (errno). */
+DIR *fd_open_names(int dirfd);
+/* The next one but . and ..; NULL at the end, and of a NULL stream. */
+const struct dirent *fd_next_name(DIR *names);
+/* 1, 0, or -errno. */
+int fd_dir_is_empty(int dirfd);
 
 /* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of
  * that file in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */

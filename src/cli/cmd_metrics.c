@@ -39,27 +39,6 @@ static int check_target(int dirfd, const char *name)
     return 0;
 }
 
-/* Under another name first, which the node exporter does not read (it reads *.prom). 0 or -errno; what was there stays if
- * anything goes wrong. */
-static int replace_file(int dirfd, const char *name, const char *text)
-{
-    char other[NAME_MAX + 1], hex[17];
-    uint8_t random[8];
-    random_bytes(random, sizeof(random));
-    hex_encode(hex, random, sizeof(random));
-    if (snprintf(other, sizeof(other), "%s.%s", name, hex) >= (int)sizeof(other))
-        return -ENAMETOOLONG;
-    _cleanup_close_ int fd = openat(dirfd, other, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, 0600);
-    if (fd < 0)
-        return -errno;
-    int r = fd_write_all(fd, text, strlen(text));
-    if (r == 0 && (fchmod(fd, 0644) < 0 || fsync(fd) < 0 || renameat(dirfd, other, dirfd, name) < 0))
-        r = -errno;
-    if (r < 0)
-        (void)unlinkat(dirfd, other, 0);
-    return r;
-}
-
 static int write_textfile(const char *path, const char *text)
 {
     const char *slash = strrchr(path, '/');
@@ -72,8 +51,14 @@ static int write_textfile(const char *path, const char *text)
         return -errno;
     if (!*name || strcmp(name, ".") == 0 || strcmp(name, "..") == 0)
         return -EISDIR;
+    char prefix[NAME_MAX + 1];
     int r = check_target(dirfd, name);
-    return r < 0 ? r : replace_file(dirfd, name, text);
+    if (r < 0)
+        return r;
+    /* under another name first, which the node exporter does not read (it reads *.prom) */
+    if (snprintf(prefix, sizeof(prefix), "%s.", name) >= (int)sizeof(prefix))
+        return -ENAMETOOLONG;
+    return fd_replace_file(dirfd, name, prefix, text, strlen(text), 0644, false);
 }
 
 int cmd_metrics(struct cli *cli, int argc, char **argv)

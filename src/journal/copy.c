@@ -201,7 +201,7 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (r < 0 && r != -ENOENT)
         return r;
     p->has_boot = r == 0;
-    int empty = p->state_fd < 0 ? 1 : files_dir_is_empty(p->state_fd);
+    int empty = p->state_fd < 0 ? 1 : fd_dir_is_empty(p->state_fd);
     if (empty < 0)
         return error_sys(e, -empty, "state directory %s", state_dir);
     if (empty && p->has_boot) /* K33 */

@@ -7,7 +7,6 @@
 #include "base/fileid.h"
 #include "journal/internal.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/vfs.h>
@@ -129,22 +128,6 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
         !meta_is_sound(&meta[1], 1, (uint64_t)st.st_size))
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is cut short or not a journal", shown);
     return 0;
-}
-
-int files_dir_is_empty(int dirfd)
-{
-    int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (copy < 0)
-        return -errno;
-    _cleanup_closedir_ DIR *dir = fdopendir(copy);
-    if (!dir) {
-        (void)close(copy);
-        return -ENOMEM;
-    }
-    for (struct dirent *d; (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
-            return 0;
-    return 1;
 }
 
 int files_remove_folder(int dirfd, const char *name)

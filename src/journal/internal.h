@@ -77,8 +77,6 @@ int files_open_dir(const char *path, const char *what, struct rbxj_error *e);
  * too. 0, -ENOENT (no error set), or JOURNAL_DAMAGED, PERMISSION. */
 int files_check_data(int dirfd, const char *name, const char *shown, bool ours, struct rbxj_error *e);
 
-/* Is a directory without entries? */
-int files_dir_is_empty(int dirfd);
 /* Removes a folder of the runtime directory with the files that a boot journal consists of. */
 int files_remove_folder(int dirfd, const char *name);
 

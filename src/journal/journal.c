@@ -50,8 +50,7 @@ static int open_dirs(struct journal *j, struct rbxj_error *e)
 static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_error *e)
 {
     struct stat st;
-    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 ||
-        files_dir_is_empty(j->state_fd) != 1)
+    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 || fd_dir_is_empty(j->state_fd) != 1)
         return 0;
     return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                      "state directory %s: is empty, but this boot has a journal of it (not "

@@ -51,42 +51,16 @@ int64_t incident_id_time(const char *id)
 
 /* ---- directories ---- */
 
-static int open_dir(int fd, const char *name)
-{
-    int dir = openat(fd, name, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return dir < 0 ? -errno : dir;
-}
-
-/* A stream of the names in an open directory; NULL: it can't be read. */
-static DIR *open_names(int fd)
-{
-    int own = open_dir(fd, ".");
-    DIR *names = own < 0 ? NULL : fdopendir(own);
-    if (!names && own >= 0)
-        (void)close(own);
-    return names;
-}
-
-static const struct dirent *next_name(DIR *names)
-{
-    const struct dirent *entry = NULL;
-    while (names && (entry = readdir(names)) &&
-           (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
-        ;
-    return entry;
-}
-
 int incident_store_open(const struct config *config)
 {
-    _cleanup_close_ int state = open_dir(AT_FDCWD, config->state_dir);
-    return state < 0 ? state : open_dir(state, "incidents");
+    _cleanup_close_ int state = fd_open_dir(AT_FDCWD, config->state_dir);
+    return state < 0 ? state : fd_open_dir(state, "incidents");
 }
 
 /* K33: a state directory without a single file may be a mount point whose disk is not there. */
 static int make(int state)
 {
-    _cleanup_closedir_ DIR *names = open_names(state);
-    if (!next_name(names))
+    if (fd_dir_is_empty(state) != 0)
         return -ENOENT;
     return mkdirat(state, "incidents", 0700) < 0 && errno != EEXIST ? -errno : 0;
 }
@@ -94,15 +68,15 @@ static int make(int state)
 int incident_store_open_to_write(const struct config *config)
 {
     struct stat st;
-    _cleanup_close_ int state = open_dir(AT_FDCWD, config->state_dir);
+    _cleanup_close_ int state = fd_open_dir(AT_FDCWD, config->state_dir);
     if (state < 0)
         return state;
-    _cleanup_close_ int fd = open_dir(state, "incidents");
+    _cleanup_close_ int fd = fd_open_dir(state, "incidents");
     if (fd == -ENOENT) {
         int r = make(state);
         if (r < 0)
             return r;
-        fd = open_dir(state, "incidents");
+        fd = fd_open_dir(state, "incidents");
     }
     if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 022)))
         return -EPERM;
@@ -113,7 +87,7 @@ static int open_incident_to_write(int fd, const char *id)
 {
     if (mkdirat(fd, id, 0700) < 0 && errno != EEXIST)
         return -errno;
-    return open_dir(fd, id);
+    return fd_open_dir(fd, id);
 }
 
 /* ---- lists ---- */
@@ -126,11 +100,11 @@ static int compare_newest_first(const void *a, const void *b)
 int incident_store_list(int fd, struct incident_store_names *ret)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    _cleanup_closedir_ DIR *dir = open_names(fd);
+    _cleanup_closedir_ DIR *dir = fd_open_names(fd);
     if (!dir)
         return -errno;
     size_t room = 0;
-    for (const struct dirent *entry; (entry = next_name(dir));) {
+    for (const struct dirent *entry; (entry = fd_next_name(dir));) {
         if (!incident_id_is_valid(entry->d_name) || (entry->d_type != DT_DIR && entry->d_type != DT_UNKNOWN))
             continue;
         if (names.len == room) {
@@ -162,11 +136,11 @@ static int compare_text(const void *a, const void *b)
 
 size_t incident_store_evidence(int fd, const char *id, char ***ret)
 {
-    _cleanup_close_ int dir = open_dir(fd, id);
-    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
+    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : fd_open_names(dir);
     char **list = calloc(EVIDENCE_FILES, sizeof(*list));
     size_t n = 0;
-    for (const struct dirent *entry; list && n < EVIDENCE_FILES && (entry = next_name(names));)
+    for (const struct dirent *entry; list && n < EVIDENCE_FILES && (entry = fd_next_name(names));)
         if (strcmp(entry->d_name, DOCUMENT) != 0 &&
             strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) != 0 && (list[n] = strdup(entry->d_name)))
             n++;
@@ -180,9 +154,9 @@ size_t incident_store_evidence(int fd, const char *id, char ***ret)
 
 void incident_store_remove(int fd, const char *id)
 {
-    _cleanup_close_ int dir = open_dir(fd, id);
-    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : open_names(dir);
-    for (const struct dirent *entry; (entry = next_name(names));)
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
+    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : fd_open_names(dir);
+    for (const struct dirent *entry; (entry = fd_next_name(names));)
         (void)unlinkat(dir, entry->d_name, 0);
     (void)unlinkat(fd, id, AT_REMOVEDIR); /* stays if there is a directory in it, which is not ours */
 }
@@ -200,7 +174,7 @@ bool incident_store_may_be_open(int fd, const char *id)
 cJSON *incident_store_read(int fd, const char *id)
 {
     _cleanup_free_ char *text = NULL;
-    _cleanup_close_ int dir = open_dir(fd, id);
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
     if (dir < 0)
         return NULL;
     ssize_t n = fd_read_all(dir, DOCUMENT, INCIDENT_TEXT_MAX, &text);
@@ -215,8 +189,8 @@ cJSON *incident_store_read(int fd, const char *id)
 /* What a writer that was killed has left. */
 static void sweep(int dir)
 {
-    _cleanup_closedir_ DIR *names = open_names(dir);
-    for (const struct dirent *entry; (entry = next_name(names));)
+    _cleanup_closedir_ DIR *names = fd_open_names(dir);
+    for (const struct dirent *entry; (entry = fd_next_name(names));)
         if (strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) == 0)
             (void)unlinkat(dir, entry->d_name, 0);
 }
@@ -245,7 +219,7 @@ static int write_new(int fd, const char *id, const char *text, bool open, bool s
 
 int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced)
 {
-    _cleanup_close_ int dir = open_dir(fd, id);
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
     if (dir == -ENOENT)
         return write_new(fd, id, text, open, synced);
     if (dir < 0)
@@ -260,8 +234,8 @@ int incident_store_write(int fd, const char *id, const char *text, bool open, bo
 static void sweep_unfinished(int fd)
 {
     int64_t old_ns = now_realtime_ns() - 3600LL * 1000000000;
-    _cleanup_closedir_ DIR *names = open_names(fd);
-    for (const struct dirent *entry; (entry = next_name(names));) {
+    _cleanup_closedir_ DIR *names = fd_open_names(fd);
+    for (const struct dirent *entry; (entry = fd_next_name(names));) {
         const char *id = entry->d_name + strlen(MAKING);
         if (strncmp(entry->d_name, MAKING, strlen(MAKING)) == 0 && incident_id_is_valid(id) &&
             incident_id_time(id) < old_ns)
@@ -311,9 +285,9 @@ static int copy(int from, int to)
 /* Corrupt locks by the thousand must not fill the disk. */
 static bool has_room(int dir)
 {
-    _cleanup_closedir_ DIR *names = open_names(dir);
+    _cleanup_closedir_ DIR *names = fd_open_names(dir);
     size_t n = 0;
-    while (next_name(names))
+    while (fd_next_name(names))
         n++;
     return n < EVIDENCE_FILES;
 }

@@ -6,7 +6,6 @@
 #include "base/fd.h"
 #include "journal/journal.h"
 
-#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -94,21 +93,12 @@ void quarantine_read(const struct config *config, struct quarantine *ret)
 
 /* ---- entering and leaving ---- */
 
-static int open_dir(const char *path)
-{
-    int fd = open(path, O_RDONLY | O_DIRECTORY | O_NOFOLLOW | O_CLOEXEC);
-    return fd < 0 ? -errno : fd;
-}
-
 /* An empty state directory beside a boot journal is a mount point without its disk: nothing is made there
  * (K33). */
-static bool state_is_lost(const struct config *config)
+static bool state_is_lost(const struct config *config, int dir)
 {
-    _cleanup_closedir_ DIR *dir = opendir(config->state_dir);
-    for (struct dirent *d; dir && (d = readdir(dir));)
-        if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0)
-            return false;
-    return snapshot_is_nothing(config->state_dir, config->runtime_dir, NULL) != 1;
+    return fd_dir_is_empty(dir) != 0 &&
+           snapshot_is_nothing(config->state_dir, config->runtime_dir, NULL) != 1;
 }
 
 static char *text_of(enum quarantine_reason reason, const char *detail)
@@ -125,10 +115,10 @@ static char *text_of(enum quarantine_reason reason, const char *detail)
 
 static int write_file(const struct config *config, const char *text)
 {
-    _cleanup_close_ int dir = open_dir(config->state_dir);
+    _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, config->state_dir);
     if (dir < 0)
         return dir;
-    if (state_is_lost(config))
+    if (state_is_lost(config, dir))
         return -ENOTCONN;
     return fd_replace_file(dir, FILE_NAME, FILE_NAME ".", text, strlen(text), 0600, true);
 }
@@ -138,7 +128,7 @@ static int write_flag(const struct config *config, enum quarantine_reason reason
 {
     if (mkdir(config->runtime_dir, 0700) < 0 && errno != EEXIST)
         return -errno;
-    _cleanup_close_ int dir = open_dir(config->runtime_dir);
+    _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, config->runtime_dir);
     if (dir < 0)
         return dir;
     char text[64];
@@ -171,7 +161,7 @@ int quarantine_enter(const struct config *config, enum quarantine_reason reason,
 
 static int leave(const char *path, const char *name)
 {
-    _cleanup_close_ int dir = open_dir(path);
+    _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, path);
     if (dir == -ENOENT)
         return 0;
     if (dir < 0)
