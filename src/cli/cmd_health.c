@@ -60,8 +60,7 @@ static void print_health_json(const struct rbxj_health *h)
     doc_number(&doc, doc.root, "held_boxes", h->held_boxes);
     doc_number(&doc, doc.root, "unknown_boxes", h->unknown_boxes);
     doc_bool(&doc, doc.root, "escalate", h->escalate);
-    _cleanup_free_ char *text = json_finish(&doc);
-    (void)puts(text);
+    print_document(&doc);
 }
 
 static void print_health(const struct print_style *style, const struct rbxj_health *h)
@@ -87,12 +86,18 @@ static void print_health(const struct print_style *style, const struct rbxj_heal
         print_line("escalate=true: a person should look at it; 'rbxj incidents' has the details");
 }
 
-/* The health can't be known. */
-static int unknown(struct cli *cli, int rc, const struct rbxj_error *error)
+/* The message alone: the document is of the health's own form. */
+static void complain(const struct cli *cli, int rc, const struct rbxj_error *error)
 {
     struct print_style plain = cli->style;
     plain.json = false;
     print_failure(&plain, "health", rc, error);
+}
+
+/* The health can't be known. */
+static int unknown(struct cli *cli, int rc, const struct rbxj_error *error)
+{
+    complain(cli, rc, error);
     if (cli->style.json) {
         struct rbxj_error e = *error;
         struct doc doc;
@@ -101,8 +106,7 @@ static int unknown(struct cli *cli, int rc, const struct rbxj_error *error)
         (void)doc_text(&doc, doc.root, "status", "unknown");
         doc_bool(&doc, doc.root, "can_accept_submissions", false);
         doc_error(&doc, doc.root, "error", &e);
-        _cleanup_free_ char *text = json_finish(&doc);
-        (void)puts(text);
+        print_document(&doc);
     }
     return HEALTH_UNKNOWN;
 }
@@ -120,11 +124,6 @@ static int check(struct cli *cli)
     return status_of_health(&health);
 }
 
-static void show_progress(void *data, size_t done, size_t total)
-{
-    print_progress(data, done, total);
-}
-
 static int recover(struct cli *cli)
 {
     struct rbxj_health health = {0};
@@ -133,7 +132,7 @@ static int recover(struct cli *cli)
     struct print_progress progress = {0};
     struct rbxj_replay how = {0};
     if (!cli->style.quiet) {
-        how.progress = show_progress;
+        how.progress = print_progress;
         how.progress_data = &progress;
     }
     int rc = rbxj_recover(&cli->options, &how, &result, &health, &error);
@@ -145,11 +144,8 @@ static int recover(struct cli *cli)
     bool told = rc == -RBXJ_E_BUSY || rc == -RBXJ_E_JOURNAL_DAMAGED;
     if (!health.status || (rc < 0 && !told))
         return unknown(cli, rc, &error);
-    if (rc < 0) {
-        struct print_style plain = cli->style;
-        plain.json = false;
-        print_failure(&plain, "health", rc, &error);
-    }
+    if (rc < 0)
+        complain(cli, rc, &error);
     print_health(&cli->style, &health);
     return status_of_health(&health);
 }
@@ -172,8 +168,7 @@ static int verify(struct cli *cli)
         doc_number(&doc, doc.root, "cgroups", clean.cgroups);
         doc_number(&doc, doc.root, "processes", clean.processes);
         doc_number(&doc, doc.root, "temp_dirs", clean.temp_dirs);
-        _cleanup_free_ char *text = json_finish(&doc);
-        (void)puts(text);
+        print_document(&doc);
     } else if (!cli->style.quiet) {
         print_line("clean=%s locks=%u mounts=%u cgroups=%u processes=%u temp_dirs=%u",
                    clean.clean ? "true" : "false", clean.locks, clean.mounts, clean.cgroups, clean.processes,

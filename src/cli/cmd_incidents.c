@@ -50,8 +50,7 @@ static void print_json(const struct rbxj_incidents *incidents, const bool *shown
     for (size_t i = 0; i < rbxj_incidents_len(incidents); i++)
         if (shown[i])
             (void)doc_add(&doc, list, NULL, cJSON_CreateRaw(rbxj_incidents_json(incidents, i)));
-    _cleanup_free_ char *text = json_finish(&doc);
-    (void)puts(text);
+    print_document(&doc);
 }
 
 static void print_documents(const struct print_style *style, cJSON *const *documents, size_t n, bool show,

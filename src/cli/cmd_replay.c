@@ -82,11 +82,6 @@ static int check_options(struct cli *cli, const struct rbxj_replay *how)
     return 0;
 }
 
-static void show_progress(void *data, size_t done, size_t total)
-{
-    print_progress(data, done, total);
-}
-
 int cmd_replay(struct cli *cli, int argc, char **argv)
 {
     _cleanup_free_ const char **boxes = calloc((size_t)argc + 1, sizeof(*boxes));
@@ -97,7 +92,7 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
     struct print_progress progress = {0};
     struct rbxj_replay how = {.boxes = boxes};
     if (!cli->style.quiet) {
-        how.progress = show_progress;
+        how.progress = print_progress;
         how.progress_data = &progress;
     }
 

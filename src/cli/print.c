@@ -48,6 +48,12 @@ void print_line(const char *format, ...)
     va_end(args);
 }
 
+void print_document(struct doc *doc)
+{
+    _cleanup_free_ char *text = json_finish(doc);
+    (void)puts(text);
+}
+
 int print_finish(void)
 {
     if (fflush(stdout) == 0 && !ferror(stdout))
@@ -304,8 +310,9 @@ void print_forgotten(const struct print_style *style, const char *box, uint32_t 
 
 enum { PROGRESS_FROM_NS = 1000000000, PROGRESS_EVERY_NS = 100000000 };
 
-void print_progress(struct print_progress *progress, size_t done, size_t total)
+void print_progress(void *data, size_t done, size_t total)
 {
+    struct print_progress *progress = data;
     int64_t now = now_monotonic_ns();
     if (!progress->started_ns)
         progress->started_ns = now;

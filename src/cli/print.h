@@ -17,6 +17,10 @@ struct print_style {
     bool json, noheadings, quiet, verbose;
 };
 
+struct doc;
+/* A document on standard output; clears it. */
+void print_document(struct doc *doc);
+
 /* "rbxj: ..." on standard error. */
 void print_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
 /* A line on standard output. */
@@ -39,7 +43,7 @@ struct print_progress {
     int64_t started_ns, shown_ns;
     bool shown;
 };
-void print_progress(struct print_progress *progress, size_t done, size_t total);
+void print_progress(void *progress, size_t done, size_t total); /* as struct rbxj_replay calls it */
 void print_progress_end(struct print_progress *progress);
 
 /* Flushes standard output: 0, or -1 when something did not get there (then that is said). */

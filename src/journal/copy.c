@@ -284,7 +284,7 @@ static int sizes_of_open(struct journal *j, struct journal_size *ret_boot, struc
     int r = journal_check_handle(j, e);
     if (r < 0)
         return r;
-    int first = size_of_store(&j->boot, true, ret_boot, e);
+    int first = ret_boot ? size_of_store(&j->boot, true, ret_boot, e) : 0;
     r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
     if (r == 0) {
         r = size_of_store(&j->disk, false, ret_disk, e);
@@ -298,13 +298,15 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
 {
     _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
     struct journal *j = journal_of_process(state_dir, runtime_dir);
-    *ret_boot = *ret_disk = (struct journal_size){0};
+    *ret_disk = (struct journal_size){0};
+    if (ret_boot)
+        *ret_boot = *ret_disk;
     if (j)
         return sizes_of_open(j, ret_boot, ret_disk, e);
     int first = locate(state_dir, runtime_dir, &p, e);
     if (p.nothing)
         return 0;
-    int r = size_of_file(p.runtime_fd, p.boot_data, p.boot_folder, true, ret_boot, e);
+    int r = ret_boot ? size_of_file(p.runtime_fd, p.boot_data, p.boot_folder, true, ret_boot, e) : 0;
     first = first < 0 ? first : r;
     r = size_of_file(p.state_fd, DISK_DATA, p.disk_folder, false, ret_disk, e);
     return first < 0 ? first : r;

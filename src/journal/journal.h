@@ -164,6 +164,7 @@ struct journal_size {
     uint64_t bytes;   /* allocated */
     uint32_t lost;    /* disk journal: boot journals that were lost within a boot, not yet audited (K21) */
 };
+/* ret_boot NULL: only the disk journal is looked at. */
 int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
                   struct journal_size *ret_disk, struct rbxj_error *e);
 /* Somebody has looked into the boot journals that were lost: none is any more (K21). */

@@ -27,6 +27,18 @@ int handle_open_journal(const struct config *config, struct journal **ret, struc
     return journal_open(&options, ret, e);
 }
 
+int handle_borrow_journal(const struct config *config, struct journal **ret, struct journal **ret_own,
+                          struct rbxj_error *e)
+{
+    *ret_own = NULL;
+    *ret = journal_of_process(config->state_dir, config->runtime_dir);
+    if (*ret)
+        return 0;
+    int r = handle_open_journal(config, ret_own, e);
+    *ret = *ret_own;
+    return r;
+}
+
 int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error)
 {
     error_clear(error);

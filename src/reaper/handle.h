@@ -21,6 +21,9 @@ struct rbxj {
 };
 
 int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e);
+/* The journal that this process has open, or one that is opened now: then *ret_own is it, to be closed, else NULL. */
+int handle_borrow_journal(const struct config *config, struct journal **ret, struct journal **ret_own,
+                          struct rbxj_error *e);
 
 /* Reads the box and makes sure that this handle may act for it, and that its supervisor is alive. */
 int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *ret, struct rbxj_error *e);
@@ -48,8 +51,9 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
 
 /* ---- health.c ---- */
 
-/* rbxj_health() with a configuration that is loaded; ret_counters may be NULL. */
-int health_look(const struct config *config, struct rbxj_health *ret, struct counters *ret_counters,
-                struct rbxj_error *e);
+/* rbxj_health() with a configuration that is loaded. disk: what journal_sizes() says of it, NULL: that is asked here;
+ * ret_counters may be NULL. */
+int health_look(const struct config *config, const struct journal_size *disk, struct rbxj_health *ret,
+                struct counters *ret_counters, struct rbxj_error *e);
 
 #endif

@@ -91,13 +91,13 @@ static void add_history(const struct config *config, struct rbxj_health *h)
                   today > (size_t)config->escalate_per_day;
 }
 
-int health_look(const struct config *config, struct rbxj_health *ret, struct counters *ret_counters,
-                struct rbxj_error *e)
+int health_look(const struct config *config, const struct journal_size *disk, struct rbxj_health *ret,
+                struct counters *ret_counters, struct rbxj_error *e)
 {
     struct rbxj_health h = {.status = "healthy", .can_accept_submissions = 1};
     struct rbxj_error error = {0};
     struct rbxj_result *boxes = NULL;
-    struct journal_size boot, disk = {0};
+    struct journal_size own;
     struct quarantine q;
     int r = inspect(config, NULL, ret_counters, &boxes, &error);
     if (r < 0 && r != -RBXJ_E_JOURNAL_DAMAGED)
@@ -105,11 +105,12 @@ int health_look(const struct config *config, struct rbxj_health *ret, struct cou
     if (r == 0 && !judge_boxes(boxes, &h))
         h.status = "unhealthy";
     rbxj_result_free(boxes);
-    if (r == 0 && journal_sizes(config->state_dir, config->runtime_dir, &boot, &disk, NULL) == 0 &&
-        disk.lost) {
+    if (r == 0 && !disk && journal_sizes(config->state_dir, config->runtime_dir, NULL, &own, NULL) == 0)
+        disk = &own;
+    if (r == 0 && disk && disk->lost) {
         h.status = "unhealthy";
         (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error),
-                       "journal_lost: %u boot journals were lost while they were in use", disk.lost);
+                       "journal_lost: %u boot journals were lost while they were in use", disk->lost);
     }
     quarantine_read(config, &q);
     if (r < 0 && (!q.there || q.reason != QUARANTINE_CORRUPTION)) {
@@ -129,7 +130,7 @@ int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, str
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     int r = config_load(options, &config, error);
-    return r < 0 ? r : health_look(&config, ret, NULL, error);
+    return r < 0 ? r : health_look(&config, NULL, ret, NULL, error);
 }
 
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error)
@@ -169,14 +170,7 @@ static int open_journal(const struct config *config, struct journal **ret, struc
                         struct rbxj_error *e)
 {
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
-    if (r != 0)
-        return r;
-    *ret = journal_of_process(config->state_dir, config->runtime_dir);
-    if (*ret)
-        return 0;
-    r = handle_open_journal(config, ret_own, e);
-    *ret = *ret_own;
-    return r;
+    return r != 0 ? r : handle_borrow_journal(config, ret, ret_own, e);
 }
 
 /* Releasing counts failures from none again, and takes lost boot journals for looked into (K21, K31). */
@@ -280,13 +274,13 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
     if (r < 0)
         return r;
     r = replay_run(&config, how ? how : &all, "recover", &result, error);
-    int h = health_look(&config, &health, NULL, &second);
+    int h = health_look(&config, NULL, &health, NULL, &second);
     if (h == 0 && r >= 0) {
         int released = release_if_clean(&config, &health, error);
         if (released < 0)
             r = released;
         if (released > 0)
-            h = health_look(&config, &health, NULL, &second);
+            h = health_look(&config, NULL, &health, NULL, &second);
     }
     if (r >= 0 && h < 0)
         r = error_set(error, second.code, second.errnum, "%s", second.message);

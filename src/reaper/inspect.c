@@ -148,7 +148,7 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
 {
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
-    struct journal *j = NULL;
+    struct journal *j, *own = NULL;
     if (!box_name_is_valid(box) || !reason || !reason[0])
         return error_set(error, RBXJ_E_BAD_REQUEST, 0, "a box and a reason are needed");
     int r = config_load(options, &config, error);
@@ -157,11 +157,9 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
         return nothing;
     if (nothing)
         return error_set(error, RBXJ_E_NO_SUCH_BOX, 0, "box %s: no such box", box);
-    struct journal *own = journal_of_process(config.state_dir, config.runtime_dir);
-    if (!own)
-        r = handle_open_journal(&config, &j, error);
+    r = handle_borrow_journal(&config, &j, &own, error);
     if (r == 0)
-        r = forget(own ? own : j, &config, box, seq, reason, error);
-    journal_close(j);
+        r = forget(j, &config, box, seq, reason, error);
+    journal_close(own);
     return r;
 }

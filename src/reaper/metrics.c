@@ -178,17 +178,19 @@ static int look_for_damage(const struct config *config, struct sources *s, struc
 static int read_all(const struct rbxj_options *options, struct sources *s, struct rbxj_error *e)
 {
     _cleanup_(config_clear) struct config config = {0};
+    static const struct journal_size unknown;
+    struct rbxj_error sizes = {0};
     int first = config_load(options, &config, e);
     if (first < 0)
         return first;
-    first = health_look(&config, &s->health, &s->counters, e);
+    int r = journal_sizes(config.state_dir, config.runtime_dir, &s->boot, &s->disk, &sizes);
+    s->has_sizes = r == 0;
+    first = health_look(&config, r == 0 ? &s->disk : &unknown, &s->health, &s->counters, e);
     s->has_health = s->has_boxes = s->has_counters = first == 0;
     const char *reason = s->health.quarantine_reason;
     if (first == 0 && reason && strcmp(reason, quarantine_name(QUARANTINE_CORRUPTION)) == 0)
         first = look_for_damage(&config, s, e);
-    int r = journal_sizes(config.state_dir, config.runtime_dir, &s->boot, &s->disk, e);
-    s->has_sizes = r == 0;
-    return first < 0 ? first : r;
+    return first < 0 || r == 0 ? first : error_set(e, sizes.code, sizes.errnum, "%s", sizes.message);
 }
 
 int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error)

@@ -415,12 +415,9 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     }
     if (atomic_flag_test_and_set(&reaping)) /* before the journal: the other one's would be closed under us */
         return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
-    struct journal *own = NULL, *j = journal_of_process(config->state_dir, config->runtime_dir);
+    struct journal *own = NULL, *j = NULL;
     int lock = -1;
-    if (!j) {
-        r = handle_open_journal(config, &own, e);
-        j = own;
-    }
+    r = handle_borrow_journal(config, &j, &own, e);
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
