@@ -1,11 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The reaper: which boxes are stale, and the passes over them (DESIGN "Replay").
- *
- *   pass:  look at all; claim and quiesce each; wait for each; read mountinfo; undo each, newest box first
- *
- * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends:
- * each pass but the last drops at least one record.
+ * The reaper (DESIGN "Replay"): which boxes are stale, a look at all of them, what was found is written down, the
+ * passes that undo them (replay_passes.c), and what became of it is told.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -13,15 +9,12 @@
 #include "reaper/events.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
-#include "reaper/teardown.h"
+#include "reaper/replay_passes.h"
 
 #include <limits.h>
-#include <pthread.h>
-#include <signal.h>
 #include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/resource.h>
 #include <syslog.h>
 #include <xxhash.h>
 
@@ -73,20 +66,6 @@ const char *cause_of(const struct teardown *t)
 }
 
 /* ---- the work ---- */
-
-struct replay {
-    const struct rbxj_replay *how;
-    struct reaper reaper;
-    struct snapshot snapshot;
-    struct teardown *boxes; /* the stale ones, in the order undone */
-    size_t len, live;
-    size_t sound;      /* the first so many have no attempt that did not end (K34) */
-    bool changed_plan; /* --plan named another one: nothing is done */
-    char plan[33];
-    int64_t started_ns, started_mono;
-    const char **causes;
-    const char *procedure; /* for the incident */
-};
 
 static void replay_clear(struct replay *p)
 {
@@ -152,120 +131,6 @@ static int look_at_all(struct replay *p, struct rbxj_error *e)
     return 0;
 }
 
-/* ---- undoing, with several boxes at once: each worker reads mountinfo for itself ---- */
-
-struct workers {
-    struct replay *p;
-    size_t end; /* boxes[next..end) */
-    atomic_size_t next, done, dropped;
-    atomic_uint workers;
-};
-
-static void work(struct workers *w, struct reaper *reaper, bool reports)
-{
-    struct replay *p = w->p;
-    for (size_t i; (i = atomic_fetch_add(&w->next, 1)) < w->end;) {
-        struct teardown *t = &p->boxes[i];
-        if (t->claimed) {
-            t->reaper = reaper;
-            atomic_fetch_add(&w->dropped, teardown_undo(t));
-            t->reaper = &p->reaper;
-        }
-        size_t done = atomic_fetch_add(&w->done, 1) + 1;
-        if (reports && p->how->progress)
-            p->how->progress(p->how->progress_data, done, p->len);
-    }
-}
-
-static void *work_in_thread(void *data)
-{
-    struct workers *w = data;
-    struct reaper reaper = w->p->reaper;
-    reaper.mounts = NULL;
-    reaper.worker = atomic_fetch_add(&w->workers, 1) + 1;
-    work(w, &reaper, false);
-    mounts_free(reaper.mounts);
-    return NULL;
-}
-
-static size_t undo_each(struct replay *p, size_t from, size_t to)
-{
-    pthread_t threads[JOURNAL_WORKERS - 1];
-    struct workers w = {.p = p, .next = from, .done = from, .end = to};
-    size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs
-                                         : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
-    size_t started = 0;
-    sigset_t all, before;
-    (void)sigfillset(&all);
-    (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the caller's own threads */
-    /* a thread that can't be had is no loss: the others do its boxes */
-    while (started + 1 < jobs && started + 1 < to - from && started < JOURNAL_WORKERS - 1 &&
-           pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
-        started++;
-    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
-    work(&w, &p->reaper, true);
-    for (size_t i = 0; i < started; i++)
-        (void)pthread_join(threads[i], NULL);
-    return w.dropped;
-}
-
-/* A pass over the boxes of which something is left. Returns how many records were dropped. */
-static size_t pass(struct replay *p, size_t from, size_t to, bool again)
-{
-    for (size_t i = from; i < to; i++) {
-        struct teardown *t = &p->boxes[i];
-        if (again && teardown_left(t) == 0)
-            continue;
-        if (again)
-            teardown_again(t);
-        if (t->claimed || teardown_claim(t) == 0)
-            teardown_quiesce(t);
-    }
-    for (size_t i = from; i < to; i++)
-        if (p->boxes[i].claimed)
-            teardown_quiesced(&p->boxes[i]);
-    /* what the dead held is free now: this is what there is to be undone */
-    mounts_free(p->reaper.mounts);
-    p->reaper.mounts = NULL;
-    return undo_each(p, from, to);
-}
-
-/* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are
- * descriptors for, which is all of them where the limit was raised. */
-static size_t batch_size(const struct replay *p)
-{
-    struct rlimit limit;
-    size_t locks = 1;
-    for (size_t i = 0; i < p->len; i++)
-        for (size_t k = 0, n = 0; k < p->boxes[i].sb->len; k++)
-            if (p->boxes[i].sb->records[k].kind == RBXJ_LOCK && ++n > locks)
-                locks = n;
-    if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < 512)
-        return 1;
-    return (size_t)(limit.rlim_cur - 384) / locks;
-}
-
-/* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the
- * reaper keeps nobody from its turn, and is known by its count (K34). */
-static void undo_all(struct replay *p)
-{
-    bool again = false;
-    size_t dropped, left;
-    do {
-        dropped = 0;
-        for (size_t i = 0, n = batch_size(p); i < p->sound; i += n)
-            dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again);
-        for (size_t i = p->sound; i < p->len; i++)
-            dropped += pass(p, i, i + 1, again);
-        left = 0;
-        for (size_t i = 0; i < p->len; i++)
-            left += p->boxes[i].claimed;
-        again = true;
-    } while (dropped && left && now_monotonic_ns() < p->reaper.deadline_ns);
-    for (size_t i = 0; i < p->len; i++)
-        teardown_finish(&p->boxes[i]);
-}
-
 /* A dry run says what would be; a plan that has changed is not done at all. */
 static void judge_only(struct replay *p)
 {
@@ -319,7 +184,7 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
     incident_new_id(after.id);
     if (make_result(p, &found, NULL) == 0) /* of no box, too: it closes incidents that are over */
         aftermath_begin(&after, p->boxes, p->len, found);
-    undo_all(p);
+    replay_undo(p);
     after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
     int r = make_result(p, &result, e);
     aftermath_end(&after, p->boxes, p->len, result);
