@@ -3,55 +3,12 @@
 #
 # The program from outside, as its users and their scripts see it: cli.sh [RBXJ]
 # On the real kernel, in a private mount namespace, a scratch directory and a cgroup of its own.
-set -u
+. "${0%/*}/lib.bash"
 
-rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
-[ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
-[ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
-if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
-    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
-fi
-
-manual=$(dirname "$0")/../man/rbxj.1.scd
-work=$(mktemp -d /tmp/rbxj-cli.XXXXXX)
-group=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
-[ -z "$group" ] || group=$group/rbxj-cli.$$
-[ -z "$group" ] || mkdir "$group" 2>/dev/null || group=
-children=
-
-clean() {
-    local pid
+manual=${0%/*}/../man/rbxj.1.scd
+at_end() {
     [ -z "${PYTHON_PID:-}" ] || eval "exec ${PYTHON[1]}>&-"
-    for pid in $children; do kill -KILL "$pid" 2>/dev/null; done
     [ ! -s "$work/payload" ] || kill_payload
-    { wait; } 2>/dev/null
-    if [ -n "$group" ]; then
-        find "$group" -name cgroup.procs -exec cat {} + | while read -r pid; do kill -KILL "$pid"; done
-        sleep 0.1
-        find "$group" -depth -type d -exec rmdir {} + 2>/dev/null
-    fi
-    # the mounts are this namespace's own and go with it
-    awk -v at="$work/" 'index($2, at) == 1 { print $2 }' /proc/self/mounts | sort -r |
-        while read -r target; do umount "$(printf '%b' "$target")"; done
-    rm -rf "$work"
-}
-trap clean EXIT
-trap 'exit 1' HUP INT TERM
-
-passed=0 failed=0
-ok() { passed=$((passed + 1)); echo "ok $((passed + failed)) $1"; }
-bad() { failed=$((failed + 1)); echo "not ok $((passed + failed)) $1"; }
-
-# check NAME COMMAND...: passes if the command does.
-check() {
-    local name=$1
-    shift
-    if "$@"; then ok "$name"; else
-        bad "$name"
-        echo "  failed: $*"
-        sed 's/^/  out: /' "$work/out"
-        sed 's/^/  err: /' "$work/err"
-    fi
 }
 
 # call ARG...: runs the program; its status in $status, what it wrote in out and err.
@@ -78,14 +35,9 @@ json_value() {
 }
 json() { is "$(json_value "bool($1)")" True; }
 
-is() { [ "$1" = "$2" ] || { echo "  got '$1', not '$2'"; return 1; }; }
 out_empty() { [ ! -s "$work/out" ]; }
 err_empty() { [ ! -s "$work/err" ]; }
 err_is_one_line() { [ "$(wc -l <"$work/err")" = 1 ] && grep -q '^rbxj: ' "$work/err"; }
-err_has() { grep -qF -- "$1" "$work/err"; }
-out_has() { grep -qF -- "$1" "$work/out"; }
-gone() { local path; for path; do [ ! -e "$path" ] && [ ! -L "$path" ] || return 1; done; }
-mounted() { awk -v at="$1" '$2 == at { found = 1 } END { exit !found }' /proc/self/mounts; }
 no_record() { call list --json && [ "$status" = 0 ] && json 'd == {"boxes": []}'; }
 fresh_state() {
     rm -rf "$work/state" "$work/run"
@@ -120,7 +72,6 @@ start() {
     "$rbxj" run --box "$@" sh -c 'echo $$ >"$1.new"; mv "$1.new" "$1"; exec sleep 60' sh "$work/payload" \
         >"$work/run.out" 2>"$work/run.err" </dev/null &
     supervisor=$!
-    children="$children $supervisor"
     for _ in {1..100}; do
         [ ! -s "$work/payload" ] || return 0
         sleep 0.05
@@ -148,7 +99,7 @@ export RBXJ_DURABILITY=resource RBXJ_STATE_DIR="$work/state" RBXJ_RUNTIME_DIR="$
 
 words() {
     local command
-    for command in "" run list replay forget; do
+    for command in "" run list replay forget hook health incidents metrics; do
         # shellcheck disable=SC2086
         call $command --help
         check "help: ${command:-rbxj}" is "$status" 0
@@ -305,7 +256,6 @@ run_payload() {
     "$rbxj" run --box 7 --tmpdir "$work/tmp" -- sh -c 'trap "exit 7" TERM; : >"$1"
         for _ in $(seq 100); do sleep 0.05; done' sh "$work/ready" >"$work/out" 2>"$work/err" </dev/null &
     supervisor=$!
-    children="$children $supervisor"
     while [ ! -e "$work/ready" ] && kill -0 "$supervisor" 2>/dev/null; do sleep 0.02; done
     kill -TERM "$supervisor"
     wait "$supervisor"
@@ -470,5 +420,4 @@ plan_refused
 forgetting
 hostile_names
 
-echo "$passed passed, $failed failed"
-[ "$failed" = 0 ]
+finish

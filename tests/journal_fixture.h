@@ -26,6 +26,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
@@ -82,6 +83,15 @@ static inline struct place place_in(const char *state_parent, const char *runtim
 static inline struct place place_make(void)
 {
     return place_in(harness_disk(), harness_tmpfs());
+}
+
+/* Another boot: what was on the tmpfs is gone. */
+static inline void next_boot(const struct place *p)
+{
+    boot_number++;
+    assert_int_equal(umount2(harness_tmpfs(), MNT_DETACH), 0);
+    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
+    harness_mkdir(p->lost);
 }
 
 /* The folder of this boot's journal. */

@@ -4,16 +4,6 @@
  */
 #include "journal_fixture.h"
 
-#include <sys/mount.h>
-
-static void next_boot(const struct place *p)
-{
-    boot_number++;
-    assert_int_equal(umount2(harness_tmpfs(), MNT_DETACH), 0);
-    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
-    harness_mkdir(p->lost);
-}
-
 static void k20_records_of_an_earlier_boot_are_copied_unchanged(void **state)
 {
     (void)state;

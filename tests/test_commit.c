@@ -3,31 +3,8 @@
  * Durability: what goes to disk and when, pending and granted (K22, K23), a damaged log (K24), the group
  * commit.
  */
+#include "flush_fixture.h"
 #include "journal_fixture.h"
-
-#include <sys/mount.h>
-#include <sys/syscall.h>
-
-/* LMDB's calls come here. */
-static _Atomic uint64_t flushes;
-
-int fdatasync(int fd)
-{
-    atomic_fetch_add(&flushes, 1);
-    return (int)syscall(SYS_fdatasync, fd);
-}
-
-int fsync(int fd)
-{
-    atomic_fetch_add(&flushes, 1);
-    return (int)syscall(SYS_fsync, fd);
-}
-
-int msync(void *address, size_t len, int flags)
-{
-    atomic_fetch_add(&flushes, 1);
-    return (int)syscall(SYS_msync, address, len, flags);
-}
 
 static void commit_follows_where_the_resource_lives(void **state)
 {

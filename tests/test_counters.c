@@ -3,37 +3,13 @@
  * The counters in the journals: what they survive, what they cost, and versions side by side (K24). How large the journals
  * are, and the boot journals that were lost (K21).
  */
+#include "flush_fixture.h"
 #include "journal_fixture.h"
 
 #include <endian.h>
-#include <sys/mount.h>
-#include <sys/syscall.h>
 #include <xxhash.h>
 
 enum { KNOWN = sizeof(struct counters) / sizeof(uint64_t) };
-
-/* LMDB's calls come here. */
-static _Atomic uint64_t flushes;
-
-int fdatasync(int fd)
-{
-    atomic_fetch_add(&flushes, 1);
-    return (int)syscall(SYS_fdatasync, fd);
-}
-
-int fsync(int fd)
-{
-    atomic_fetch_add(&flushes, 1);
-    return (int)syscall(SYS_fsync, fd);
-}
-
-static void next_boot(const struct place *p)
-{
-    boot_number++;
-    assert_int_equal(umount2(harness_tmpfs(), MNT_DETACH), 0);
-    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
-    harness_mkdir(p->lost);
-}
 
 static void must_count(struct journal *j, uint64_t orphans)
 {
