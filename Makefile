@@ -4,7 +4,7 @@
 # make check      everything that is tested, on a fresh machine too; T=config runs tests/test_config.c alone
 # make demo       shows what it does
 # make install    DESTDIR, PREFIX
-# Also: deps asan fuzz bench lint format uninstall clean; V=1 shows the commands
+# Also: deps asan fuzz torture bench lint format uninstall clean; V=1 shows the commands
 
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -29,15 +29,18 @@ FUZZ_SECONDS ?= 20
 LIB_SOURCES := $(wildcard src/base/*.c src/journal/*.c src/reaper/*.c)
 CLI_SOURCES := $(wildcard src/cli/*.c)
 TEST_SOURCES := $(wildcard tests/test_$(or $(T),*).c)
+CRASH_SOURCES := $(if $(T),,$(wildcard tests/crash/crash_*.c))
+CRASH_PARTS := $(filter-out tests/crash/crash_%.c,$(wildcard tests/crash/*.c))
 TEST_SCRIPTS := $(if $(T),,$(sort $(wildcard tests/*.sh)))
 FUZZ_SOURCES := $(wildcard fuzz/fuzz_*.c)
 BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
-HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h)
-C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c fuzz/*.c bench/*.c)
+HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h)
+C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
 CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/%.o)
 TESTS := $(TEST_SOURCES:%.c=$(BUILD)/%)
+CRASHERS := $(CRASH_SOURCES:%.c=$(BUILD)/%)
 FUZZERS := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
 PROGRAM := $(if $(CLI_SOURCES),$(BUILD)/rbxj)
 
@@ -131,6 +134,20 @@ $(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/harness.o $(BUILD)
 	$(call say,LD)
 	$(quiet)$(LINK) -pie -o $@ $< $(BUILD)/tests/harness.o $(BUILD)/librbxj.a $(CLI_LIBS) $(TEST_LIBS)
 
+# The crash programs (tests/crash/crash.h); a part goes into those that use it.
+.PHONY: crashers
+crashers: $(CRASHERS)
+
+$(BUILD)/tests/crash.a: $(CRASH_PARTS:%.c=$(BUILD)/%.o)
+	$(call say,AR)
+	@rm -f $@
+	$(quiet)$(AR) rcs $@ $^
+
+$(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/crash.a $(BUILD)/tests/harness.o \
+    $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(LINK) -pie -o $@ $^ $(CLI_LIBS) $(TEST_LIBS)
+
 PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 ASAN = BUILD=$(BUILD)/asan SANITIZE=address,undefined
 RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
@@ -138,9 +155,18 @@ RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
 .PHONY: check
 check:
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory $(PARALLEL) all tests
+	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests
-	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS)
+	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
+
+# The crash programs at every point: hours. Goes on where it was stopped; "make clean" begins anew.
+.PHONY: torture
+torture:
+	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory $(PARALLEL) all crashers
+	@failed=; for program in $(CRASHERS); do \
+	    RBXJ=$(abspath $(BUILD))/rbxj $$program --all --state $$program.state || failed="$$failed $$program"; \
+	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
 .PHONY: asan
 asan:
@@ -267,4 +293,5 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(FUZZERS:=.d) $(BUILD)/tests/harness.d
+-include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(CRASHERS:=.d) $(FUZZERS:=.d)
+-include $(BUILD)/tests/harness.d $(CRASH_PARTS:%.c=$(BUILD)/%.d)

@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The frame of the crash programs (crash_*.c): each tries one or more cases at many points (the n-th system call,
+ * the n-th allocation, the n-th seed), and each point in a process of its own, on real things.
+ *
+ *     static void run(const struct crash_case *c, uint64_t point) { world_open(); ...; assert_...; }
+ *
+ *     static const struct crash_case cases[] = {{.name = "supervisor", .run = run, .points = count}};
+ *     int main(int argc, char **argv) { return crash_main(argc, argv, 20, cases, ARRAY_LEN(cases)); }
+ *
+ * A point runs in a process of its own as if it were a test of harness.h: fresh scratch directories; its processes,
+ * mounts and cgroups are gone after it, also when it dies or hangs. A point that fails is printed with the command that repeats it, and
+ * the others go on. Each case is one TAP test; a summary line gives the figures.
+ *
+ * Without options the points are a sample by a fixed seed, for as many seconds as the program says: the same ones
+ * each time. Options:
+ *   --seconds S        so long, all cases together
+ *   --seed N           another sample; "random" draws one. It is printed.
+ *   --all              every point of every case, in order, however long it takes
+ *   --state FILE       with --all: goes on where an interrupted run stopped
+ *   --only CASE[:N]    this case, or this point of it alone
+ *   --list             the cases and how many points they have
+ */
+#ifndef RBXJ_TESTS_CRASH_H
+#define RBXJ_TESTS_CRASH_H
+
+#include "../harness.h"
+
+struct crash_case {
+    const char *name; /* without ':' */
+    void (*run)(const struct crash_case *c, uint64_t point);
+    /* How many points there are, counted by a run that disturbs nothing. NULL: any number is one (a seed). */
+    uint64_t (*points)(const struct crash_case *c);
+    uint64_t all;     /* without points: how many --all tries */
+    unsigned timeout; /* seconds for one point; 0: 60 */
+    const void *data; /* the program's */
+};
+
+int crash_main(int argc, char **argv, double seconds, const struct crash_case *cases, size_t n);
+
+/* For run(): adds to a figure that the summary prints, e.g. crash_count("killed", 1). At most 16 names. */
+void crash_count(const char *what, uint64_t n);
+/* For run(): there is no such point, since the run ended before it. Ends the point; --all goes on with the next
+ * case. */
+_Noreturn void crash_past_the_end(void);
+/* A generator for run(): splitmix64 (Steele, Lea, Flood, 2014). Never rand(): a point is repeatable. */
+uint64_t crash_random(uint64_t *state);
+
+#endif
