@@ -329,7 +329,8 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
 
 /* From now on rbxj_begin() fails with QUARANTINED, across reboots, whoever calls it; boxes that run go on.
  * reason is free text. Durable when it returns 0. A worker that is quarantined already gets the new reason.
- * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, IO. */
+ * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, JOURNAL_BUSY (another process is changing it for too
+ * long), IO; new boxes are kept out then, too, as far as that could be written down. */
 int rbxj_quarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
 
 /* Ends any quarantine, and counts failures from none again. 0 also where there was none. The same errors. */

@@ -149,12 +149,19 @@ health --recover
 check "--recover does not release what a person set" is "$status" 2
 rm "$work/run/quarantined"
 check "without the flag it holds" refused
+health
+check "a look does not make the flag again" gone "$work/run/quarantined"
+call replay
+check "a replay does, as after a boot" cmp "$work/state/quarantine" "$work/run/quarantined"
 health --quarantine --reason again
 check "quarantined again: the new reason" json 'd["quarantine_detail"] == "again"'
 mv "$work/state/quarantine" "$work/aside"
 check "with the flag alone it holds" refused
 health
-check "with the flag alone: it is said" json 'd["status"] == "quarantined" and "flag" in d["quarantine_detail"]'
+check "with the flag alone: it says why" json 'd["status"] == "quarantined" and d["quarantine_detail"] == "again"'
+health --recover
+check "with the flag alone: a recovery makes the file again" cmp "$work/state/quarantine" "$work/run/quarantined"
+check "... and does not release what a person set" is "$status" 2
 echo garbage >"$work/state/quarantine"
 rm "$work/run/quarantined"
 check "a file that can't be read holds" refused

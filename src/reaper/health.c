@@ -199,20 +199,19 @@ static void reset_counts(const struct config *config)
     journal_close(own);
 }
 
-static int release(const struct config *config, const char *why, struct rbxj_error *e)
+/* By a person: whatever it is, and the counts begin anew even where there was none. 1: it was released. */
+static int release(const struct config *config, bool by_recovery, const char *why, struct rbxj_error *e)
 {
     struct quarantine q;
-    quarantine_read(config, &q);
-    int r = quarantine_leave(config, e);
-    if (r < 0)
+    int r = quarantine_leave(config, by_recovery, &q, e);
+    if (r > 0 || (r == 0 && !by_recovery))
+        reset_counts(config);
+    if (r <= 0)
         return r;
-    reset_counts(config);
-    if (!q.there)
-        return 0;
     event_send(config, &(struct event){.event = "worker_released", .priority = LOG_NOTICE}, "%s: %s",
                quarantine_name(q.reason), why);
     incident_note(config, "unquarantine", quarantine_name(q.reason), NULL, 0, false, why);
-    return 0;
+    return 1;
 }
 
 static int check_reason(const char *reason, struct rbxj_error *e)
@@ -247,18 +246,17 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
     int r = check_reason(reason, error);
     if (r == 0)
         r = config_load(options, &config, error);
-    return r < 0 ? r : release(&config, reason, error);
+    if (r == 0)
+        r = release(&config, false, reason, error);
+    return r < 0 ? r : 0;
 }
 
-/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. */
+/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. 1: it was. */
 static int release_if_clean(const struct config *config, const struct rbxj_health *h, struct rbxj_error *e)
 {
-    struct quarantine q;
-    quarantine_read(config, &q);
-    if (!q.there || h->stale_boxes || h->unknown_boxes || !quarantine_is_released_by_recovery(q.reason))
+    if (h->stale_boxes || h->unknown_boxes)
         return 0;
-    int r = release(config, "a recovery left nothing", e);
-    return r < 0 ? r : 1;
+    return release(config, true, "a recovery left nothing", e);
 }
 
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,

@@ -8,6 +8,8 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/file.h>
+#include <time.h>
 
 #define FILE_NAME "quarantine"
 #define FLAG_NAME "quarantined"
@@ -27,7 +29,7 @@ const char *quarantine_name(enum quarantine_reason reason)
     return names[reason];
 }
 
-bool quarantine_is_released_by_recovery(enum quarantine_reason reason)
+static bool is_released_by_recovery(enum quarantine_reason reason)
 {
     return reason == QUARANTINE_CLEANUP_FAILURE || reason == QUARANTINE_ORPHAN_PROCESS ||
            reason == QUARANTINE_EXHAUSTION;
@@ -69,26 +71,32 @@ static bool parse(const char *text, struct quarantine *ret)
     return known;
 }
 
+/* The length, or -errno; -ENOENT: it is not there. */
+static ssize_t read_text(const char *path, char text[static TEXT_MAX])
+{
+    struct stat st;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return -errno;
+    ssize_t n = S_ISREG(st.st_mode) ? pread(fd, text, TEXT_MAX - 1, 0) : -1;
+    if (n < 0)
+        return S_ISREG(st.st_mode) ? -errno : -EBADMSG;
+    text[n] = 0;
+    return n;
+}
+
 void quarantine_read(const struct config *config, struct quarantine *ret)
 {
-    char path[RECORD_PATH_MAX + 16], text[TEXT_MAX];
-    struct stat st;
-    *ret = (struct quarantine){.there = quarantine_is_set(config), .reason = QUARANTINE_MANUAL};
-    if (!ret->there)
-        return;
-    (void)snprintf(path, sizeof(path), "%s/" FILE_NAME, config->state_dir);
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    ssize_t n = -1;
-    if (fd < 0 && errno == ENOENT) {
-        (void)snprintf(ret->detail, sizeof(ret->detail), "only its flag is there: %.300s/" FLAG_NAME,
-                       config->runtime_dir);
-        return;
+    char paths[2][RECORD_PATH_MAX + 16], text[TEXT_MAX];
+    (void)snprintf(paths[0], sizeof(paths[0]), "%s/" FILE_NAME, config->state_dir);
+    (void)snprintf(paths[1], sizeof(paths[1]), "%s/" FLAG_NAME, config->runtime_dir);
+    *ret = (struct quarantine){.reason = QUARANTINE_MANUAL};
+    for (size_t i = 0; i < ARRAY_LEN(paths) && !ret->there; i++) {
+        ssize_t n = read_text(paths[i], text);
+        ret->there = n != -ENOENT;
+        if (ret->there && (n < 0 || !parse(text, ret)))
+            (void)snprintf(ret->detail, sizeof(ret->detail), "what says why can't be read: %.300s", paths[i]);
     }
-    if (fd >= 0 && fstat(fd, &st) == 0 && S_ISREG(st.st_mode))
-        n = pread(fd, text, sizeof(text) - 1, 0);
-    text[n < 0 ? 0 : n] = 0;
-    if (n < 0 || !parse(text, ret))
-        (void)snprintf(ret->detail, sizeof(ret->detail), "its file can't be read: %.300s", path);
 }
 
 /* ---- entering and leaving ---- */
@@ -101,81 +109,141 @@ static bool state_is_lost(const struct config *config, int dir)
            snapshot_is_nothing(config->state_dir, config->runtime_dir, NULL) != 1;
 }
 
-static char *text_of(enum quarantine_reason reason, const char *detail)
+static char *text_of(const struct quarantine *q)
 {
     struct doc doc;
-    char shown[400];
-    escape_bytes(shown, sizeof(shown), detail, strlen(detail));
     doc_init(&doc);
-    (void)doc_text(&doc, doc.root, "reason", names[reason]);
-    (void)doc_text(&doc, doc.root, "detail", shown);
-    doc_time(&doc, doc.root, "timestamp", now_realtime_ns());
+    (void)doc_text(&doc, doc.root, "reason", names[q->reason]);
+    (void)doc_text(&doc, doc.root, "detail", q->detail);
+    doc_time(&doc, doc.root, "timestamp", q->since_ns);
     return doc_finish(&doc);
 }
 
-static int write_file(const struct config *config, const char *text)
+/* The state directory with its lock: a descriptor or -errno; -EBUSY: somebody has had it for too long. */
+static int lock_state(const struct config *config)
 {
-    _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, config->state_dir);
-    if (dir < 0)
-        return dir;
+    int64_t deadline = now_monotonic_ns() + config->gate_timeout_ns;
+    _cleanup_close_ int fd = fd_open_dir(AT_FDCWD, config->state_dir);
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0) {
+        if (errno != EWOULDBLOCK && errno != EINTR)
+            return -errno;
+        if (now_monotonic_ns() >= deadline)
+            return -EBUSY;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    return fd < 0 ? fd : steal_fd(&fd);
+}
+
+/* Unlocked, not only closed: a child that another thread has just forked has a copy. */
+static void unlock_state(int *fd)
+{
+    if (*fd >= 0)
+        (void)flock(*fd, LOCK_UN);
+    cleanup_closep(fd);
+}
+
+static int cannot_lock(const struct config *config, int r, struct rbxj_error *e)
+{
+    return r == -EBUSY ? error_set(e, RBXJ_E_JOURNAL_BUSY, ETIMEDOUT,
+                                   "%s/" FILE_NAME ": another process has been changing it for too long",
+                                   config->state_dir)
+                       : error_sys(e, -r, "%s/" FILE_NAME, config->state_dir);
+}
+
+static int write_file(const struct config *config, int dir, const char *text)
+{
     if (state_is_lost(config, dir))
         return -ENOTCONN;
     return fd_replace_file(dir, FILE_NAME, FILE_NAME ".", text, strlen(text), 0600, true);
 }
 
 /* The runtime directory goes with the boot: made here as by whoever opens the journal. */
-static int write_flag(const struct config *config, enum quarantine_reason reason)
+static int write_flag(const struct config *config, const char *text)
 {
     if (mkdir(config->runtime_dir, 0700) < 0 && errno != EEXIST)
         return -errno;
     _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, config->runtime_dir);
+    return dir < 0 ? dir : fd_replace_file(dir, FLAG_NAME, FLAG_NAME ".", text, strlen(text), 0600, false);
+}
+
+/* Under the lock; now is what was read under it. */
+static int repair(const struct config *config, int dir, const struct quarantine *now, struct rbxj_error *e)
+{
+    bool file = exists(config->state_dir, FILE_NAME), flag = exists(config->runtime_dir, FLAG_NAME);
+    if (file == flag || (flag && fd_dir_is_empty(dir) != 0)) /* K33 */
+        return 0;
+    _cleanup_free_ char *text = text_of(now);
+    int r = !text ? -ENOMEM : flag ? write_file(config, dir, text) : write_flag(config, text);
+    return r < 0 ? error_sys(e, -r, "%s/%s", flag ? config->state_dir : config->runtime_dir,
+                             flag ? FILE_NAME : FLAG_NAME)
+                 : 0;
+}
+
+int quarantine_repair(const struct config *config, struct rbxj_error *e)
+{
+    struct quarantine now;
+    if (exists(config->state_dir, FILE_NAME) == exists(config->runtime_dir, FLAG_NAME))
+        return 0;
+    _cleanup_(unlock_state) int dir = lock_state(config);
     if (dir < 0)
-        return dir;
-    char text[64];
-    int n = snprintf(text, sizeof(text), "%s\n", names[reason]);
-    return fd_replace_file(dir, FLAG_NAME, FLAG_NAME ".", text, (size_t)n, 0600, false);
+        return dir == -ENOENT ? 0 : cannot_lock(config, dir, e);
+    quarantine_read(config, &now);
+    return now.there ? repair(config, dir, &now, e) : 0;
 }
 
 int quarantine_enter(const struct config *config, enum quarantine_reason reason, const char *detail,
                      struct rbxj_error *e)
 {
-    struct quarantine now;
+    struct quarantine now, new = {.reason = reason, .since_ns = now_realtime_ns()};
+    _cleanup_(unlock_state) int dir = lock_state(config);
     quarantine_read(config, &now);
-    if (now.there &&
-        (quarantine_is_released_by_recovery(reason) || (now.reason == reason && reason != QUARANTINE_MANUAL)))
+    bool stronger = reason == QUARANTINE_MANUAL ||
+                    (is_released_by_recovery(now.reason) && !is_released_by_recovery(reason));
+    if (now.there && !stronger) {
+        if (dir >= 0)
+            (void)repair(config, dir, &now, NULL);
         return 0;
-    _cleanup_free_ char *text = text_of(reason, detail);
+    }
+    escape_bytes(new.detail, sizeof(new.detail), detail, strlen(detail));
+    _cleanup_free_ char *text = text_of(&new);
     if (!text)
         return error_sys(e, ENOMEM, "quarantine");
-    int file = write_file(config, text);
+    int file = dir < 0 ? dir : write_file(config, dir, text);
     if (file == -ENOTCONN) /* begin fails there by itself */
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "state directory %s: is empty, but this boot has a journal of it (not mounted?)",
                          config->state_dir);
-    /* one of the two is enough to keep new boxes out, but only the file outlives the boot */
-    int flag = write_flag(config, reason);
+    /* one of the two is enough to keep new boxes out, but only the file outlives the boot. Without the lock only what
+     * is missing is written */
+    int flag = dir >= 0 || !exists(config->runtime_dir, FLAG_NAME) ? write_flag(config, text) : 0;
     if (file < 0)
-        return error_sys(e, -file, "%s/" FILE_NAME, config->state_dir);
+        return dir < 0 ? cannot_lock(config, dir, e)
+                       : error_sys(e, -file, "%s/" FILE_NAME, config->state_dir);
     return flag < 0 ? error_sys(e, -flag, "%s/" FLAG_NAME, config->runtime_dir) : 1;
 }
 
-static int leave(const char *path, const char *name)
+static int remove_from(int dir, const char *name)
 {
-    _cleanup_close_ int dir = fd_open_dir(AT_FDCWD, path);
-    if (dir == -ENOENT)
-        return 0;
     if (dir < 0)
-        return dir;
+        return dir == -ENOENT ? 0 : dir;
     if (unlinkat(dir, name, 0) < 0)
         return errno == ENOENT ? 0 : -errno;
     return fsync(dir) < 0 ? -errno : 0;
 }
 
-int quarantine_leave(const struct config *config, struct rbxj_error *e)
+int quarantine_leave(const struct config *config, bool by_recovery, struct quarantine *ret_was,
+                     struct rbxj_error *e)
 {
-    int r = leave(config->state_dir, FILE_NAME);
+    _cleanup_(unlock_state) int dir = lock_state(config);
+    if (dir < 0 && dir != -ENOENT)
+        return cannot_lock(config, dir, e);
+    quarantine_read(config, ret_was);
+    if (!ret_was->there || (by_recovery && !is_released_by_recovery(ret_was->reason)))
+        return 0;
+    int r = remove_from(dir, FILE_NAME);
     if (r < 0)
         return error_sys(e, -r, "%s/" FILE_NAME, config->state_dir);
-    r = leave(config->runtime_dir, FLAG_NAME);
-    return r < 0 ? error_sys(e, -r, "%s/" FLAG_NAME, config->runtime_dir) : 0;
+    _cleanup_close_ int runtime = fd_open_dir(AT_FDCWD, config->runtime_dir);
+    r = remove_from(runtime, FLAG_NAME);
+    return r < 0 ? error_sys(e, -r, "%s/" FLAG_NAME, config->runtime_dir) : 1;
 }

@@ -265,9 +265,19 @@ static void quarantine_damaged(const struct config *config, struct journal *j, c
     (void)aftermath_quarantine(config, j, QUARANTINE_CORRUPTION, e->message, NULL);
 }
 
+/* Units condition on the flag, and a boot takes it away. */
+static void repair_quarantine(const struct config *config)
+{
+    struct rbxj_error e = {0};
+    if (quarantine_repair(config, &e) < 0)
+        event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING},
+                   "the quarantine could not be made whole: %s", e.message);
+}
+
 static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     const struct config *config = p->reaper.config;
+    repair_quarantine(config);
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
     if (r == -RBXJ_E_JOURNAL_DAMAGED)
         quarantine_damaged(config, NULL, e);
