@@ -102,6 +102,51 @@ wait "$sitter" 2>/dev/null
 health --recover
 check "and it recovers" healthy
 
+# a replay in between that did not fail: what is left is another's, and is refused
+fresh
+crash 13 --tmpdir "$work/t13"
+mkdir "$work/t13/in"
+mount -t tmpfs none "$work/t13/in"
+health --recover --config "$work/conf"
+health --recover --config "$work/conf"
+check "two failed replays" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 2'
+umount "$work/t13/in"
+mv "$work/t13" "$work/aside"
+mkdir "$work/t13"
+health --recover --config "$work/conf"
+check "a replay that did not fail: the count begins anew" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 0'
+rmdir "$work/t13"
+mv "$work/aside" "$work/t13"
+mount -t tmpfs none "$work/t13/in"
+health --recover --config "$work/conf"
+check "a failed replay after it is the first" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 1'
+umount "$work/t13/in"
+health --recover
+check "and it recovers, too" healthy
+
+# one that was not worked on has not failed once more, and is none that did not fail
+fresh
+crash 14 --lock "$work/lock14" --mount "tmpfs,none,$work/at"
+(cd "$work/at" && exec sleep 120) &
+sitter=$!
+until_true [ "$(readlink "/proc/$sitter/cwd")" = "$work/at" ]
+health --recover --config "$work/conf"
+health --recover --config "$work/conf"
+flock --no-fork "$work/lock14" sleep 120 &
+holder=$!
+until_true flock_is_held "$work/lock14"
+printf '[replay]\nbusy_retries = 1\n[health]\nquarantine_after = 2\n' >"$work/conf2"
+health --recover --config "$work/conf2"
+check "held: no failed replay" json 'd["status"] == "unhealthy" and d["held_boxes"] == 1 and d["failed_cleanup_count"] == 2'
+kill "$holder"
+wait "$holder" 2>/dev/null
+health --recover --config "$work/conf2"
+check "a failed replay: quarantined" json 'd["status"] == "quarantined" and d["failed_cleanup_count"] == 3'
+kill "$sitter"
+wait "$sitter" 2>/dev/null
+health --recover
+check "and it is released" healthy
+
 # ---- a supervisor whose own teardown fails ----
 
 fresh

@@ -59,7 +59,7 @@ static void count_box(struct counters *more, const struct teardown *t, const cha
     }
 }
 
-/* Failed as often as is allowed, or late at boot: no new boxes (K31). */
+/* Failed again, and as often as is allowed, or late at boot: no new boxes (K31). */
 static void judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
 {
     const struct config *config = a->reaper->config;
@@ -69,7 +69,7 @@ static void judge_worker(const struct aftermath *a, const struct teardown *t, co
         return;
     for (size_t k = 0; !why[0] && k < box->len; k++)
         why = box->entries[k].error.message;
-    if (t->sb->box.failures >= (uint32_t)config->quarantine_after)
+    if (t->failed && t->sb->box.failures >= (uint32_t)config->quarantine_after)
         (void)snprintf(detail, sizeof(detail), "box %s: %u replays failed in a row: %s", box->box.name,
                        t->sb->box.failures, why);
     else if (a->late)
@@ -77,6 +77,15 @@ static void judge_worker(const struct aftermath *a, const struct teardown *t, co
     else
         return;
     (void)aftermath_quarantine(config, a->reaper->journal, QUARANTINE_CLEANUP_FAILURE, detail, NULL);
+}
+
+/* What was found to be damaged meanwhile is written to no more. */
+static bool journal_is_damaged(const struct teardown *boxes, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (boxes[i].error.code == RBXJ_E_JOURNAL_DAMAGED)
+            return true;
+    return false;
 }
 
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result)
@@ -93,7 +102,8 @@ void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, 
         more.last_replay_ns = (uint64_t)now_realtime_ns();
     incidents_end(a->incidents, result, &more);
     a->incidents = NULL;
-    (void)journal_count(a->reaper->journal, &more, NULL);
+    if (!journal_is_damaged(boxes, n))
+        (void)journal_count(a->reaper->journal, &more, NULL);
     if (!result)
         return;
     if (by_owner)

@@ -370,19 +370,33 @@ static bool note_waiting(struct box *box, bool waits, const uint8_t boot_id[16])
     return true;
 }
 
+/* Failures count in a row: one more, or none any more. What was not worked on (held, out of time) says neither. Returns
+ * whether the header has changed. */
+static bool count_failures(struct teardown *t)
+{
+    struct box *box = &t->sb->box;
+    uint32_t before = box->failures;
+    /* two attempts that never ended count as one failed replay (K34) */
+    t->failed = t->claimed && (has_failed(t) || t->sb->attempts >= 2);
+    if (t->failed)
+        box->failures++;
+    else if (!t->held && !t->stopped)
+        box->failures = 0;
+    return box->failures != before;
+}
+
 void teardown_finish(struct teardown *t)
 {
-    if (!t->claimed)
-        return;
     struct box *box = &t->sb->box;
-    bool changed = note_waiting(box, only_waits(t), t->reaper->boot_id);
-    if (has_failed(t) ||
-        t->sb->attempts >= 2) { /* two attempts that never ended count as one failed replay (K34) */
-        box->failures++;
-        changed = true;
-    }
+    bool kept = t->owner && !t->claimed &&
+                teardown_left(t) == 0; /* by its owner: all is undone, it goes on */
+    if (!t->claimed && !kept)
+        return;
+    bool changed = note_waiting(box, t->claimed && only_waits(t), t->reaper->boot_id);
+    changed |= count_failures(t);
     if (changed)
         (void)journal_update_box(t->reaper->journal, box, NULL);
-    t->claimed = journal_settle(t->reaper->journal, t->sb->box.incarnation, NULL, 0, SETTLE_UNCLAIM,
-                                &t->error) < 0;
+    if (t->claimed)
+        t->claimed = journal_settle(t->reaper->journal, box->incarnation, NULL, 0, SETTLE_UNCLAIM,
+                                    &t->error) < 0;
 }

@@ -9,7 +9,7 @@
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
  *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box
  *              if nothing is left, in one transaction
- *   finish     gives a box of which something is left back, with its failures counted
+ *   finish     gives a box of which something is left back, with its failures in a row counted
  *
  * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be
  * killed at any instruction: the next one starts again from what the journal and the system show (I5).
@@ -61,6 +61,7 @@ struct teardown {
     bool stopped; /* something failed: what is older stays */
     bool held;    /* somebody who is not its payload holds a lock (K7) */
     bool corrupt;
+    bool failed;             /* this time: says teardown_finish() */
     int64_t worked_ns;       /* what was spent on this box */
     struct rbxj_error error; /* why the whole box was left */
 };
