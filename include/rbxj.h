@@ -55,23 +55,25 @@ extern "C" {
 
 /* Own error codes, always returned negated. The names are those of the hook's JSON error codes. */
 enum rbxj_code {
-    RBXJ_E_BAD_REQUEST = 5001,     /* the arguments are wrong: nothing was done */
-    RBXJ_E_NO_SUCH_BOX = 5002,     /* no box of that name, or no such record in it */
-    RBXJ_E_BOX_LIVE = 5003,        /* another living supervisor has the box */
-    RBXJ_E_BOX_STALE = 5004,       /* records of a dead incarnation are there: replay first */
-    RBXJ_E_PROTECTED_PATH = 5005,  /* a path that rbxj never undoes */
-    RBXJ_E_EXISTS = 5006,          /* the resource is there already, or another box has it */
-    RBXJ_E_QUARANTINED = 5007,     /* the worker takes no new boxes */
-    RBXJ_E_JOURNAL_BUSY = 5008,    /* a process holds the journal too long; it is named */
-    RBXJ_E_JOURNAL_FULL = 5009,    /* the journal's map has no room for another intent */
-    RBXJ_E_DISK_FULL = 5010,       /* the file system has no room for another intent */
-    RBXJ_E_JOURNAL_DAMAGED = 5011, /* the journal can't be trusted: nothing is undone */
-    RBXJ_E_PERMISSION = 5012,      /* a privilege or an owner is missing */
-    RBXJ_E_IO = 5013,              /* the system failed; errnum says how */
-    RBXJ_E_BUSY = 5014,            /* in use: another reaper, or the thing itself */
-    RBXJ_E_FORKED = 5015,          /* the handle belongs to the parent process */
-    RBXJ_E_FOREIGN = 5016,         /* what stands there is not ours: left alone */
-    RBXJ_E_LEFT = 5017,            /* something is left that could not be undone */
+    RBXJ_E_BAD_REQUEST = 5001,    /* the arguments are wrong: nothing was done */
+    RBXJ_E_NO_SUCH_BOX = 5002,    /* no box of that name, or no such record in it */
+    RBXJ_E_BOX_LIVE = 5003,       /* another living supervisor has the box */
+    RBXJ_E_BOX_STALE = 5004,      /* records of a dead incarnation are there: replay first */
+    RBXJ_E_PROTECTED_PATH = 5005, /* a path that rbxj never undoes */
+    RBXJ_E_EXISTS = 5006,         /* the resource is there already, or another box has it */
+    RBXJ_E_QUARANTINED = 5007,    /* the worker takes no new boxes */
+    RBXJ_E_JOURNAL_BUSY = 5008,   /* a process holds the journal too long; it is named */
+    RBXJ_E_JOURNAL_FULL = 5009,   /* the journal's map has no room for another intent */
+    RBXJ_E_DISK_FULL = 5010,      /* the file system has no room for another intent */
+    RBXJ_E_JOURNAL_DAMAGED =
+        5011,                 /* the journal can't be trusted: nothing is undone. errnum 0: its content is
+                                    * wrong; else it is another's, of another layout, or its disk is missing */
+    RBXJ_E_PERMISSION = 5012, /* a privilege or an owner is missing */
+    RBXJ_E_IO = 5013,         /* the system failed; errnum says how */
+    RBXJ_E_BUSY = 5014,       /* in use: another reaper, or the thing itself */
+    RBXJ_E_FORKED = 5015,     /* the handle belongs to the parent process */
+    RBXJ_E_FOREIGN = 5016,    /* what stands there is not ours: left alone */
+    RBXJ_E_LEFT = 5017,       /* something is left that could not be undone */
 };
 
 /* What failed, on what, and why. message is one line, bytes that are not printable are escaped. */
@@ -316,12 +318,14 @@ struct rbxj_health {
 };
 
 /* What can be seen; changes nothing, needs no handle. A damaged journal is a status (quarantined,
- * journal_corruption), not an error. Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
+ * journal_corruption), not an error; so is one whose content is not wrong, but that can't be used (unhealthy, and no
+ * new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
  * unknown. */
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
 
 /* A replay, and then: a quarantine that a recovery may release (cleanup_failure, orphan_process_detected,
- * resource_exhaustion) is released if nothing is left; a damaged journal quarantines. how NULL: all boxes.
+ * resource_exhaustion) is released if nothing is left; a journal whose content is damaged quarantines. how NULL: all
+ * boxes.
  * ret_health is what rbxj_health() says afterwards; ret_result, which may be NULL, the replay's result, or
  * NULL where there was none. Returns as rbxj_replay(); ret_health is set then, too, if it can be. */
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,

@@ -5,6 +5,8 @@
  */
 #include "journal_fixture.h"
 
+#include "reaper/quarantine.h"
+
 #include <sys/mount.h>
 
 static struct rbxj_options options_of(const struct place *p)
@@ -118,6 +120,178 @@ static void k21_lost_boot_journal_makes_unhealthy_until_audited(void **state)
     assert_string_equal(look(&p).status, "healthy");
 }
 
+static struct config config_of(const struct place *p)
+{
+    return (struct config){.state_dir = (char *)p->state, .runtime_dir = (char *)p->runtime};
+}
+
+/* Only a person can have looked into what was lost. */
+static void k21_recovery_audits_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_options options = options_of(&p);
+    struct config config = config_of(&p);
+    struct rbxj_health h;
+    struct rbxj_error e = {0};
+    (void)place_open(&p);
+    place_close();
+    const char *folder = place_folder(&p);
+    assert_int_equal(rename(folder, harness_format("%s/aside", p.runtime)), 0);
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(quarantine_enter(&config, QUARANTINE_CLEANUP_FAILURE, "box 7", &e), 1);
+    assert_ok(rbxj_recover(&options, NULL, NULL, &h, &e), e);
+    assert_false(quarantine_is_set(&config));
+    assert_string_equal(h.status, "unhealthy");
+    assert_non_null(strstr(h.last_cleanup_error, "journal_lost"));
+    assert_ok(rbxj_unquarantine(&options, "looked into it", &e), e);
+    assert_string_equal(look(&p).status, "healthy");
+}
+
+/* ---- damage, and what is none ---- */
+
+/* No replay, no quarantine: it would outlast what is wrong. */
+static void assert_only_unusable(const struct place *p, const char *text)
+{
+    struct rbxj_options options = options_of(p);
+    struct rbxj_replay how = {0};
+    struct rbxj_result *result = NULL;
+    struct rbxj_error e = {0};
+    struct config config = config_of(p);
+    assert_refused(rbxj_replay(&options, &how, &result, &e), e, RBXJ_E_JOURNAL_DAMAGED, text);
+    assert_false(quarantine_is_set(&config));
+}
+
+static void assert_unhealthy(const struct place *p, const char *text)
+{
+    struct rbxj_health h = look(p);
+    assert_string_equal(h.status, "unhealthy");
+    assert_null(h.quarantine_reason);
+    assert_false(h.can_accept_submissions);
+    assert_true(h.escalate);
+    assert_non_null(strstr(h.last_cleanup_error, text));
+}
+
+static void k33_missing_disk_is_no_damage(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e;
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(mount("none", p.state, "tmpfs", 0, "mode=0700"), 0);
+    assert_only_unusable(&p, "not mounted?");
+    assert_unhealthy(&p, "not mounted?");
+    harness_write(harness_format("%s/forgotten", p.state), "x"); /* what lies below a mount point */
+    assert_only_unusable(&p, "not mounted?");
+    assert_unhealthy(&p, "not mounted?");
+    assert_refused(place_try(&p, &e), e, RBXJ_E_JOURNAL_DAMAGED, "not mounted?");
+    assert_int_equal(umount(p.state), 0);
+    assert_string_equal(look(&p).status, "healthy");
+    assert_int_equal(replay_all(&p), 0);
+}
+
+static void k21_another_journal_is_no_damage(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make(), other = p;
+    other.options.runtime_dir = harness_format("%s/run2", harness_tmpfs());
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(system(harness_format("rm -rf %s/*", p.state)), 0);
+    assert_int_equal(place_try(&other, &(struct rbxj_error){0}), 0);
+    assert_only_unusable(&p, "does not belong");
+}
+
+static void another_layout_is_no_damage(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    (void)place_open(&p);
+    place_close();
+    const char *gate = harness_format("%s/gate", place_folder(&p));
+    char *aside = harness_format("%s.aside", gate);
+    assert_int_equal(rename(gate, aside), 0);
+    harness_write(gate, "of a later version");
+    assert_only_unusable(&p, "another layout");
+    assert_int_equal(rename(aside, gate), 0);
+    int fd = open(harness_format("%s/data.mdb", place_folder(&p)), O_RDWR | O_CLOEXEC);
+    uint32_t version = 2, was = 0;
+    assert_int_equal(pread(fd, &was, sizeof(was), 20), sizeof(was));
+    assert_int_equal(was, 1);
+    assert_int_equal(pwrite(fd, &version, sizeof(version), 20), sizeof(version));
+    assert_only_unusable(&p, "another layout");
+    assert_unhealthy(&p, "another layout");
+    assert_int_equal(pwrite(fd, &was, sizeof(was), 20), sizeof(was));
+    (void)close(fd);
+    assert_int_equal(replay_all(&p), 0);
+}
+
+/* A journal with a record whose content is wrong, closed. */
+static struct place place_with_damage(void)
+{
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", harness_format("%s/a", p.kept));
+    struct record_key k = record_key(box.incarnation, 1);
+    MDB_val key = {sizeof(k), &k}, garbage = {7, "garbage"};
+    MDB_txn *txn;
+    assert_int_equal(mdb_txn_begin(j->boot.env, NULL, 0, &txn), MDB_SUCCESS);
+    assert_int_equal(mdb_put(txn, j->boot.records, &key, &garbage, 0), MDB_SUCCESS);
+    assert_int_equal(mdb_txn_commit(txn), MDB_SUCCESS);
+    place_close();
+    return p;
+}
+
+/* LMDB's transactions of both journals, as the newest of their metas says. */
+static uint64_t transactions(const struct place *p)
+{
+    uint64_t sum = 0, txn;
+    const char *const files[] = {harness_format("%s/journal/data.mdb", p->state),
+                                 harness_format("%s/data.mdb", place_folder(p))};
+    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+        int fd = open(files[i], O_RDONLY | O_CLOEXEC);
+        for (off_t page = 0; page < 2; page++) {
+            assert_int_equal(pread(fd, &txn, sizeof(txn), page * 4096 + 144), sizeof(txn));
+            sum += txn;
+        }
+        (void)close(fd);
+    }
+    return sum;
+}
+
+static void i9_nothing_is_written_to_a_damaged_journal(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_with_damage();
+    struct rbxj_options options = options_of(&p);
+    struct config config = config_of(&p);
+    struct quarantine q;
+    struct rbxj_error e = {0};
+    options.config = harness_format("%s/conf", harness_disk());
+    harness_write(options.config, "[journal]\nmap_size = 16M\n[health]\nquarantine_after = 3\n");
+    uint64_t before = transactions(&p);
+    for (int i = 0; i < 2; i++) { /* the second time it is no news */
+        struct rbxj_health h;
+        assert_refused(rbxj_recover(&options, NULL, NULL, &h, &e), e, RBXJ_E_JOURNAL_DAMAGED, "are damaged");
+        assert_string_equal(h.quarantine_reason, "journal_corruption");
+        quarantine_read(&config, &q);
+        assert_int_equal(q.reason, QUARANTINE_CORRUPTION);
+        assert_int_equal(transactions(&p), before);
+    }
+    assert_ok(rbxj_quarantine(&options, "by hand", &e), e);
+    assert_int_equal(transactions(&p), before);
+    assert_ok(rbxj_unquarantine(&options, "looked into it", &e), e);
+    assert_int_equal(transactions(&p), before);
+    assert_string_equal(look(&p).quarantine_reason, "journal_corruption"); /* it is seen, all the same */
+}
+
 /* Whatever a supervisor that has the journals open asks for, the one handle of its process serves. */
 static void health_is_served_by_an_open_handle(void **state)
 {
@@ -153,6 +327,11 @@ int main(void)
         journal_test(k14_waiting_for_a_day_makes_unhealthy),
         journal_test(k14_waiting_into_a_second_boot_makes_unhealthy),
         journal_test(k21_lost_boot_journal_makes_unhealthy_until_audited),
+        journal_test(k21_recovery_audits_nothing),
+        journal_test(k33_missing_disk_is_no_damage),
+        journal_test(k21_another_journal_is_no_damage),
+        journal_test(another_layout_is_no_damage),
+        journal_test(i9_nothing_is_written_to_a_damaged_journal),
         journal_test(health_is_served_by_an_open_handle),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -198,6 +198,21 @@ static void a_damaged_journal_leaves_out_what_it_does_not_tell(void **state)
     assert_line(&t, "rbxj_journal_records{journal=\"disk\"} 0");
 }
 
+static void a_missing_disk_leaves_out_what_it_does_not_tell(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(mount("none", p.state, "tmpfs", 0, "mode=0700"), 0);
+    struct text t = look(&p);
+    assert_int_equal(t.r, -RBXJ_E_JOURNAL_DAMAGED);
+    assert_health(&t, "unhealthy");
+    assert_no_text(&t, "_total");
+    assert_no_text(&t, "rbxj_boxes");
+}
+
 static void a_quarantine_that_outlasts_the_damage_hides_nothing(void **state)
 {
     (void)state;
@@ -237,6 +252,7 @@ int main(void)
         journal_test(boxes_and_records_are_counted),
         journal_test(damaged_records_are_told_and_the_counters_are_there),
         journal_test(a_damaged_journal_leaves_out_what_it_does_not_tell),
+        journal_test(a_missing_disk_leaves_out_what_it_does_not_tell),
         journal_test(a_quarantine_that_outlasts_the_damage_hides_nothing),
         journal_test(a_bad_configuration_leaves_the_health_unknown),
     };

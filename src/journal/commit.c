@@ -86,8 +86,8 @@ static int check_generation(struct journal *j, MDB_txn *to, struct rbxj_error *e
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
     if (memcmp(generation, j->generation, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: another boot journal has taken its place",
-                         j->folder);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                         "journal %s: another boot journal has taken its place", j->folder);
     return 0;
 }
 
@@ -139,7 +139,7 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
 static int begin_on_disk(struct journal *j, MDB_txn **ret, struct rbxj_error *e)
 {
     if (!j->disk.env)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EIO,
                          "disk journal: could not be opened again after an error");
     /* a failed write of the meta page leaves LMDB unusable until it is opened again */
     int rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);

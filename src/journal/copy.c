@@ -152,6 +152,33 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
     return read_env(folder, 0, boot, read, ret, e);
 }
 
+static int read_state_dir(struct store *store, bool boot, void *ret)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
+    (void)boot;
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = meta_get(txn, store->meta, META_STATE_DIR, ret, 2 * sizeof(uint64_t));
+    mdb_txn_abort(txn);
+    return rc;
+}
+
+bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
+                            const char *state_dir, struct rbxj_error *e)
+{
+    uint64_t state[2];
+    struct stat st;
+    if (read_copy(runtime_fd, data, folder, true, read_state_dir, state, NULL) < 0 ||
+        fstat(state_fd, &st) < 0 || st.st_ino == state[1])
+        return false;
+    (void)error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                    "state directory %s: is not the directory that this boot's journal was made for (not "
+                    "mounted?)",
+                    state_dir);
+    return true;
+}
+
 /* ---- which of the two is the truth: the boot journal, if this boot has one (K20) ---- */
 
 struct place {
@@ -205,7 +232,7 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (empty < 0)
         return error_sys(e, -empty, "state directory %s", state_dir);
     if (empty && p->has_boot) /* K33 */
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                          "state directory %s: is empty, but this boot has a journal of "
                          "it (not mounted?)",
                          state_dir);
@@ -213,6 +240,9 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (p->nothing)
         return 0;
     r = files_check_data(p->state_fd, DISK_DATA, p->disk_folder, false, e);
+    if (r == -ENOENT && p->has_boot &&
+        copy_is_of_other_state(p->runtime_fd, p->boot_data, p->boot_folder, p->state_fd, state_dir, e))
+        return -RBXJ_E_JOURNAL_DAMAGED;
     if (r == -ENOENT)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", p->disk_folder);

@@ -77,6 +77,8 @@ int files_open_dir(const char *path, const char *what, struct rbxj_error *e)
     return steal_fd(&fd);
 }
 
+#define LMDB_MAGIC 0xBEEFC0DE
+
 /* The two meta pages of LMDB's file format, as far as they are needed to know that the file is whole. */
 struct lmdb_meta {
     uint64_t pgno;
@@ -92,7 +94,7 @@ static_assert(sizeof(struct lmdb_meta) == 152, "LMDB's meta page is 152 bytes lo
 
 static bool meta_is_sound(const struct lmdb_meta *m, uint64_t page, uint64_t size)
 {
-    return m->pgno == page && (m->flags & 8) && m->magic == 0xBEEFC0DE && m->version == 1 &&
+    return m->pgno == page && (m->flags & 8) && m->magic == LMDB_MAGIC && m->version == 1 &&
            m->page_size >= 512 && m->page_size <= 32768 && (m->page_size & (m->page_size - 1)) == 0 &&
            m->last_page >= 1 && m->last_page < size / m->page_size;
 }
@@ -123,6 +125,8 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
     ssize_t n1 = n0 == sizeof(meta[0]) ? pread(fd, &meta[1], sizeof(meta[1]), meta[0].page_size) : -1;
     if (n0 < 0 || (n1 < 0 && n0 == sizeof(meta[0])) || fstat(fd, &st) < 0)
         return error_sys(e, errno, "journal %s", shown);
+    if (n0 == sizeof(meta[0]) && meta[0].magic == LMDB_MAGIC && meta[0].version > 1)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "journal %s: has another layout", shown);
     /* both must do: LMDB picks the newer, and falls back on neither */
     if (n1 != sizeof(meta[1]) || !meta_is_sound(&meta[0], 0, (uint64_t)st.st_size) ||
         !meta_is_sound(&meta[1], 1, (uint64_t)st.st_size))

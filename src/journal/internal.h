@@ -112,6 +112,11 @@ int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta
 
 /* ---- reading (scan.c, copy.c) ---- */
 
+/* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is missing
+ * (K33)? Then it says so in e. */
+bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
+                            const char *state_dir, struct rbxj_error *e);
+
 int scan_store(struct store *store, bool boot, struct snapshot *ret); /* MDB_* */
 int snapshot_index(struct snapshot *s, struct rbxj_error *e);         /* clears it on failure */
 

@@ -52,7 +52,7 @@ static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_e
     struct stat st;
     if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 || fd_dir_is_empty(j->state_fd) != 1)
         return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                      "state directory %s: is empty, but this boot has a journal of it (not "
                      "mounted?)",
                      j->state_dir);
@@ -122,11 +122,14 @@ static bool state_was_used(struct journal *j, bool boot_exists)
 
 /* Before anything says that the state directory was used: a crash between the two must not look like damage.
  */
-static int make_disk(struct journal *j, bool boot_exists, struct rbxj_error *e)
+static int make_disk(struct journal *j, const char *boot_data, bool boot_exists, struct rbxj_error *e)
 {
     char data[RECORD_PATH_MAX + 48];
     (void)snprintf(data, sizeof(data), "%s/journal/data.mdb", j->state_dir);
     int r = files_check_data(j->state_fd, "journal/data.mdb", data, true, e);
+    if (r == -ENOENT && boot_exists &&
+        copy_is_of_other_state(j->runtime_fd, boot_data, j->folder, j->state_fd, j->state_dir, e))
+        return -RBXJ_E_JOURNAL_DAMAGED;
     if (r == -ENOENT && state_was_used(j, boot_exists))
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", data);
@@ -155,13 +158,13 @@ static int map_gate(struct journal *j, struct rbxj_error *e)
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_sys(e, errno, "journal %s", path);
     if (st.st_size != sizeof(struct gate_page))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: has another layout", path);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "journal %s: has another layout", path);
     void *page = mmap(NULL, sizeof(struct gate_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return error_sys(e, errno, "journal %s", path);
     j->gates = page;
     if (j->gates->magic != GATE_MAGIC || j->gates->size != sizeof(struct gate_page))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: has another layout", path);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "journal %s: has another layout", path);
     return 0;
 }
 
@@ -187,11 +190,11 @@ static int open_boot(struct journal *j, struct rbxj_error *e)
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
     if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: does not belong to the journal in %s",
-                         j->folder, j->state_dir);
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                         "journal %s: does not belong to the journal in %s", j->folder, j->state_dir);
     if (fstat(j->state_fd, &st) < 0 || st.st_ino != state[1])
         return error_set(
-            e, RBXJ_E_JOURNAL_DAMAGED, 0,
+            e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
             "state directory %s: is not the directory that this boot's journal was made for (not "
             "mounted?)",
             j->state_dir);
@@ -240,7 +243,8 @@ static int open_all(struct journal *j, struct rbxj_error *e)
     int found = files_check_data(j->runtime_fd, data, j->folder, true, e);
     if (found < 0 && found != -ENOENT)
         return found;
-    if ((r = make_disk(j, found == 0, e)) < 0 || (r = alive_enter(j, e)) < 0 || (r = open_disk(j, e)) < 0)
+    if ((r = make_disk(j, data, found == 0, e)) < 0 || (r = alive_enter(j, e)) < 0 ||
+        (r = open_disk(j, e)) < 0)
         return r;
     if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
         return r;

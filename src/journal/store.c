@@ -50,6 +50,10 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
     case EPERM:
     case EROFS:
         return error_set(e, RBXJ_E_PERMISSION, rc, "%s", what);
+    case MDB_VERSION_MISMATCH:
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "%s: %s", what, mdb_strerror(rc));
+    case MDB_PANIC: /* after an error of the system's, until it is opened again */
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EIO, "%s: %s", what, mdb_strerror(rc));
     default:
         if (rc > 0)
             return error_set(e, RBXJ_E_IO, rc, "%s", what);
@@ -171,7 +175,7 @@ int store_is_in_place(const struct store *s, struct rbxj_error *e)
     if (same_file(s->path, "data.mdb", &s->data_st) && same_file(s->path, "lock.mdb", &s->lock_st))
         return 0;
     return error_set(
-        e, RBXJ_E_JOURNAL_DAMAGED, 0,
+        e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
         "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);
 }
 

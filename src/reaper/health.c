@@ -4,8 +4,9 @@
  * the incidents tell.
  *
  *   healthy       nothing of the dead is there
- *   unhealthy     a stale or held box, one of which nobody knows whether it lives, or a boot journal that was
- *                 lost within its boot (K21). A box that only waits for its file system is none, for a day and
+ *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
+ *                 lost within its boot (K21), or a journal that can't be used though its content is not wrong:
+ *                 it is another's, or its disk is missing (K33). A box that only waits for its file system is none, for a day and
  *                 within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
@@ -113,9 +114,15 @@ int health_look(const struct config *config, const struct journal_size *disk, st
                        "journal_lost: %u boot journals were lost while they were in use", disk->lost);
     }
     quarantine_read(config, &q);
-    if (r < 0 && (!q.there || q.reason != QUARANTINE_CORRUPTION)) {
+    if (error_is_corruption(&error) && (!q.there || q.reason != QUARANTINE_CORRUPTION)) {
         q = (struct quarantine){.there = true, .reason = QUARANTINE_CORRUPTION};
         (void)snprintf(q.detail, sizeof(q.detail), "%s", error.message);
+    }
+    if (r < 0) {
+        h.status = "unhealthy";
+        h.can_accept_submissions = 0;
+        (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error), "journal_damaged: %s",
+                       error.message);
     }
     if (q.there)
         set_quarantine(&h, &q);
@@ -165,25 +172,30 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
 
 /* ---- acting ---- */
 
-/* The journal, if there is one that can be opened: 0, 1 there is none, or an error. */
-static int open_journal(const struct config *config, struct journal **ret, struct journal **ret_own,
-                        struct rbxj_error *e)
+/* The journal, with what is in it, if there is one to which something may be written: 0, 1 there is none, or an error.
+ * Close *ret_own and clear *ret whatever it returns. */
+static int open_sound(const struct config *config, struct journal **ret_journal, struct journal **ret_own,
+                      struct snapshot *ret, struct rbxj_error *e)
 {
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
-    return r != 0 ? r : handle_borrow_journal(config, ret, ret_own, e);
+    if (r == 0)
+        r = handle_borrow_journal(config, ret_journal, ret_own, e);
+    if (r == 0)
+        r = journal_snapshot(*ret_journal, ret, e);
+    if (r == 0 && ret->damaged)
+        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", ret->damaged);
+    return r;
 }
 
-/* Releasing counts failures from none again, and takes lost boot journals for looked into (K21, K31). */
-static void reset_counts(const struct config *config)
+/* Releasing counts failures from none again (K31); a person has looked into lost boot journals, too (K21). */
+static void reset_counts(const struct config *config, bool audited)
 {
     struct journal *j = NULL, *own = NULL;
     struct snapshot s = {0};
     struct rbxj_error e = {0};
-    int r = open_journal(config, &j, &own, &e);
-    if (r == 0)
+    int r = open_sound(config, &j, &own, &s, &e);
+    if (r == 0 && audited)
         r = journal_audited(j, &e);
-    if (r == 0)
-        r = journal_snapshot(j, &s, &e);
     for (size_t i = 0; r == 0 && i < s.len; i++) {
         if (!s.boxes[i].box.failures)
             continue;
@@ -205,7 +217,7 @@ static int release(const struct config *config, bool by_recovery, const char *wh
     struct quarantine q;
     int r = quarantine_leave(config, by_recovery, &q, e);
     if (r > 0 || (r == 0 && !by_recovery))
-        reset_counts(config);
+        reset_counts(config, !by_recovery);
     if (r <= 0)
         return r;
     event_send(config, &(struct event){.event = "worker_released", .priority = LOG_NOTICE}, "%s: %s",
@@ -224,17 +236,20 @@ int rbxj_quarantine(const struct rbxj_options *options, const char *reason, stru
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct journal *j = NULL, *own = NULL;
+    struct snapshot snapshot = {0};
     struct rbxj_error ignored = {0};
     int r = check_reason(reason, error);
     if (r == 0)
         r = config_load(options, &config, error);
     if (r < 0)
         return r;
-    if (open_journal(&config, &j, &own, &ignored) != 0) /* it is entered all the same, only not counted */
+    if (open_sound(&config, &j, &own, &snapshot, &ignored) !=
+        0) /* it is entered all the same, only not counted */
         j = NULL;
     r = aftermath_quarantine(&config, j, QUARANTINE_MANUAL, reason, error);
     if (r == 0)
         incident_note(&config, "quarantine", quarantine_name(QUARANTINE_MANUAL), NULL, 0, false, reason);
+    snapshot_clear(&snapshot);
     journal_close(own);
     return r;
 }

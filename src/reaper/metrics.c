@@ -158,7 +158,7 @@ static int put_all(const struct sources *s, char **ret)
     return 0;
 }
 
-/* A quarantine for a damaged journal may outlast the damage: is it there, and what of it can be read all the same? */
+/* Is the journal damaged, and what of it can be read all the same? */
 static int look_for_damage(const struct config *config, struct sources *s, struct rbxj_error *e)
 {
     struct snapshot snapshot;
@@ -187,8 +187,7 @@ static int read_all(const struct rbxj_options *options, struct sources *s, struc
     s->has_sizes = r == 0;
     first = health_look(&config, r == 0 ? &s->disk : &unknown, &s->health, &s->counters, e);
     s->has_health = s->has_boxes = s->has_counters = first == 0;
-    const char *reason = s->health.quarantine_reason;
-    if (first == 0 && reason && strcmp(reason, quarantine_name(QUARANTINE_CORRUPTION)) == 0)
+    if (first == 0 && !s->health.can_accept_submissions)
         first = look_for_damage(&config, s, e);
     return first < 0 || r == 0 ? first : error_set(e, sizes.code, sizes.errnum, "%s", sizes.message);
 }

@@ -255,14 +255,15 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
     return 0;
 }
 
-/* A journal that is only another's (K21) is not damaged. j NULL: it can't be opened. */
-static void quarantine_damaged(const struct config *config, struct journal *j, const struct rbxj_error *e)
+/* Not for a journal that is another's (K21) or whose disk is missing (K33): begin fails by itself there, for as
+ * long as that lasts. Nothing is written to a damaged one: it is not counted. */
+static void quarantine_damaged(const struct config *config, const struct rbxj_error *e)
 {
-    if (e->errnum == EBUSY)
+    if (!error_is_corruption(e))
         return;
     event_send(config, &(struct event){.event = "journal_corruption", .priority = LOG_CRIT}, "%s",
                e->message);
-    (void)aftermath_quarantine(config, j, QUARANTINE_CORRUPTION, e->message, NULL);
+    (void)aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, e->message, NULL);
 }
 
 /* Units condition on the flag, and a boot takes it away. */
@@ -279,8 +280,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     const struct config *config = p->reaper.config;
     repair_quarantine(config);
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
-    if (r == -RBXJ_E_JOURNAL_DAMAGED)
-        quarantine_damaged(config, NULL, e);
+    if (r < 0)
+        quarantine_damaged(config, e);
     if (r < 0)
         return r;
     if (r > 0) { /* nothing was ever journaled, and nothing is made */
@@ -301,8 +302,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         r = journal_snapshot(j, &p->snapshot, e);
     if (r == 0)
         r = check_snapshot(&p->snapshot, e);
-    if (r == -RBXJ_E_JOURNAL_DAMAGED)
-        quarantine_damaged(config, j, e);
+    if (r < 0)
+        quarantine_damaged(config, e);
     p->reaper.journal = j;
     if (r == 0)
         r = run(p, ret, e);
