@@ -1,0 +1,154 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj_take(), and one handle for many threads.
+ */
+#include "spawn_fixture.h"
+
+#include <pthread.h>
+
+/* ---- take ---- */
+
+static void take_of_each_kind(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    int lock = -1, none = 5;
+    uint32_t seq = 0;
+    for (enum part p = 0; p < PARTS; p++) {
+        struct rbxj_resource r = part_resource("a", p);
+        if (!(possible(ALL) & 1U << p))
+            continue;
+        if (rbxj_take(handle, "a", &r, &seq, p == LOCK ? &lock : &none, &error) < 0)
+            fail_msg("%s: %s (%s)", part_names[p], error.message, error.detail);
+        assert_true(path_exists(r.path));
+        assert_true(p == LOCK || none == -1);
+    }
+    assert_int_equal(records("a", NULL), seq);
+    assert_int_equal(FD_CLOEXEC, fcntl(lock, F_GETFD));
+    assert_int_equal(1, harness_mounts_below(part_path("a", MOUNT)));
+    undo_and_end("a");
+    assert_false(path_exists(part_path("a", TMPDIR)) || path_exists(part_path("a", LOCK)));
+    assert_int_equal(0, harness_mounts_below(part_path("a", MOUNT)));
+    (void)close(lock);
+
+    begin("a", NULL, 0);
+    struct rbxj_resource process = {.kind = RBXJ_PROCESS, .pid = harness_spawn(NULL)};
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_take(handle, "a", &process, NULL, NULL, &error));
+    struct rbxj_resource file = part_resource("a", LOCK), unknown = {.kind = 77};
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_take(handle, "a", &file, NULL, NULL, &error));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_take(handle, "a", &unknown, NULL, NULL, &error));
+    nothing_is_left();
+}
+
+static void take_that_fails(struct rbxj_resource r, int code)
+{
+    int fd = -7;
+    uint32_t seq = 77;
+    int rc = rbxj_take(handle, "a", &r, &seq, &fd, &error);
+    if (code ? rc != code : rc >= 0)
+        fail_msg("take of %s: %d, not %d: %s", r.path, rc, code, error.message);
+    assert_true(fd == -7 && seq == 77); /* untouched */
+    nothing_is_left();
+}
+
+static void a_take_that_fails_leaves_no_record(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    /* before the intent */
+    harness_mkdir(part_path("a", TMPDIR));
+    take_that_fails(part_resource("a", TMPDIR), -RBXJ_E_EXISTS);
+    assert_true(path_exists(part_path("a", TMPDIR)));
+    /* after it: the kernel refuses the options */
+    struct rbxj_resource wrong = part_resource("a", MOUNT);
+    wrong.options = "no-such-option=1";
+    take_that_fails(wrong, 0);
+    assert_int_equal(0, harness_mounts_below(part_path("a", MOUNT)));
+    /* somebody holds the lock: his file stays as it is */
+    harness_write(part_path("a", LOCK), "{\"pid\":1}");
+    int held = open(part_path("a", LOCK), O_RDWR | O_CLOEXEC);
+    assert_int_equal(0, flock(held, LOCK_EX));
+    take_that_fails(part_resource("a", LOCK), -RBXJ_E_BUSY);
+    assert_string_equal("{\"pid\":1}", harness_read(part_path("a", LOCK)));
+    (void)close(held);
+    /* no room for a group */
+    harness_write(harness_format("%s/cgroup.max.descendants", world.group), "0");
+    take_that_fails(part_resource("a", GROUP), -RBXJ_E_IO);
+    harness_write(harness_format("%s/cgroup.max.descendants", world.group), "max");
+    /* and then it goes */
+    struct rbxj_resource group = part_resource("a", GROUP);
+    assert_int_equal(0, rbxj_take(handle, "a", &group, NULL, NULL, &error));
+    undo_and_end("a");
+}
+
+/* ---- threads ---- */
+
+static struct {
+    char failed[600];
+} shared;
+
+static void thread_failed(const char *what, const struct rbxj_error *e)
+{
+    (void)snprintf(shared.failed, sizeof(shared.failed), "%s: %s (%s)", what, e->message, e->detail);
+}
+
+static void *whole_lives(void *name)
+{
+    struct rbxj_error e = {0};
+    const char *box = name;
+    struct rbxj_box b = {.name = box};
+    for (int i = 0; i < 5 && !shared.failed[0]; i++) {
+        uint32_t seq;
+        pid_t pid;
+        int status, lock = -1;
+        struct rbxj_resource group = part_resource("x", GROUP), dir = part_resource("x", TMPDIR),
+                             file = part_resource("x", LOCK);
+        char paths[3][PATH_MAX];
+        (void)snprintf(paths[0], PATH_MAX, "%s/%s", world.group, box);
+        (void)snprintf(paths[1], PATH_MAX, "%s/%s.tmp", world.work, box);
+        (void)snprintf(paths[2], PATH_MAX, "%s/%s.lock", world.work, box);
+        group.path = paths[0], dir.path = paths[1], file.path = paths[2];
+        struct rbxj_spawn how = {.argv = run_true, .cgroups = &seq, .cgroups_len = 1};
+        if (rbxj_begin(handle, &b, NULL, &e) < 0 || rbxj_take(handle, box, &file, NULL, &lock, &e) < 0 ||
+            rbxj_take(handle, box, &dir, NULL, NULL, &e) < 0 ||
+            rbxj_take(handle, box, &group, &seq, NULL, &e) < 0)
+            thread_failed("begin and take", &e);
+        else if (rbxj_spawn(handle, box, &how, &pid, NULL, NULL, &e) < 0)
+            thread_failed("spawn", &e);
+        else if (waitpid(pid, &status, 0) != pid || status)
+            thread_failed("the process", &e);
+        else if (rbxj_undo(handle, box, NULL, &e) < 0 || rbxj_end(handle, box, &e) < 0)
+            thread_failed("undo and end", &e);
+        cleanup_closep(&lock);
+    }
+    return NULL;
+}
+
+static void eight_threads_on_one_handle(void **state)
+{
+    (void)state;
+    pthread_t threads[8];
+    static const char *const names[] = {"t1", "t2", "t3", "t4", "t5", "t6", "t7", "t8"};
+    open_with("a");
+    shared.failed[0] = 0;
+    for (size_t i = 0; i < 8; i++)
+        assert_int_equal(0, pthread_create(&threads[i], NULL, whole_lives, (void *)(uintptr_t)names[i]));
+    for (size_t i = 0; i < 8; i++)
+        (void)pthread_join(threads[i], NULL);
+    if (shared.failed[0])
+        fail_msg("%s", shared.failed);
+    undo_and_end("a");
+    assert_int_equal(0, records(NULL, NULL));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        spawn_test(take_of_each_kind),
+        spawn_test(a_take_that_fails_leaves_no_record),
+        spawn_test(eight_threads_on_one_handle),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
