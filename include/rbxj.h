@@ -192,8 +192,8 @@ struct rbxj_spawn {
 
 /* Starts a process that cannot outlive the box: it is forked waiting on a pipe, journaled as a resource of
  * kind process (pid, start time, pid namespace), put into its cgroups, and only then let go; where the caller
- * dies before that, it reads end of file and exits without having run anything. It covers this one process:
- * what forks belongs into a cgroup.
+ * dies before that, it sees that and exits without having run anything. It covers this one process: what forks
+ * belongs into a cgroup. The caller may have unshared its pid namespace (unshare(2)).
  *
  * setup() runs in the child after it was let go and before the exec, for what a sandbox wants (dup2, chroot,
  * limits, unshare). As after any fork of a process that may have threads it may only do what is
@@ -203,7 +203,8 @@ struct rbxj_spawn {
  * ret_pid is a child of the caller, who waits for it (waitpid(2)); ret_pidfd (may be NULL) gets a pidfd,
  * close-on-exec, the caller's to close; ret_seq may be NULL. Returns after the exec: -errno of the exec or of
  * setup() (-ENOENT: no such program) when it did not come to that; then the child is reaped and its record
- * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), IO. */
+ * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), IO (also
+ * when somebody killed it before it was let go). */
 int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
                int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error);
 
