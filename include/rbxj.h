@@ -179,11 +179,11 @@ int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *
 
 /* How a process is started. Zero-initialise. */
 struct rbxj_spawn {
-    const char *const *argv; /* NULL-terminated; argv[0] without a slash is looked up in PATH */
+    const char *const *argv; /* NULL-terminated; argv[0] without a slash is looked up in the caller's PATH */
     const char *const *envp; /* NULL-terminated; NULL: this process' own */
     const uint32_t *cgroups; /* seqs of cgroups of this box into which it goes, in this order */
     size_t cgroups_len;
-    const int *fds; /* what it keeps open besides 0, 1 and 2; everything else is closed */
+    const int *fds; /* what it keeps open besides 0, 1 and 2; everything else is closed. See below */
     size_t fds_len;
     int (*setup)(void *data); /* see below; may be NULL */
     void *setup_data;
@@ -197,14 +197,19 @@ struct rbxj_spawn {
  *
  * setup() runs in the child after it was let go and before the exec, for what a sandbox wants (dup2, chroot,
  * limits, unshare). As after any fork of a process that may have threads it may only do what is
- * async-signal-safe (signal-safety(7)), and nothing of rbxj. It returns 0, or an errno with which the start
- * fails. The signal mask and dispositions are the calling thread's.
+ * async-signal-safe (signal-safety(7)), and nothing of rbxj. It leaves descriptors alone that it does not know:
+ * one of them tells the caller what became of the exec. It returns 0, or an errno with which the start fails;
+ * what is not in 1..4095 counts as EINVAL. The signal mask and dispositions are the calling thread's.
+ *
+ * PATH is the caller's, whatever envp says. The descriptors in fds lose close-on-exec in the child, not in the
+ * caller. Never pass a lock's: who has the descriptor has the lock, and the box is held for as long as it lives.
  *
  * ret_pid is a child of the caller, who waits for it (waitpid(2)); ret_pidfd (may be NULL) gets a pidfd,
  * close-on-exec, the caller's to close; ret_seq may be NULL. Returns after the exec: -errno of the exec or of
  * setup() (-ENOENT: no such program) when it did not come to that; then the child is reaped and its record
- * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), IO (also
- * when somebody killed it before it was let go). */
+ * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), BAD_REQUEST
+ * (also: a cgroup that was not acquired yet, a descriptor that is not open), FOREIGN (another cgroup, or none, is
+ * where that one was), IO (also when somebody killed it before it was let go). */
 int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
                int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error);
 

@@ -64,6 +64,7 @@ static void k7_it_has_only_its_own_descriptors(void **state)
     assert_string_equal("0\n1\n2\n3\n", output_of((struct rbxj_spawn){.argv = argv}));
     assert_string_equal("0\n1\n2\n3\n40\n7\n",
                         output_of((struct rbxj_spawn){.argv = argv, .fds = fds, .fds_len = 3}));
+    assert_int_equal(FD_CLOEXEC, fcntl(low, F_GETFD)); /* here it stays */
     (void)close(leaked);
     (void)close(low);
     (void)close(kept);
@@ -146,6 +147,8 @@ static void a_cgroup_must_be_the_box_own(void **state)
     assert_int_equal(-RBXJ_E_FOREIGN, spawn(&how, &pid));
     assert_int_equal(1, records("a", NULL));
     assert_int_equal(0, rmdir(group.path));
+    assert_int_equal(-RBXJ_E_FOREIGN, spawn(&how, &pid));
+    assert_int_equal(1, records("a", NULL));
     undo_and_end("a");
 }
 
@@ -210,6 +213,8 @@ static void programs_are_found_in_path(void **state)
     assert_string_equal("two arg\n", output_of((struct rbxj_spawn){.argv = argv}));
     const char *const env[] = {"env", NULL}, *const envp[] = {"A=b", NULL};
     assert_string_equal("A=b\n", output_of((struct rbxj_spawn){.argv = env, .envp = envp}));
+    const char *const other[] = {"PATH=/nonexistent", NULL}; /* says nothing about where it is looked for */
+    assert_string_equal("PATH=/nonexistent\n", output_of((struct rbxj_spawn){.argv = env, .envp = other}));
     pid_t pid;
     assert_int_equal(0, setenv("PATH", harness_format("%s/p1", world.work), 1));
     assert_int_equal(-EACCES, spawn(&(struct rbxj_spawn){.argv = argv}, &pid));

@@ -117,6 +117,11 @@ static int find_cgroup(const struct snapshot_box *sb, uint32_t seq, const struct
     return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: seq %u is no cgroup of it", sb->box.name, seq);
 }
 
+static bool is_gone(int r)
+{
+    return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ENODEV;
+}
+
 /* Nobody is put into a cgroup that only has our name (I4). */
 static int enter_cgroup(const struct record *r, pid_t pid, struct rbxj_error *e)
 {
@@ -126,6 +131,8 @@ static int enter_cgroup(const struct record *r, pid_t pid, struct rbxj_error *e)
     _cleanup_close_ int parent = fd_open_parent(r->path, &base);
     _cleanup_close_ int fd = parent < 0 ? parent : cgroup_open(parent, base);
     int rc = fd < 0 ? fd : fileid_of_fd(fd, &id);
+    if (is_gone(rc))
+        return error_set(e, RBXJ_E_FOREIGN, -rc, "cgroup %s: is not there any more", r->path);
     if (rc < 0)
         return error_sys(e, -rc, "cgroup %s", r->path);
     if (!fileid_equal(&id, &r->id, true))
@@ -134,6 +141,8 @@ static int enter_cgroup(const struct record *r, pid_t pid, struct rbxj_error *e)
     rc = fd_write_file(fd, "cgroup.procs", number);
     if (rc == 0)
         return 0;
+    if (is_gone(rc))
+        return error_set(e, RBXJ_E_FOREIGN, -rc, "cgroup %s: was removed meanwhile", r->path);
     int code = error_sys(e, -rc, "cgroup %s: moving pid %d into it", r->path, pid);
     if (rc == -ENOSPC)
         error_detail(e, "a v1 cpuset group takes nobody before its cpuset.cpus and cpuset.mems are set");
