@@ -14,6 +14,7 @@
 #define RBXJ_TESTS_REPLAY_FIXTURE_H
 
 #include "harness.h"
+#include "picture.h"
 
 #include "base/cleanup.h"
 #include "rbxj.h"
@@ -355,103 +356,17 @@ static inline pid_t supervisor_start(const char *box, unsigned int parts, enum m
 
 /* ---- what the machine looks like ---- */
 
-struct picture {
-    char *text;
-    size_t size;
-    FILE *out;
-};
-
-/* Names, kinds, modes, and what small files hold; nothing that a mere look changes. */
-static inline void picture_files(struct picture *p, const char *dir)
+static inline char *picture_now(void)
 {
-    struct dirent **names;
-    int n = scandir(dir, &names, NULL, alphasort);
-    for (int i = 0; i < n; i++) {
-        const char *name = names[i]->d_name;
-        char path[PATH_MAX], text[256] = "";
-        struct stat st;
-        (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-        if (strcmp(name, ".") != 0 && strcmp(name, "..") != 0 && lstat(path, &st) == 0) {
-            int fd = S_ISREG(st.st_mode) ? open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC) : -1;
-            if (fd >= 0 && read(fd, text, sizeof(text) - 1) < 0)
-                text[0] = 0;
-            cleanup_closep(&fd);
-            fprintf(p->out, "%o %s %s\n", st.st_mode, path, text);
-            if (S_ISDIR(st.st_mode))
-                picture_files(p, path);
-        }
-        free(names[i]);
-    }
-    if (n >= 0)
-        free(names);
-}
-
-static inline void picture_cgroups(struct picture *p, const char *dir)
-{
-    struct dirent **names;
-    int n = scandir(dir, &names, NULL, alphasort);
-    for (int i = 0; i < n; i++) {
-        char path[PATH_MAX];
-        (void)snprintf(path, sizeof(path), "%s/%s", dir, names[i]->d_name);
-        if (names[i]->d_type == DT_DIR && names[i]->d_name[0] != '.') {
-            char procs[4096] = "";
-            _cleanup_close_ int group = open(path, O_PATH | O_CLOEXEC);
-            _cleanup_close_ int fd = openat(group, "cgroup.procs", O_RDONLY | O_CLOEXEC);
-            assert_true(fd >= 0 && read(fd, procs, sizeof(procs) - 1) >= 0);
-            fprintf(p->out, "cgroup %s: %s\n", path, procs);
-            picture_cgroups(p, path);
-        }
-        free(names[i]);
-    }
-    if (n >= 0)
-        free(names);
-}
-
-static inline void picture_mounts(struct picture *p)
-{
-    _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
-    _cleanup_free_ char *line = NULL;
-    size_t size = 0;
-    assert_non_null(f);
-    while (getline(&line, &size, f) > 0)
-        if (strstr(line, world.work))
-            fprintf(p->out, "mount %s", line);
-}
-
-static inline void picture_take(struct picture *p)
-{
-    p->out = open_memstream(&p->text, &p->size);
-    assert_non_null(p->out);
-    picture_files(p, world.work);
-    picture_cgroups(p, world.group);
-    if (world.group_v1)
-        picture_cgroups(p, world.group_v1);
-    picture_mounts(p);
-    (void)fclose(p->out);
+    const char *const groups[] = {world.group, world.group_v1};
+    return picture_take(world.work, groups, ARRAY_LEN(groups));
 }
 
 /* Lives until the end of the test. */
 static inline char *machine(void)
 {
-    struct picture p = {0};
-    picture_take(&p);
-    char *kept = harness_format("%s", p.text);
-    free(p.text);
-    return kept;
-}
-
-/* A zombie that nobody reaps is dead, too (K8). */
-static inline bool is_dead(pid_t pid)
-{
-    char path[32], text[512] = "";
-    (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    FILE *f = fopen(path, "re");
-    if (!f)
-        return true;
-    size_t n = fread(text, 1, sizeof(text) - 1, f);
-    (void)fclose(f);
-    const char *paren = strrchr(text, ')');
-    return n == 0 || !paren || paren[2] == 'Z' || paren[2] == 'X';
+    _cleanup_free_ char *text = picture_now();
+    return harness_format("%s", text);
 }
 
 static inline void payload_is_dead(void)
@@ -464,16 +379,14 @@ static inline void payload_is_dead(void)
 __attribute__((format(printf, 2, 3))) static inline void is_as_before(const char *before, const char *format,
                                                                       ...)
 {
-    struct picture p = {0};
     char what[200];
     va_list args;
     va_start(args, format);
     (void)vsnprintf(what, sizeof(what), format, args);
     va_end(args);
-    picture_take(&p);
-    if (strcmp(p.text, before) != 0)
-        fail_msg("%s: the machine is not as before:\n--- before\n%s--- now\n%s", what, before, p.text);
-    free(p.text);
+    _cleanup_free_ char *now = picture_now();
+    if (strcmp(now, before) != 0)
+        fail_msg("%s: the machine is not as before:\n--- before\n%s--- now\n%s", what, before, now);
 }
 
 /* ---- replays ---- */

@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Killed at every system call: a supervisor in its life, a reaper at its work, a reaper twice in a row. After each
+ * a replay, and nothing is left, and nobody else has noticed.
+ */
+#include "crash.h"
+#include "life.h"
+#include "step.h"
+
+#include "base/cleanup.h"
+
+#include <signal.h>
+#include <stdio.h>
+#include <sys/wait.h>
+
+struct what {
+    unsigned flags;
+    enum life_until until; /* of a supervisor */
+    bool alone;            /* its helper children live on */
+};
+
+static void supervisor(void *data)
+{
+    const struct what *what = data;
+
+    life.own = NULL;
+    step_on();
+    if (life_live("a", what->until) < 0)
+        _exit(1);
+    step_off();
+}
+
+struct strike {
+    uint64_t at;
+    int how;
+};
+
+static int at_the_nth(void *data, const struct step_call *call)
+{
+    const struct strike *strike = data;
+
+    return call->n == strike->at ? strike->how : STEP_GO;
+}
+
+static struct step_end kill_at(void (*run)(void *), const void *data, uint64_t n, bool alone)
+{
+    struct strike strike = {n, alone ? STEP_KILL_ALONE : STEP_KILL};
+    struct step_end end = step_run(run, (void *)(uintptr_t)data, at_the_nth, &strike);
+
+    if (!end.struck && (!WIFEXITED(end.status) || WEXITSTATUS(end.status) != 0))
+        fail_msg("what was not killed failed with %#x: %s: %s", end.status, life_told->step,
+                 life_told->error.message);
+    return end;
+}
+
+static uint64_t count_supervisor(const struct crash_case *c)
+{
+    const struct what *what = c->data;
+
+    life_open(what->flags);
+    struct step_end end = kill_at(supervisor, what, UINT64_MAX, false);
+    life_judge("a life that nobody disturbed");
+    return end.calls;
+}
+
+static void run_supervisor(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+
+    life_open(what->flags);
+    struct step_end end = kill_at(supervisor, what, point, what->alone);
+    if (!end.struck)
+        crash_past_the_end();
+    crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+    if (point % 8 == 0 || what->until == LIFE_SHORT)
+        life_goes_on();
+}
+
+static void reaper(void *data)
+{
+    struct rbxj_result *result = NULL;
+
+    (void)data;
+    step_on();
+    life_told->result = rbxj_replay(&life.options, &(struct rbxj_replay){0}, &result, &life_told->error);
+    step_off();
+    if (life_told->result != 0)
+        _exit(1);
+    rbxj_result_free(result);
+}
+
+/* The supervisor of "a", and with two workers also that of "c", was killed when it had everything. */
+static void stale(const struct what *what)
+{
+    life_open(what->flags);
+    life_killed("a", LIFE_HELD);
+    if (what->flags & LIFE_TWO_JOBS)
+        life_killed("c", LIFE_HELD);
+}
+
+static uint64_t count_reaper(const struct crash_case *c)
+{
+    stale(c->data);
+    struct step_end end = kill_at(reaper, NULL, UINT64_MAX, false);
+    life_judge("a replay that nobody disturbed");
+    return end.calls;
+}
+
+static void run_reaper(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+
+    stale(what);
+    struct step_end end = kill_at(reaper, NULL, point, what->alone);
+    if (!end.struck)
+        crash_past_the_end();
+    crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+}
+
+#define SECONDS_FOR_EACH 16 /* kills of the second reaper for each of the first */
+
+static uint64_t count_twice(const struct crash_case *c)
+{
+    return count_reaper(c) * SECONDS_FOR_EACH;
+}
+
+/* The second comes to fewer calls the more the first has done: it is struck at a random one, or not at all. */
+static void run_twice(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+    uint64_t first = point / SECONDS_FOR_EACH, random = point;
+
+    stale(what);
+    struct step_end end = kill_at(reaper, NULL, first, false);
+    if (!end.struck)
+        crash_past_the_end();
+    uint64_t second = crash_random(&random) % (end.calls + 500);
+    end = kill_at(reaper, NULL, second, false);
+    crash_count("killed", 1 + end.struck);
+    life_replay();
+    life_judge("killed twice");
+}
+
+int main(int argc, char **argv)
+{
+    static const struct what volatile_life = {.flags = LIFE_BYSTANDER},
+                             persistent_life = {.flags = LIFE_BYSTANDER | LIFE_PERSISTENT},
+                             alone = {.flags = LIFE_BYSTANDER, .alone = true},
+                             first = {.flags = LIFE_PERSISTENT, .until = LIFE_SHORT},
+                             workers = {.flags = LIFE_BYSTANDER | LIFE_TWO_JOBS};
+    static const struct crash_case cases[] = {
+        {.name = "supervisor-volatile",
+         .run = run_supervisor,
+         .points = count_supervisor,
+         .data = &volatile_life},
+        {.name = "supervisor-persistent",
+         .run = run_supervisor,
+         .points = count_supervisor,
+         .data = &persistent_life},
+        {.name = "supervisor-alone", .run = run_supervisor, .points = count_supervisor, .data = &alone},
+        {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
+        {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
+        {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
+        {.name = "reaper-twice", .run = run_twice, .points = count_twice, .data = &persistent_life},
+        {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
+    };
+
+    return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));
+}
