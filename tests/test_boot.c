@@ -205,6 +205,47 @@ static void k21_container_restart_is_no_lost_generation(void **state)
     assert_int_equal(disk_look(&p).generations, 1);
 }
 
+/* Killed between the disk's commit and the rename, and again before the gate was made: nobody has used that journal. */
+static void k21_creator_that_died_at_the_end_has_lost_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct snapshot snapshot;
+    struct journal *j = place_open(&p);
+    (void)must_begin(j, "a", harness_format("%s/a", p.kept));
+    place_close();
+    boot_number++;
+    (void)place_open(&p);
+    place_close();
+    const char *folder = place_folder(&p);
+    const char *making = harness_format("%s/journal-making-%s", p.runtime, strrchr(folder, '-') + 1);
+    for (int gate = 1; gate >= 0; gate--) {
+        assert_int_equal(rename(folder, making), 0);
+        if (!gate)
+            assert_int_equal(unlink(harness_format("%s/gate", making)), 0);
+        j = place_open(&p);
+        assert_ok(journal_snapshot(j, &snapshot, &e), e);
+        assert_non_null(find_box(&snapshot, "a"));
+        snapshot_clear(&snapshot);
+        assert_int_equal(begin_one(j, gate ? "b" : "c", NULL, &e), 0);
+        place_close();
+        assert_false(path_exists(making));
+        assert_int_equal(disk_look(&p).generations, 0);
+    }
+    /* one of an earlier generation is no excuse for the one that is missing */
+    const char *kept = harness_format("%s/kept", p.runtime);
+    assert_int_equal(rename(folder, kept), 0);
+    for (uint32_t lost = 1; lost <= 2; lost++) {
+        (void)place_open(&p);
+        place_close();
+        assert_int_equal(disk_look(&p).generations, lost);
+        assert_int_equal(system(harness_format("rm -r %s", folder)), 0);
+        assert_int_equal(lost == 1 ? rename(kept, making) : 0, 0);
+    }
+}
+
 static void k21_in_use_elsewhere_is_refused_naming_pid_and_directory(void **state)
 {
     (void)state;
@@ -239,6 +280,7 @@ int main(void)
         journal_test(k21_vanished_boot_journal_fails_intents_and_records_nothing),
         journal_test(k21_second_generation_is_noted_and_the_first_one_commits_nothing),
         journal_test(k21_container_restart_is_no_lost_generation),
+        journal_test(k21_creator_that_died_at_the_end_has_lost_nothing),
         journal_test(k21_in_use_elsewhere_is_refused_naming_pid_and_directory),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

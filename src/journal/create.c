@@ -82,16 +82,16 @@ static bool is_folder_name(const char *name)
     return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
 }
 
-/* Removes every folder of the runtime directory that belongs to another boot, or was never finished: unread.
+/* Removes every folder of the runtime directory that belongs to another boot, or was never finished in it: unread.
  */
-static int remove_other_boots(struct journal *j, const char *own, struct rbxj_error *e)
+static int remove_other_boots(struct journal *j, const char *own, const char *making, struct rbxj_error *e)
 {
     int copy = openat(j->runtime_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_closedir_ DIR *dir = copy < 0 ? NULL : fdopendir(copy);
     if (!dir)
         return error_sys(e, errno, "%s", j->runtime_dir);
     for (struct dirent *d; (d = readdir(dir));) {
-        if (strcmp(d->d_name, own) == 0 || !is_folder_name(d->d_name))
+        if (strcmp(d->d_name, own) == 0 || strcmp(d->d_name, making) == 0 || !is_folder_name(d->d_name))
             continue;
         int r = files_remove_folder(j->runtime_fd, d->d_name);
         if (r < 0)
@@ -102,6 +102,8 @@ static int remove_other_boots(struct journal *j, const char *own, struct rbxj_er
 
 static int make_gate(int folder_fd)
 {
+    if (unlinkat(folder_fd, "gate", 0) < 0 && errno != ENOENT) /* of a creator that died */
+        return -errno;
     _cleanup_close_ int fd = openat(folder_fd, "gate", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
     if (fd < 0 || ftruncate(fd, sizeof(struct gate_page)) < 0)
         return -errno;
@@ -231,24 +233,39 @@ static int fill_and_commit(struct journal *j, struct store *boot)
     return mdb_txn_commit(from);
 }
 
-int create_boot_journal(struct journal *j, struct rbxj_error *e)
+/* A creator died after the disk's commit and before the rename? Then the disk follows what it has made, which holds
+ * everything, and which nobody has used yet. It is finished: made anew it would count as lost (K21). 1, 0, or a negative
+ * code. */
+static int is_filled(struct journal *j, const char *making, const char *path, struct rbxj_error *e)
 {
-    char name[64], making[80], path[RECORD_PATH_MAX + 96], boot_hex[33];
+    char data[96];
+    uint8_t disk[16], boot[16];
+    struct store s;
+    (void)snprintf(data, sizeof(data), "%s/data.mdb", making);
+    if (store_read_meta(&j->disk, META_GENERATION, disk, sizeof(disk)) != MDB_SUCCESS)
+        return 0; /* no boot has used it */
+    int r = files_check_data(j->runtime_fd, data, path, true, e);
+    if (r == 0)
+        r = store_open(&s, path, MDB_RDONLY | MDB_NOLOCK, true, &j->options, e);
+    if (r == -ENOENT || r == -RBXJ_E_JOURNAL_DAMAGED) {
+        error_clear(e);
+        return 0;
+    }
+    if (r < 0)
+        return r;
+    int rc = store_read_meta(&s, META_GENERATION, boot, sizeof(boot));
+    store_close(&s);
+    return rc == MDB_SUCCESS && memcmp(disk, boot, sizeof(boot)) == 0;
+}
+
+static int make_filled(struct journal *j, const char *making, const char *path, struct rbxj_error *e)
+{
     struct store boot;
     struct journal_options options = j->options;
     MDB_envinfo info;
-    hex_encode(boot_hex, j->boot_id, 16);
-    (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
-    (void)snprintf(making, sizeof(making), "journal-" MAKING "-%s", boot_hex);
-    (void)snprintf(path, sizeof(path), "%s/%s", j->runtime_dir, making);
-    int r = remove_other_boots(j, name, e);
-    if (r == 0)
-        r = make_folder(j->runtime_fd, making, j->runtime_dir, e);
+    int r = make_folder(j->runtime_fd, making, j->runtime_dir, e);
     if (r < 0)
         return r;
-    _cleanup_close_ int fd = openat(j->runtime_fd, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(e, errno, "%s", path);
     /* everything that the disk holds must fit, and room be left */
     if (mdb_env_info(j->disk.env, &info) == MDB_SUCCESS && info.me_mapsize > options.map_size)
         options.map_size = info.me_mapsize;
@@ -259,7 +276,26 @@ int create_boot_journal(struct journal *j, struct rbxj_error *e)
     if (rc != MDB_SUCCESS)
         r = store_error(e, rc, &boot, path);
     store_close(&boot);
-    if (r == 0 && (r = make_gate(fd)) < 0)
+    return r;
+}
+
+int create_boot_journal(struct journal *j, struct rbxj_error *e)
+{
+    char name[64], making[80], path[RECORD_PATH_MAX + 96], boot_hex[33];
+    hex_encode(boot_hex, j->boot_id, 16);
+    (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
+    (void)snprintf(making, sizeof(making), "journal-" MAKING "-%s", boot_hex);
+    (void)snprintf(path, sizeof(path), "%s/%s", j->runtime_dir, making);
+    int r = remove_other_boots(j, name, making, e);
+    int filled = r < 0 ? r : is_filled(j, making, path, e);
+    r = filled ? filled : make_filled(j, making, path, e);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int fd = openat(j->runtime_fd, making, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(e, errno, "%s", path);
+    r = make_gate(fd);
+    if (r < 0)
         r = error_sys(e, -r, "%s/gate", path);
     if (r == 0 && renameat2(j->runtime_fd, making, j->runtime_fd, name, RENAME_NOREPLACE) < 0)
         r = error_sys(e, errno, "%s/%s", j->runtime_dir, name);

@@ -98,6 +98,8 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
 
 int meta_get(MDB_txn *txn, MDB_dbi meta, const char *name, void *value, size_t len); /* MDB_* */
 int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, size_t len);
+/* One value, in a transaction of its own; MDB_*. */
+int store_read_meta(struct store *s, const char *name, void *value, size_t len);
 
 /* ---- counters (counters.c), in one meta database or from one to another ---- */
 

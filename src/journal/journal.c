@@ -88,21 +88,10 @@ void alive_created(struct journal *j)
     (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_CREATE_BYTE);
 }
 
-static int read_meta(struct store *s, const char *name, void *value, size_t len)
-{
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
-    if (rc != MDB_SUCCESS)
-        return rc;
-    rc = meta_get(txn, s->meta, name, value, len);
-    mdb_txn_abort(txn);
-    return rc;
-}
-
 static int check_format(struct store *s, const char *path, struct rbxj_error *e)
 {
     uint32_t format;
-    int rc = read_meta(s, META_FORMAT, &format, sizeof(format));
+    int rc = store_read_meta(s, META_FORMAT, &format, sizeof(format));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, s, path);
     if (format > JOURNAL_FORMAT)
@@ -145,7 +134,7 @@ static int open_disk(struct journal *j, struct rbxj_error *e)
         r = check_format(&j->disk, path, e);
     if (r < 0)
         return r;
-    int rc = read_meta(&j->disk, META_INSTANCE, j->instance, 16);
+    int rc = store_read_meta(&j->disk, META_INSTANCE, j->instance, 16);
     return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, path);
 }
 
@@ -180,13 +169,13 @@ static int open_boot(struct journal *j, struct rbxj_error *e)
         r = map_gate(j, e);
     if (r < 0)
         return r;
-    int rc = read_meta(&j->boot, META_INSTANCE, instance, 16);
+    int rc = store_read_meta(&j->boot, META_INSTANCE, instance, 16);
     if (rc == MDB_SUCCESS)
-        rc = read_meta(&j->boot, META_BOOT, boot, 16);
+        rc = store_read_meta(&j->boot, META_BOOT, boot, 16);
     if (rc == MDB_SUCCESS)
-        rc = read_meta(&j->boot, META_GENERATION, j->generation, 16);
+        rc = store_read_meta(&j->boot, META_GENERATION, j->generation, 16);
     if (rc == MDB_SUCCESS)
-        rc = read_meta(&j->boot, META_STATE_DIR, state, sizeof(state));
+        rc = store_read_meta(&j->boot, META_STATE_DIR, state, sizeof(state));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
     if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
@@ -206,7 +195,7 @@ static int note_durability(struct journal *j, struct rbxj_error *e)
 {
     uint32_t always;
     MDB_txn *txn;
-    int rc = read_meta(&j->disk, META_ALWAYS, &always, sizeof(always));
+    int rc = store_read_meta(&j->disk, META_ALWAYS, &always, sizeof(always));
     if (rc == MDB_SUCCESS && (j->options.always || !always))
         return 0;
     always = 0;

@@ -28,6 +28,17 @@ int meta_put(MDB_txn *txn, MDB_dbi meta, const char *name, const void *value, si
     return mdb_put(txn, meta, &key, &data, 0);
 }
 
+int store_read_meta(struct store *s, const char *name, void *value, size_t len)
+{
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    rc = meta_get(txn, s->meta, name, value, len);
+    mdb_txn_abort(txn);
+    return rc;
+}
+
 int store_error(struct rbxj_error *e, int rc, const struct store *s, const char *what)
 {
     struct statvfs vfs;
