@@ -105,6 +105,23 @@ static void a_bad_line_fails_the_reading(void **state)
     assert_true(mount_table_read(path, &table, &e) < 0);
     assert_null(table);
     assert_true(e.code);
+    static const char *const bad[] = {
+        "23 21 0:20 / /a rw - tmpfs t rw", /* cut off */
+        "23 21 0:20 / /a rw - tmpfs t\n",  /* without options of the file system */
+        "23 21 0:20 / /a rw shared:7\n",   /* without an end of the optional fields */
+        "23 21 0:20 / /a rw shared:x - tmpfs t rw\n",
+        "23 21 020 / /a rw - tmpfs t rw\n",
+        "23 21 0: / /a rw - tmpfs t rw\n",
+        "-3 21 0:20 / /a rw - tmpfs t rw\n",
+        "99999999999 21 0:20 / /a rw - tmpfs t rw\n",
+        "23 21 0:20 / a rw - tmpfs t rw\n",
+        "\n",
+    };
+    for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
+        harness_write(path, harness_format("21 1 8:1 / / rw - ext4 /dev/sda1 rw\n%s", bad[i]));
+        if (mount_table_read(path, &table, NULL) != -RBXJ_E_IO)
+            fail_msg("it was read: %s", bad[i]);
+    }
     harness_write(path, "");
     assert_true(mount_table_read(path, &table, NULL) < 0);
     assert_int_equal(-ENOENT, mount_table_read("/proc/999999999/mountinfo", &table, NULL));

@@ -5,7 +5,6 @@
 #include "base/fd.h"
 
 #include <errno.h>
-#include <libmount/libmount.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -13,8 +12,8 @@
 #include <sys/sysmacros.h>
 
 struct mount_table {
-    struct libmnt_table *parsed; /* owns the strings */
-    struct mount *mounts;        /* in the order of mountinfo */
+    char *text;           /* has the strings */
+    struct mount *mounts; /* in the order of mountinfo */
     size_t len;
     const struct mount **remote; /* those that are not local; most hosts have none */
     size_t remote_len;
@@ -23,36 +22,113 @@ struct mount_table {
 
 /* ---- reading ---- */
 
-static int on_parse_error(struct libmnt_table *table, const char *file, int line)
+/* All of it, with a NUL behind it. */
+static int read_text(const char *path, char **ret, size_t *ret_len)
 {
-    (void)table;
-    (void)file;
-    (void)line;
-    return -EBADMSG; /* by default libmount skips the line */
+    _cleanup_free_ char *text = NULL;
+    size_t len = 0, room = 0;
+    ssize_t n = 1;
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    while (n) {
+        if (room - len < 4097) { /* the kernel gives a page at most */
+            room = room ? room * 2 : 1 << 16;
+            char *larger = realloc(text, room);
+            if (!larger)
+                return -ENOMEM;
+            text = larger;
+        }
+        n = read(fd, text + len, room - len - 1);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        len += n > 0 ? (size_t)n : 0;
+    }
+    text[len] = '\0';
+    *ret = steal_ptr(text);
+    *ret_len = len;
+    return 0;
 }
 
-static uint32_t optional_number(const char *fields, const char *name)
+/* Blanks, control characters and backslashes of names are in octal: \040. */
+static char *decode(char *text)
 {
-    const char *found = fields ? strstr(fields, name) : NULL;
-    return found ? (uint32_t)strtoul(found + strlen(name), NULL, 10) : 0;
+    char *out = text;
+    for (const char *in = text; *in; out++) {
+        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] >= '0' && in[2] <= '7' && in[3] >= '0' &&
+            in[3] <= '7') {
+            *out = (char)((in[1] - '0') << 6 | (in[2] - '0') << 3 | (in[3] - '0'));
+            in += 4;
+        } else {
+            *out = *in++;
+        }
+    }
+    *out = '\0';
+    return text;
 }
 
-static void fill(struct mount *m, struct libmnt_fs *fs)
+/* The next field, which may be empty; NULL past the last. */
+static char *field(char **line)
 {
-    const char *fields = mnt_fs_get_optional_fields(fs);
-    const char *source = mnt_fs_get_source(fs);
-    const char *root = mnt_fs_get_root(fs), *target = mnt_fs_get_target(fs), *type = mnt_fs_get_fstype(fs);
-    *m = (struct mount){
-        .id = mnt_fs_get_id(fs),
-        .parent = mnt_fs_get_parent_id(fs),
-        .peers = optional_number(fields, "shared:"),
-        .master = optional_number(fields, "master:"),
-        .dev = mnt_fs_get_devno(fs),
-        .target = target ? target : "",
-        .root = root ? root : "",
-        .fstype = type ? type : "",
-        .source = source ? source : "none", /* libmount has no source where the kernel says none */
-    };
+    return strsep(line, " ");
+}
+
+static bool parse_number(const char *text, uint32_t *ret)
+{
+    char *end;
+    if (!text || *text < '0' || *text > '9')
+        return false;
+    errno = 0;
+    unsigned long number = strtoul(text, &end, 10);
+    if (errno || *end || number > UINT32_MAX)
+        return false;
+    *ret = (uint32_t)number;
+    return true;
+}
+
+static bool parse_device(char *text, uint64_t *ret)
+{
+    uint32_t major, minor;
+    const char *first = strsep(&text, ":");
+    if (!parse_number(first, &major) || !parse_number(text, &minor))
+        return false;
+    *ret = makedev(major, minor);
+    return true;
+}
+
+/* The optional fields end with a "-". */
+static bool parse_optional(char **line, struct mount *m)
+{
+    char *text;
+    while ((text = field(line)) && strcmp(text, "-") != 0)
+        if ((strncmp(text, "shared:", 7) == 0 && !parse_number(text + 7, &m->peers)) ||
+            (strncmp(text, "master:", 7) == 0 && !parse_number(text + 7, &m->master)))
+            return false;
+    return text;
+}
+
+/* ID PARENT MAJOR:MINOR ROOT TARGET OPTIONS [shared:N] [master:N] ... - TYPE SOURCE OPTIONS: proc(5) */
+static bool parse_line(char *line, struct mount *ret)
+{
+    struct mount m = {0};
+    uint32_t id, parent;
+    if (!parse_number(field(&line), &id) || !parse_number(field(&line), &parent) ||
+        !parse_device(field(&line), &m.dev))
+        return false;
+    char *root = field(&line), *target = field(&line);
+    if (!field(&line) || target[0] != '/' || !parse_optional(&line, &m))
+        return false;
+    char *fstype = field(&line), *source = field(&line);
+    if (!line || !fstype[0])
+        return false;
+    m.id = (int32_t)id;
+    m.parent = (int32_t)parent;
+    m.root = decode(root);
+    m.target = decode(target);
+    m.fstype = decode(fstype);
+    m.source = decode(source);
+    *ret = m;
+    return true;
 }
 
 #define COMPARE(a, b) (((a) > (b)) - ((a) < (b)))
@@ -96,30 +172,37 @@ static int sort_all(struct mount_table *t)
     return 0;
 }
 
+static int parse_all(struct mount_table *t, size_t len)
+{
+    size_t lines = 0;
+    for (const char *at = t->text; (at = strchr(at, '\n')); at++)
+        lines++;
+    if (!lines && !len) /* there always is a root; a dying process has an empty mountinfo */
+        return -ENOENT;
+    t->mounts = calloc(lines + 1, sizeof(*t->mounts));
+    t->remote = calloc(lines + 1, sizeof(*t->remote));
+    if (!t->mounts || !t->remote)
+        return -ENOMEM;
+    for (char *rest = t->text; *rest;) {
+        char *line = strsep(&rest, "\n");
+        if (!rest || !parse_line(line, &t->mounts[t->len])) /* also one without its end */
+            return -EBADMSG;
+        t->len++;
+        len -= (size_t)(rest - line);
+    }
+    return len ? -EBADMSG : 0; /* a NUL is in it */
+}
+
 static int read_into(struct mount_table *t, const char *path)
 {
-    _cleanup_fclose_ FILE *file = fopen(path, "re");
-    if (!file)
-        return -errno;
-    t->parsed = mnt_new_table();
-    if (!t->parsed)
-        return -ENOMEM;
-    mnt_table_set_parser_errcb(t->parsed, on_parse_error);
-    int rc = mnt_table_parse_stream(t->parsed, file, path);
-    if (rc)
-        return rc < 0 ? rc : -EBADMSG;
-    int count = mnt_table_get_nents(t->parsed);
-    if (count <= 0) /* there always is a root; a dying process has an empty mountinfo */
-        return -ENOENT;
-    t->mounts = calloc((size_t)count, sizeof(*t->mounts));
-    struct libmnt_iter *iter = mnt_new_iter(MNT_ITER_FORWARD);
-    struct libmnt_fs *fs;
-    while (t->mounts && iter && t->len < (size_t)count && mnt_table_next_fs(t->parsed, iter, &fs) == 0)
-        fill(&t->mounts[t->len++], fs);
-    mnt_free_iter(iter);
-    t->remote = calloc((size_t)count, sizeof(*t->remote));
-    if (t->len != (size_t)count || !t->remote)
-        return -ENOMEM;
+    size_t len = 0;
+    int rc = read_text(path, &t->text, &len);
+    if (rc == -ESRCH || rc == -EINVAL) /* EINVAL: of a zombie (6.18) */
+        rc = -ENOENT;
+    if (rc == 0)
+        rc = parse_all(t, len);
+    if (rc < 0)
+        return rc;
     for (size_t i = 0; i < t->len; i++)
         if (!fstype_is_local(t->mounts[i].fstype))
             t->remote[t->remote_len++] = &t->mounts[i];
@@ -135,7 +218,7 @@ int mount_table_read(const char *path, struct mount_table **ret, struct rbxj_err
         return 0;
     }
     mount_table_free(t);
-    if (rc == -ENOENT || rc == -ESRCH || rc == -EINVAL) /* EINVAL: of a zombie (6.18) */
+    if (rc == -ENOENT)
         return error_set(e, ENOENT, ENOENT, "read %s", path);
     return error_sys(e, -rc, "read %s", path);
 }
@@ -148,7 +231,7 @@ void mount_table_free(struct mount_table *table)
         free(table->by[i]);
     free(table->mounts);
     free(table->remote);
-    mnt_unref_table(table->parsed);
+    free(table->text);
     free(table);
 }
 

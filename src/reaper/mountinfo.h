@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What is mounted: mountinfo of this mount namespace and of the others, each read at most once per pass, with
- * look-ups that stay cheap with thousands of mounts. libmount only parses here: its mnt_context_umount()
- * reads mountinfo anew for each call, follows symlinks and runs helper programs.
+ * look-ups that stay cheap with thousands of mounts. Not by libmount: where it finds no memory for a line it returns a
+ * short table and success, and what is missing there would be taken for unmounted (2.38.1); and its
+ * mnt_context_umount() reads mountinfo anew for each call, follows symlinks and runs helper programs.
  *
  * A struct mounts belongs to one thread. Names are bytes as the kernel has them: octal escapes are decoded,
  * control bytes are raw. Sets are in the order of mountinfo: since 6.8 that of unique ids, so the oldest
@@ -27,7 +28,7 @@ struct mount {
     const char
         *root; /* within the file system; "//deleted" is appended when a bind mount's source was removed */
     const char *fstype;
-    const char *source; /* "none" where there is none */
+    const char *source; /* may be empty */
     bool gone;          /* unmounted by us since; never found again */
 };
 
