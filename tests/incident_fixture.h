@@ -193,11 +193,12 @@ static inline int listed(const char *id, int64_t since_ns)
 
 /* ---- files as they may be there ---- */
 
-static inline void make_incident(const char *id, const char *text, mode_t mode)
+static inline void make_incident(const char *id, const char *text, bool open)
 {
     harness_mkdir(path_of(id, ""));
     harness_write(document_path(id), text);
-    assert_int_equal(chmod(document_path(id), mode), 0);
+    if (open)
+        harness_write(path_of(id, "open"), "");
 }
 
 /* n days ago; the same second for the same n. */

@@ -155,10 +155,17 @@ check "free: done" is "$status" 0
 call incidents --json
 check "free: closed" json '[(i["outcome"], i["count"], i["left"], i["open"]) for i in d["incidents"]] == [("success", 3, 0, [])]'
 check "free: how long it took" json 'd["incidents"][0]["recovery_s"] >= 0'
-check "free: modes" is "$(stat -c %a "$log" "$log"/* "$log"/*/incident.json | tr '\n' ' ')" "700 700 400 "
+check "free: modes" is "$(stat -c %a "$log" "$log"/* "$log"/*/incident.json | tr '\n' ' ')" "700 700 600 "
 call replay
 call incidents --json
 check "nothing found, no incident" json 'len(d["incidents"]) == 1'
+
+# those of one second are told in their order
+for i in {1..8}; do call health --quarantine --reason "reason $i"; done
+call incidents --json
+check "in one second: newest first" json '[i["notes"] for i in d["incidents"][:8]] == [["reason %d" % n] for n in range(8, 0, -1)]'
+call health --unquarantine --reason done
+find "$log" -name incident.json -exec grep -lE '"procedure":"(un)?quarantine"' {} + | xargs -r dirname | xargs -r rm -r
 
 # what killed writers have left: nobody sees it, and once it is old it goes
 exec {busy}<&-

@@ -35,6 +35,20 @@ static void ids_have_their_shape(void **state)
         assert_false(incident_id_is_valid(wrong[i]));
 }
 
+/* Those of the same second, too. */
+static void ids_sort_by_age(void **state)
+{
+    (void)state;
+    char older[INCIDENT_ID_MAX], newer[INCIDENT_ID_MAX];
+    incident_new_id(older);
+    for (int i = 0; i < 100; i++) {
+        (void)usleep(10); /* ten times what an id tells apart */
+        incident_new_id(newer);
+        assert_true(strcmp(older, newer) < 0);
+        memcpy(older, newer, sizeof(older));
+    }
+}
+
 /* ---- the life of an incident ---- */
 
 static void i10_written_before_the_first_undo(void **state)
@@ -54,6 +68,7 @@ static void i10_written_before_the_first_undo(void **state)
     assert_int_equal(mode_of(harness_format("%s/incidents", config.state_dir)), 0700);
     assert_int_equal(mode_of(path_of(id1, "")), 0700);
     assert_int_equal(mode_of(document_path(id1)), 0600);
+    assert_int_equal(mode_of(path_of(id1, "open")), 0600);
     expect_text(id1, "id", id1);
     expect_text(id1, "cause", "system_crash");
     expect_text(id1, "outcome", "unfinished");
@@ -77,7 +92,8 @@ static void i10_written_before_the_first_undo(void **state)
     expect_number(id1, "left", 0);
     expect_number(id1, "entries", 3);
     expect_number(id1, "count", 1);
-    assert_int_equal(mode_of(document_path(id1)), 0400);
+    assert_int_equal(mode_of(document_path(id1)), 0600);
+    assert_false(path_exists(path_of(id1, "open")));
     assert_int_equal(recoveries(), 1);
     char *text = harness_read(document_path(id1));
     assert_ptr_equal(strchr(text, '\n'), NULL);
@@ -166,7 +182,8 @@ static void killed_reaper_leaves_a_trace(void **state)
     expect_number(id1, "left", 0);
     expect_number(id1, "notes", 1);
     expect_text(id1, "outcome", "unfinished");
-    assert_int_equal(mode_of(document_path(id1)), 0400);
+    assert_int_equal(mode_of(document_path(id1)), 0600);
+    assert_false(path_exists(path_of(id1, "open")));
     assert_int_equal(recoveries(), 1);
     assert_false(path_exists(path_of(id2, "")));
     rbxj_result_free(other);
@@ -379,7 +396,7 @@ static void listing(void **state)
     make_incident(
         old,
         harness_format("{\"id\":\"%s\",\"updated\":\"2020-01-02T03:04:05Z\",\"x\":\"\x1b\xff\"}\n\n", old),
-        0400);
+        false);
     (void)replay_of(id1, one_box(71, OUTCOME_UNDONE));
     assert_int_equal(listed(NULL, 0), 2);
     assert_int_equal(listed(NULL, now_realtime_ns() - 60LL * 1000000000), 1);
@@ -404,6 +421,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(ids_have_their_shape),
+        cmocka_unit_test(ids_sort_by_age),
         harness_test(i10_written_before_the_first_undo),
         harness_test(same_trouble_counts_up),
         harness_test(partial_is_told),

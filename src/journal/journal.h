@@ -110,6 +110,9 @@ int journal_flush(struct journal *j, struct rbxj_error *e);
 struct snapshot_box;
 int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, struct rbxj_error *e);
 
+/* Is there a box of that incarnation at this moment? What can't be read counts as one. */
+bool journal_has(struct journal *j, uint64_t incarnation);
+
 /* ---- durability (commit.c) ---- */
 
 /* Does this record need the disk before its intent is granted? (DESIGN "durability follows the resource",

@@ -248,6 +248,19 @@ int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, s
     return r;
 }
 
+bool journal_has(struct journal *j, uint64_t incarnation)
+{
+    struct record_key k = record_key(incarnation, 0);
+    MDB_val key = {sizeof(k), &k}, data;
+    MDB_txn *txn;
+    if (journal_check_handle(j, NULL) < 0 ||
+        mdb_txn_begin(j->boot.env, NULL, MDB_RDONLY, &txn) != MDB_SUCCESS)
+        return true;
+    int rc = mdb_get(txn, j->boot.records, &key, &data);
+    mdb_txn_abort(txn);
+    return rc != MDB_NOTFOUND;
+}
+
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)
 {
     int r = journal_check_handle(j, e);

@@ -30,19 +30,30 @@ int aftermath_quarantine(const struct config *config, struct journal *journal, i
     return 0;
 }
 
+/* Now: what was begun since the snapshot may have its incident already. */
 static bool exists(const void *data, uint64_t incarnation)
 {
-    const struct snapshot *s = data;
-    for (size_t i = 0; i < s->len; i++)
-        if (s->boxes[i].box.incarnation == incarnation)
-            return true;
-    return false;
+    const struct reaper *reaper = data;
+    return journal_has(reaper->journal, incarnation);
+}
+
+static bool is_by_owner(const struct aftermath *a)
+{
+    return strcmp(a->procedure, "undo") == 0;
+}
+
+void aftermath_prepare(struct aftermath *a, struct teardown *box)
+{
+    /* to where an earlier undo of this box is told of; that is looked for only if there is evidence */
+    if (!box->corrupt || !incident_find(a->reaper->config, box->sb->box.incarnation, a->id))
+        incident_new_id(a->id);
+    box->u.incident = a->id;
 }
 
 void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found)
 {
-    a->incidents = incidents_begin(a->reaper->config, a->procedure, a->id, a->note, found, exists,
-                                   a->reaper->snapshot);
+    a->incidents = incidents_begin(a->reaper->config, a->procedure, a->id, a->note, found,
+                                   is_by_owner(a) ? NULL : exists, a->reaper);
     for (size_t i = 0; a->incidents && i < n; i++)
         boxes[i].u.incident = incidents_of(a->incidents, i);
 }
@@ -88,16 +99,34 @@ static bool journal_is_damaged(const struct teardown *boxes, size_t n)
     return false;
 }
 
+/* It was found by whatever thread undid the box; events are for this one. */
+static void tell_not_kept(const struct aftermath *a, const struct teardown *boxes, size_t n)
+{
+    for (size_t i = 0; i < n; i++) {
+        const struct undo *u = &boxes[i].u;
+        struct event event = {.event = "note",
+                              .priority = LOG_WARNING,
+                              .box = boxes[i].sb->box.name,
+                              .incarnation = boxes[i].sb->box.incarnation,
+                              .incident = u->incident,
+                              .errnum = u->not_kept.errnum};
+        if (u->not_kept.errnum)
+            event_send(a->reaper->config, &event, "box %s: seq %u: what it held was not kept: %s", event.box,
+                       u->not_kept.seq, strerrordesc_np(u->not_kept.errnum));
+    }
+}
+
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result)
 {
     struct counters more = {0};
-    bool by_owner = strcmp(a->procedure, "undo") == 0;
+    bool by_owner = is_by_owner(a);
     for (size_t i = 0; result && i < n; i++) {
         const struct result_box *box = &result->boxes[i];
         count_box(&more, &boxes[i], box->outcome, !a->incidents || incidents_is_new(a->incidents, i));
         if (!by_owner)
             judge_worker(a, &boxes[i], box);
     }
+    tell_not_kept(a, boxes, n);
     if (!by_owner)
         more.last_replay_ns = (uint64_t)now_realtime_ns();
     incidents_end(a->incidents, result, &more);

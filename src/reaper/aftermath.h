@@ -18,6 +18,8 @@ struct aftermath {
     struct incidents *incidents;
 };
 
+/* Before an owner's undo, of which nobody knows yet whether it is an incident: where its evidence goes. */
+void aftermath_prepare(struct aftermath *a, struct teardown *box);
 /* Before the first undo; found has the boxes in their order. */
 void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found);
 /* After the last one; result NULL: there was no memory for it. Puts the incidents' ids into it. */

@@ -364,9 +364,8 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_
     if (r < 0)
         return error_sys(e, -r, "box %s", sb->box.name);
     t.claimed = true;
-    incident_new_id(after.id);
-    t.u.incident = after.id;
     teardown_look(&t);
+    aftermath_prepare(&after, &t);
     teardown_quiesce(&t);
     teardown_quiesced(&t);
     mounts_free(reaper->mounts);

@@ -105,8 +105,11 @@ static void open_one(struct incidents *in, const char *id, const struct existenc
                      const char *note)
 {
     struct doc doc = {.root = incident_store_read(in->fd, id)};
+    bool closes = false;
     /* one of a later version is not ours to change */
     if (!doc.root || doc_get_number(doc.root, "version", 0) != 1 || !document_open(&doc)) {
+        if (doc_get_number(doc.root, "version", 0) == 1)
+            incident_store_is_closed(in->fd, id);
         doc_clear(&doc);
         return;
     }
@@ -119,10 +122,11 @@ static void open_one(struct incidents *in, const char *id, const struct existenc
     } else if (dropped && !document_open(&doc)) {
         document_add_note(&doc, "closed: its boxes are no longer in the journal");
         document_close(&doc, age_of(&doc));
-        histogram_add(&in->closed.recovery, age_of(&doc));
+        closes = true;
     }
-    if (mine || dropped)
-        (void)write_document(in->fd, id, &doc, false);
+    int r = mine || dropped ? write_document(in->fd, id, &doc, false) : 0;
+    if (closes && r == 0) /* else it is still open, for the next one to close */
+        histogram_add(&in->closed.recovery, age_of(&doc));
     if (mine) {
         incident->doc = doc;
         return;
@@ -260,14 +264,16 @@ static int end_one(struct incidents *in, size_t k, const struct rbxj_result *res
         return 0;
     }
     document_end(&incident->doc, result, &boxes);
-    if (!document_open(&incident->doc)) {
-        int64_t took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
+    bool closed = !document_open(&incident->doc);
+    int64_t took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
+    if (closed)
         document_close(&incident->doc, took_ns);
-        histogram_add(&more->recovery, took_ns);
-    }
     int r = write_document(in->fd, incident->id, &incident->doc, true);
-    if (r < 0 && incident->is_new && !incident->written)
+    bool lost = r < 0 && incident->is_new && !incident->written;
+    if (lost)
         incident->id[0] = '\0';
+    if (closed && (r == 0 || lost)) /* else it is still open, for the next one to close */
+        histogram_add(&more->recovery, took_ns);
     return r;
 }
 
@@ -292,6 +298,36 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
     if (in->fd >= 0 && in->len)
         incident_store_retain(in->fd, in->config);
     free_all(in);
+}
+
+/* ---- one box ---- */
+
+static bool has_open(const struct doc *doc, uint64_t incarnation)
+{
+    const cJSON *open = document_open(doc);
+    for (const cJSON *item = open ? open->child : NULL; item; item = item->next)
+        if (incarnation_read(item) == incarnation)
+            return true;
+    return false;
+}
+
+bool incident_find(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
+{
+    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
+    _cleanup_close_ int fd = incident_store_open(config);
+    bool found = false;
+    if (fd < 0 || incident_store_list(fd, &names) < 0)
+        return false;
+    for (size_t i = 0; !found && i < names.len; i++) {
+        if (!incident_store_may_be_open(fd, names.ids[i]))
+            continue;
+        struct doc doc = {.root = incident_store_read(fd, names.ids[i])};
+        found = doc_get_number(doc.root, "version", 0) == 1 && has_open(&doc, incarnation);
+        doc_clear(&doc);
+        if (found)
+            (void)strcpy(id, names.ids[i]);
+    }
+    return found;
 }
 
 /* ---- what a person did ---- */

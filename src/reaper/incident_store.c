@@ -3,15 +3,14 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "reaper/events.h"
 
 #include <limits.h>
 #include <string.h>
-#include <syslog.h>
 #include <time.h>
 
 #define DOCUMENT "incident.json"
 #define TEMPORARY "incident.json."
+#define OPEN_MARK "open"
 #define MAKING "making-" /* before an id: a directory that is not finished */
 
 enum { EVIDENCE_MAX = 64 << 10, EVIDENCE_FILES = 256 };
@@ -21,10 +20,12 @@ enum { EVIDENCE_MAX = 64 << 10, EVIDENCE_FILES = 256 };
 void incident_new_id(char id[INCIDENT_ID_MAX])
 {
     uint32_t number;
-    time_t now = (time_t)(now_realtime_ns() / 1000000000);
+    int64_t now_ns = now_realtime_ns();
+    time_t now = (time_t)(now_ns / 1000000000);
     struct tm tm;
     char when[20];
     random_bytes(&number, sizeof(number));
+    number = (uint32_t)((now_ns % 1000000000 << 20) / 1000000000) << 12 | (number & 0xfff);
     if (!gmtime_r(&now, &tm) || strftime(when, sizeof(when), "%Y%m%dT%H%M%SZ", &tm) != 16)
         (void)strcpy(when, "19700101T000000Z");
     (void)snprintf(id, INCIDENT_ID_MAX, "%s-%08x", when, number);
@@ -134,6 +135,12 @@ static int compare_text(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+static bool is_evidence(const char *name)
+{
+    return strcmp(name, DOCUMENT) != 0 && strncmp(name, TEMPORARY, strlen(TEMPORARY)) != 0 &&
+           strcmp(name, OPEN_MARK) != 0;
+}
+
 size_t incident_store_evidence(int fd, const char *id, char ***ret)
 {
     _cleanup_close_ int dir = fd_open_dir(fd, id);
@@ -141,8 +148,7 @@ size_t incident_store_evidence(int fd, const char *id, char ***ret)
     char **list = calloc(EVIDENCE_FILES, sizeof(*list));
     size_t n = 0;
     for (const struct dirent *entry; list && n < EVIDENCE_FILES && (entry = fd_next_name(names));)
-        if (strcmp(entry->d_name, DOCUMENT) != 0 &&
-            strncmp(entry->d_name, TEMPORARY, strlen(TEMPORARY)) != 0 && (list[n] = strdup(entry->d_name)))
+        if (is_evidence(entry->d_name) && (list[n] = strdup(entry->d_name)))
             n++;
     if (n)
         qsort(list, n, sizeof(*list), compare_text);
@@ -165,10 +171,17 @@ void incident_store_remove(int fd, const char *id)
 
 bool incident_store_may_be_open(int fd, const char *id)
 {
-    char path[INCIDENT_ID_MAX + sizeof(DOCUMENT)];
+    char path[INCIDENT_ID_MAX + sizeof(OPEN_MARK)];
     struct stat st;
-    (void)snprintf(path, sizeof(path), "%s/" DOCUMENT, id);
-    return fstatat(fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode) && (st.st_mode & S_IWUSR);
+    (void)snprintf(path, sizeof(path), "%s/" OPEN_MARK, id);
+    return fstatat(fd, path, &st, AT_SYMLINK_NOFOLLOW) == 0 && S_ISREG(st.st_mode);
+}
+
+void incident_store_is_closed(int fd, const char *id)
+{
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
+    if (dir >= 0)
+        (void)unlinkat(dir, OPEN_MARK, 0);
 }
 
 cJSON *incident_store_read(int fd, const char *id)
@@ -197,7 +210,15 @@ static void sweep(int dir)
 
 static int write_in(int dir, const char *text, bool open, bool synced)
 {
-    return fd_replace_file(dir, DOCUMENT, TEMPORARY, text, strlen(text), open ? 0600 : 0400, synced);
+    _cleanup_close_ int mark = open
+                                   ? openat(dir, OPEN_MARK, O_RDONLY | O_CREAT | O_NOFOLLOW | O_CLOEXEC, 0600)
+                                   : -1;
+    if (open && mark < 0)
+        return -errno;
+    int r = fd_replace_file(dir, DOCUMENT, TEMPORARY, text, strlen(text), 0600, synced);
+    if (r == 0 && !open)
+        (void)unlinkat(dir, OPEN_MARK, 0);
+    return r;
 }
 
 /* A directory that appears with its document in it: a writer that is killed leaves nothing that looks like an
@@ -287,8 +308,8 @@ static bool has_room(int dir)
 {
     _cleanup_closedir_ DIR *names = fd_open_names(dir);
     size_t n = 0;
-    while (fd_next_name(names))
-        n++;
+    for (const struct dirent *entry; (entry = fd_next_name(names));)
+        n += is_evidence(entry->d_name);
     return n < EVIDENCE_FILES;
 }
 
@@ -309,13 +330,9 @@ static int keep(const struct config *config, const char *id, const char *name, i
     return r;
 }
 
-void incident_keep(const struct config *config, const char *id, const char *name, int fd)
+int incident_keep(const struct config *config, const char *id, const char *name, int fd)
 {
     bool allowed = incident_id_is_valid(id) && name[0] && name[0] != '.' && !strchr(name, '/') &&
-                   strlen(name) <= NAME_MAX && strncmp(name, DOCUMENT, strlen(DOCUMENT)) != 0;
-    int r = allowed ? keep(config, id, name, fd) : -EINVAL;
-    if (r < 0)
-        event_send(config,
-                   &(struct event){.event = "note", .priority = LOG_WARNING, .incident = id, .errnum = -r},
-                   "incident %s: %.200s was not kept: %s", id, name, strerrordesc_np(-r));
+                   strlen(name) <= NAME_MAX && is_evidence(name);
+    return allowed ? keep(config, id, name, fd) : -EINVAL;
 }

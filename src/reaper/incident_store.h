@@ -3,9 +3,9 @@
  * The files of incident records. Everything is reached by descriptor from the state directory, no symlink is
  * followed, and what has not the name of an incident is not touched.
  *
- * incident.json is writable (0600) while the incident is open and read-only (0400) when it is closed: one
- * rename changes content and mode together, and a replay finds the few open ones among a thousand without
- * reading them. A mode that says "open" wrongly (a copy, a file system without modes) costs a reading only.
+ * Beside incident.json there is an empty file "open" while the incident is open: a replay finds the few open ones among a
+ * thousand without reading them. It is there before the document says so and goes after that no longer does: one that
+ * a killed writer left costs a reading, and the next replay takes it away.
  */
 #ifndef RBXJ_REAPER_INCIDENT_STORE_H
 #define RBXJ_REAPER_INCIDENT_STORE_H
@@ -35,6 +35,8 @@ void incident_store_names_clear(struct incident_store_names *names);
 
 /* False: it is closed, or is no incident. */
 bool incident_store_may_be_open(int fd, const char *id);
+/* It was read, and is closed. */
+void incident_store_is_closed(int fd, const char *id);
 /* The document, an object with this id; NULL: there is none that makes sense. Free with cJSON_Delete(). */
 cJSON *incident_store_read(int fd, const char *id);
 /* Whole or not at all; makes the incident's directory. synced: the rename, too, is on disk. 0 or -errno. */

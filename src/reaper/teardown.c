@@ -147,6 +147,7 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     if (item->record->flags != flags)
         (void)journal_update(t->reaper->journal, item->record, false, NULL);
     item->done = f;
+    t->corrupt = t->corrupt || f.corrupt;
     if (done && r >= 0) {
         /* what the quiesce killed is undone, too */
         item->outcome = r == 1 || (kind->quiesce && item->look.found == FOUND_PRESENT) ? OUTCOME_UNDONE

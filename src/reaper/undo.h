@@ -77,8 +77,12 @@ struct undo {
     uint64_t mount_ns;   /* ours; 0: not asked (K10) */
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
-    const char *incident; /* id of the incident that takes the evidence; NULL: none is kept */
-    void *data;           /* the caller's */
+    const char *incident; /* id of the incident that takes the evidence */
+    struct {
+        uint32_t seq;
+        int errnum; /* 0: all was kept */
+    } not_kept; /* the first evidence that could not be; told by aftermath_end(), in the caller's thread */
+    void *data; /* the caller's */
 };
 
 /* ---- guards.c: the checks that all kinds share ---- */

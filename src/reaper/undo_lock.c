@@ -327,13 +327,16 @@ static int lock_look(struct undo *u, const struct record *r, struct finding *f)
 /* ---- undo ---- */
 
 /* Corrupt content is evidence of something: kept aside. A failure here blocks no undo (K19). */
-static void keep_aside(const struct undo *u, const struct record *r, int fd)
+static void keep_aside(struct undo *u, const struct record *r, int fd)
 {
     char name[BOX_NAME_MAX + 48];
     (void)snprintf(name, sizeof(name), "%s-%" PRIu64 "-%" PRIu32 ".lock", u->box->name, r->incarnation,
                    r->seq);
-    if (u->incident)
-        incident_keep(u->config, u->incident, name, fd);
+    int res = u->incident ? incident_keep(u->config, u->incident, name, fd) : -ENOMEM;
+    if (res < 0 && !u->not_kept.errnum) {
+        u->not_kept.seq = r->seq;
+        u->not_kept.errnum = -res;
+    }
 }
 
 /* The flock must be ours: the reaper took it before the first undo; in a normal teardown the supervisor has
