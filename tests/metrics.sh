@@ -201,6 +201,30 @@ disk_full() {
     umount "$work/small"
 }
 
+# told NAME STATUS: 6 and one line that says why, nowhere an empty success.
+told() {
+    check "$1: 6" is "$2" 6
+    check "$1: one line" one_line
+}
+nowhere_to_print() {
+    fresh
+    "$rbxj" metrics >/dev/full 2>"$work/err"
+    told "a full standard output" $?
+    "$rbxj" metrics >&- 2>"$work/err"
+    told "no standard output" $?
+    "$rbxj" metrics <&- >&- 2>"$work/err"
+    told "no standard input, either" $?
+    (ulimit -f 1; exec "$rbxj" metrics >"$work/out" 2>"$work/err")
+    told "a short write" $?
+    echo "old 1" >"$work/text/rbxj.prom"
+    (ulimit -f 1; exec "$rbxj" metrics --textfile "$work/text/rbxj.prom" >"$work/out" 2>"$work/err")
+    told "a short write to a file" $?
+    check "a short write to a file: the old one stays" is "$(cat "$work/text/rbxj.prom")" "old 1"
+    check "a short write to a file: nothing else does" only "$work/text" rbxj.prom
+    "$rbxj" metrics --textfile "$work/text/rbxj.prom" >&- 2>"$work/err"
+    check "a file needs no standard output" is $? 0
+}
+
 # Whoever reads while it is written sees a whole file.
 atomic() {
     fresh
@@ -258,6 +282,7 @@ held
 textfile
 refusals
 disk_full
+nowhere_to_print
 atomic
 unreadable
 finish

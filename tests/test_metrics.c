@@ -7,6 +7,35 @@
 
 #include "reaper/quarantine.h"
 
+#include <dlfcn.h>
+
+/* ---- without memory for the last byte of a text: as glibc's fclose() of such a stream behaves ---- */
+
+static bool no_memory;
+static FILE *stream;
+static char **stream_text;
+
+FILE *open_memstream(char **ret_text, size_t *ret_len)
+{
+    static FILE *(*real)(char **, size_t *);
+    *(void **)&real = dlsym(RTLD_NEXT, "open_memstream");
+    stream_text = ret_text;
+    return stream = real(ret_text, ret_len);
+}
+
+int fclose(FILE *file)
+{
+    static int (*real)(FILE *);
+    *(void **)&real = dlsym(RTLD_NEXT, "fclose");
+    bool fails = no_memory && file == stream;
+    int r = real(file);
+    if (fails) {
+        free(*stream_text);
+        *stream_text = NULL;
+    }
+    return r;
+}
+
 /* Held against what is wanted, line by line. */
 struct text {
     char *text;
@@ -244,6 +273,27 @@ static void a_bad_configuration_leaves_the_health_unknown(void **state)
     assert_no_text(&t, "rbxj_");
 }
 
+static void no_memory_for_the_text_is_an_error(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_options options = {
+        .state_dir = p.state, .runtime_dir = p.runtime, .config = harness_format("%s/conf", harness_disk())};
+    struct rbxj_error e = {0};
+    char untouched, *text = &untouched;
+    for (int i = 0; i < 2; i++) { /* the second time that is not all */
+        harness_write(options.config, i ? "nonsense" : "");
+        no_memory = true;
+        int r = rbxj_metrics(&options, &text, &e);
+        no_memory = false;
+        assert_true(r < 0);
+        assert_int_equal(e.errnum, ENOMEM);
+        assert_true(e.message[0]);
+        assert_ptr_equal(text, &untouched);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -255,6 +305,7 @@ int main(void)
         journal_test(a_missing_disk_leaves_out_what_it_does_not_tell),
         journal_test(a_quarantine_that_outlasts_the_damage_hides_nothing),
         journal_test(a_bad_configuration_leaves_the_health_unknown),
+        journal_test(no_memory_for_the_text_is_an_error),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

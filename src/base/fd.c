@@ -92,8 +92,8 @@ int fd_write_all(int fd, const void *data, size_t len)
         ssize_t n = write(fd, p, len);
         if (n < 0 && errno == EINTR)
             continue;
-        if (n < 0)
-            return -errno;
+        if (n <= 0) /* 0: it takes nothing more, and says not why */
+            return n < 0 ? -errno : -ENOSPC;
         p += n;
         len -= (size_t)n;
     }

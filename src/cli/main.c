@@ -175,11 +175,13 @@ static int dispatch(struct cli *cli, int argc, char **argv)
     return command->run(cli, argc - skipped, argv + skipped);
 }
 
-/* A descriptor of the journal must not become standard output: 0 to 2 are taken first. 0, or -1. */
+/* A descriptor of the journal must not become standard output: 0 to 2 are taken first. What is printed with standard
+ * output closed must fail, not vanish: it can't be written to. 0, or -1. */
 static int take_standard_descriptors(void)
 {
     for (;;) {
-        int fd = open("/dev/null", O_RDWR | O_NOCTTY);
+        bool closed = fcntl(STDIN_FILENO, F_GETFD) >= 0 && fcntl(STDOUT_FILENO, F_GETFD) < 0;
+        int fd = open("/dev/null", (closed ? O_RDONLY : O_RDWR) | O_NOCTTY);
         if (fd < 0)
             return -1;
         if (fd > STDERR_FILENO)

@@ -56,9 +56,11 @@ void print_document(struct doc *doc)
 
 int print_finish(void)
 {
+    errno = 0;
     if (fflush(stdout) == 0 && !ferror(stdout))
         return 0;
-    print_problem("writing to standard output: %s", strerror(errno));
+    print_problem("writing to standard output: %s",
+                  strerror(errno ? errno : EIO)); /* EIO: it failed before */
     return -1;
 }
 

@@ -150,7 +150,8 @@ static int put_all(const struct sources *s, char **ret)
              records_of);
     put_size(out, "rbxj_journal_bytes", "Bytes allocated for a journal's data file.", s, bytes_of);
     bool failed = ferror(out);
-    if (fclose(out) != 0 || failed) {
+    /* without memory for the last byte fclose() succeeds, and there is no text (glibc) */
+    if (fclose(out) != 0 || failed || !text) {
         free(text);
         return -ENOMEM;
     }
@@ -198,8 +199,10 @@ int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbx
     struct sources s = {0};
     char *text;
     int r = read_all(options, &s, error);
-    if (put_all(&s, &text) < 0)
+    if (put_all(&s, &text) < 0) {
+        error_clear(error); /* whatever it was: this is why there is nothing */
         return error_sys(error, ENOMEM, "metrics");
+    }
     *ret_text = text;
     return r;
 }
