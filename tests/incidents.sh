@@ -44,6 +44,7 @@ usage "one word too many" list
 usage "does not go with it" show a --since 1h
 usage "is no time" --since yesterday
 usage "is no time" --since 5y
+usage "is no time" --since 1000001h
 usage "is no time" --since 99999999999999999999h
 usage "unknown or ambiguous option" --frobnicate
 
@@ -70,6 +71,7 @@ check "table: exits 0" is "$status" 0
 check "table: three, newest first" is "$(awk '{ print $1 }' "$work/out" | tr '\n' ' ')" "ID $third $second $first "
 check "table: no control byte" clean_bytes
 check "table: recovery" out_has 0.013s
+check "table: no procedure without --verbose" out_lacks replay
 call incidents --noheadings --verbose
 check "table: one line each" is "$(wc -l <"$work/out")" 3
 check "table: procedure with --verbose" out_has replay
@@ -126,6 +128,8 @@ for text in "# Incident $first" '**Timestamp of detection:** 2020-01-02T03:04:05
     '--since "2020-01-02 02:04:05 UTC" --until "2020-01-02 03:06:00 UTC"'; do
     check "markdown: $text" out_has "$text"
 done
+check "markdown: each under its heading" is "$(sed -n 's/^## What \(was undone\|is left\).*/\1/p; s/^- `\(mount\|tmpdir\)`.*/\1/p' "$work/out" |
+    tr '\n' ' ')" "was undone tmpdir is left mount "
 check "markdown: no control byte" clean_bytes
 check "markdown: nothing gets out of its code span" is "$(grep -v '^#\|^ ' "$work/out" | sed 's/`[^`]*`//g' | grep -c '[<|`]')" 0
 call incidents show $third --markdown
