@@ -2,11 +2,9 @@
  *
  * rbxj_spawn(): who dies meanwhile, and who forks beside it.
  */
+#include "gate_fixture.h"
 #include "spawn_fixture.h"
 
-#include "journal/gate.h"
-
-#include <glob.h>
 #include <pthread.h>
 #include <sched.h>
 
@@ -128,31 +126,6 @@ static void k6_it_runs_in_a_new_pid_namespace(void **state)
 
 /* ---- a start that is held up between its fork and its intent ---- */
 
-/* The gate of the boot journal: who has it keeps all writers out. */
-static struct gate_page *map_gate(void)
-{
-    glob_t found;
-    assert_int_equal(0, glob(harness_format("%s/journal-*/gate", world.run), 0, NULL, &found));
-    int fd = open(found.gl_pathv[0], O_RDWR | O_CLOEXEC);
-    globfree(&found);
-    struct gate_page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
-    assert_true(fd >= 0 && page != MAP_FAILED);
-    (void)close(fd);
-    return page;
-}
-
-/* Two pipes between the test and its supervisor. */
-static void tell(int fd)
-{
-    must(write(fd, "", 1) == 1);
-}
-
-static void hear(int fd)
-{
-    char byte;
-    must(read(fd, &byte, 1) == 1);
-}
-
 static void (*at_start)(void); /* of the supervisor; may be NULL */
 
 /* A supervisor that has begun the box, and then starts a process when it is told to. secret: a descriptor that
@@ -183,7 +156,8 @@ static pid_t start_spawner(int secret, int said[2], int asked[2])
             pause();
     }
     harness_track(pid);
-    hear(said[0]);
+    (void)close(said[1]);
+    heard(said[0]);
     return pid;
 }
 
@@ -210,23 +184,15 @@ static pid_t hold_up(struct gate_page *gates, pid_t pid, int asked)
 static void let_on(struct gate_page *gates, int said)
 {
     gate_unlock(&gates->boot);
-    hear(said);
+    heard(said);
     (void)munmap(gates, sizeof(*gates));
-}
-
-static void open_patient_world(void)
-{
-    world_open();
-    char *conf = harness_format("%s/patient", harness_disk());
-    harness_write(conf, "[journal]\ngate_timeout=60s\n");
-    world.options.config = conf;
 }
 
 static void k6_what_died_before_it_was_let_go_was_not_started(void **state)
 {
     (void)state;
     int said[2], asked[2], secret = open("/", O_RDONLY | O_CLOEXEC);
-    open_patient_world();
+    world_open_with_gate_timeout("60s");
     pid_t pid = start_spawner(secret, said, asked);
     struct gate_page *gates = map_gate();
     pid_t child = hold_up(gates, pid, asked[1]);
@@ -271,7 +237,7 @@ static void k6_it_sees_its_caller_die_past_a_fork_beside_it(void **state)
 {
     (void)state;
     int said[2], asked[2], secret = open("/", O_RDONLY | O_CLOEXEC);
-    open_patient_world();
+    world_open_with_gate_timeout("60s");
     assert_int_equal(0, pipe2(life, O_CLOEXEC));
     assert_int_equal(0, pipe2(fork_now, O_CLOEXEC));
     at_start = start_forker;
@@ -303,7 +269,7 @@ static void k7_it_waits_with_nothing_of_its_caller(void **state)
 {
     (void)state;
     int said[2], asked[2], secret = open(harness_disk(), O_RDONLY | O_CLOEXEC), found = 0;
-    open_patient_world();
+    world_open_with_gate_timeout("60s");
     pid_t pid = start_spawner(secret, said, asked);
     struct gate_page *gates = map_gate();
     pid_t child = hold_up(gates, pid, asked[1]);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * begin and intend: from nothing to pending to granted (K22). What fails on the way is taken back.
+ * begin and intend: from nothing to pending to granted (K22). What fails on the way is taken back (leftover.c).
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -87,31 +87,13 @@ static int fresh_incarnation(struct write *w, uint64_t *ret)
     }
 }
 
-/* Before an intent is accepted: this process' handle, and room (K26). */
+/* Before an intent is accepted: this process' handle, what it still has to take back, and room (K26). */
 static int check_room(struct journal *j, struct rbxj_error *e)
 {
     int r = journal_check_handle(j, e);
+    if (r == 0)
+        r = leftover_retry(j, e);
     return r < 0 ? r : store_make_room(&j->boot, j->folder, &j->options, e);
-}
-
-/* Takes back what was written: nobody was told. Where that fails too, it stays pending. */
-static void withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
-                     bool whole)
-{
-    struct write w;
-    int rc = MDB_SUCCESS, r = write_begin(j, &w, NULL);
-    if (r < 0)
-        return;
-    for (uint32_t seq = first_seq; seq <= last_seq && r == 0 && rc == MDB_SUCCESS; seq++) {
-        struct record record = {0};
-        r = write_get_record(&w, box->incarnation, seq, &record, NULL);
-        if (r == 0)
-            rc = write_remove(&w, box, seq, &record);
-        record_clear(&record);
-    }
-    if (r == 0 && rc == MDB_SUCCESS && whole)
-        rc = write_remove_box(&w, box);
-    (void)write_end(&w, r, rc, NULL);
 }
 
 /* The disk has it: the marks go, and only now may the caller acquire (K22). */
@@ -214,7 +196,8 @@ int journal_begin(struct journal *j, struct box *box, struct record *plan, size_
     if (r == 0) {
         r = make_granted(j, &new, 1, (uint32_t)n, disk, position, e);
         if (r < 0)
-            withdraw(j, &new, 1, (uint32_t)n, true);
+            leftover_withdraw(j, new.incarnation,
+                              &(struct withdrawal){.first_seq = 1, .last_seq = (uint32_t)n, .whole = true});
     }
     if (r < 0) {
         if (new.incarnation && (new.flags &BOX_OWNER_LOCK))
@@ -244,7 +227,7 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
     if (res == 0) {
         res = make_granted(j, &box, r->seq, r->seq, disk, position, e);
         if (res < 0)
-            withdraw(j, &box, r->seq, r->seq, false);
+            leftover_withdraw(j, incarnation, &(struct withdrawal){.first_seq = r->seq, .last_seq = r->seq});
     }
     return res;
 }

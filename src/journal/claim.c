@@ -47,10 +47,16 @@ int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
     struct write w;
     struct box box;
+    leftover_reclaim(j, incarnation);
     int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r < 0)
         return r;
     return write_end(&w, 0, write_mark(&w, MARK_CLAIM, incarnation, 0, &j->self, sizeof(j->self)), e);
+}
+
+void journal_unclaim(struct journal *j, uint64_t incarnation)
+{
+    leftover_withdraw(j, incarnation, &(struct withdrawal){.claim = true});
 }
 
 static_assert(GATE_WORKERS == JOURNAL_WORKERS, "a word for each worker");

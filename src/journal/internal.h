@@ -205,6 +205,20 @@ int write_unmark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t
 int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int code,
                           struct rbxj_error *e);
 
+/* ---- what could not be taken back (leftover.c) ---- */
+
+struct withdrawal {
+    uint32_t first_seq, last_seq; /* records; none: last_seq < first_seq */
+    bool whole;                   /* and the box, if nobody has gone on with it */
+    bool claim;                   /* not records: the claim on the box */
+};
+/* Takes it back now, or remembers it. */
+void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
+/* Does what was remembered, as far as can be. JOURNAL_BUSY: no more could be remembered, so nothing is begun. */
+int leftover_retry(struct journal *j, struct rbxj_error *e);
+/* The box is claimed again: what was remembered of an earlier claim counts no more. */
+void leftover_reclaim(struct journal *j, uint64_t incarnation);
+
 /* ---- the names index (names.c) ---- */
 
 int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t boot_id[16]);

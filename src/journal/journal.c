@@ -294,6 +294,8 @@ void journal_close(struct journal *j)
     /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
      * close one of STATE/alive would drop the locks of a journal that the child has opened itself. */
     if (j->opener == getpid()) {
+        if (j->gates) /* it came to be whole */
+            (void)leftover_retry(j, NULL);
         store_close(&j->boot);
         store_close(&j->disk);
         if (j->alive_fd >= 0)

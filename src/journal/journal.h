@@ -100,6 +100,10 @@ enum settle {
 int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,
                    struct rbxj_error *e);
 
+/* Gives a claimed box back. Where that can't be done now it is done before this journal's next intent, or when it
+ * is closed. A box that is no more, or is not claimed, is fine. */
+void journal_unclaim(struct journal *j, uint64_t incarnation);
+
 /* Adds to the counters: one transaction on the boot journal, no flush. */
 int journal_count(struct journal *j, const struct counters *more, struct rbxj_error *e);
 

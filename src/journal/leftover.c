@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What a process could not take back when it should have, because the journal was busy or memory was short: an
+ * intent of which nobody was told (K22), a claim on a box of which something is left (K11). Nobody else does it
+ * while this process lives: such a box would stay held by it. So it is remembered and done later: before the next
+ * intent, and when a journal is closed.
+ *
+ * One list for the process, since a claim is the process', whichever handle made it.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <string.h>
+
+#define LEFTOVERS_MAX 64
+
+static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* taken before a gate, never inside one */
+static struct leftover {
+    pid_t pid; /* a child of fork() has the list, too; it is not about that one */
+    uint8_t generation[16];
+    uint64_t incarnation;
+    struct withdrawal what;
+} leftovers[LEFTOVERS_MAX];
+static size_t leftovers_len;
+
+static int withdraw_records(struct write *w, const struct box *box, const struct withdrawal *what,
+                            int *ret_rc)
+{
+    int r = 0, rc = MDB_SUCCESS;
+    for (uint32_t seq = what->first_seq; seq <= what->last_seq && r == 0 && rc == MDB_SUCCESS; seq++) {
+        struct record record = {0};
+        r = write_get_record(w, box->incarnation, seq, &record, NULL);
+        if (r == 0)
+            rc = write_remove(w, box, seq, &record);
+        else if (r == -RBXJ_E_NO_SUCH_BOX)
+            r = 0;
+        record_clear(&record);
+    }
+    *ret_rc = rc;
+    return r;
+}
+
+/* In one transaction; NO_SUCH_BOX: there is nothing to do any more. */
+static int withdraw_now(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+{
+    struct write w;
+    struct box box;
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, NULL);
+    if (r < 0)
+        return r;
+    r = write_get_box(&w, incarnation, &box, NULL);
+    if (r == 0 && what->claim) {
+        rc = write_unmark(&w, MARK_CLAIM, incarnation, 0);
+        if (rc == MDB_SUCCESS)
+            rc = write_unmark(&w, MARK_ATTEMPTS, incarnation, 0);
+    } else if (r == 0 && what->whole && box.next_seq != what->last_seq + 1) {
+        r = -RBXJ_E_NO_SUCH_BOX; /* somebody goes on with it */
+    } else if (r == 0) {
+        r = withdraw_records(&w, &box, what, &rc);
+        if (r == 0 && rc == MDB_SUCCESS && what->whole)
+            rc = write_remove_box(&w, &box);
+    }
+    return write_end(&w, r, rc, NULL);
+}
+
+static bool is_of(const struct leftover *l, const struct journal *j)
+{
+    return l->pid == getpid() && memcmp(l->generation, j->generation, sizeof(l->generation)) == 0;
+}
+
+static void forget(size_t i)
+{
+    leftovers[i] = leftovers[--leftovers_len];
+}
+
+void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+{
+    int r = withdraw_now(j, incarnation, what);
+    if (r == 0 || r == -RBXJ_E_NO_SUCH_BOX)
+        return;
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = leftovers_len; i-- > 0;)
+        if (leftovers[i].pid != getpid())
+            forget(i);
+    if (leftovers_len < LEFTOVERS_MAX) {
+        struct leftover *l = &leftovers[leftovers_len++];
+        *l = (struct leftover){.pid = getpid(), .incarnation = incarnation, .what = *what};
+        memcpy(l->generation, j->generation, sizeof(l->generation));
+    }
+    (void)pthread_mutex_unlock(&lock);
+}
+
+int leftover_retry(struct journal *j, struct rbxj_error *e)
+{
+    bool full;
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = leftovers_len; i-- > 0;) {
+        if (!is_of(&leftovers[i], j))
+            continue;
+        int r = withdraw_now(j, leftovers[i].incarnation, &leftovers[i].what);
+        if (r < 0 && r != -RBXJ_E_NO_SUCH_BOX)
+            break; /* not yet */
+        forget(i);
+    }
+    full = leftovers_len == LEFTOVERS_MAX;
+    (void)pthread_mutex_unlock(&lock);
+    return full ? error_set(e, RBXJ_E_JOURNAL_BUSY, 0,
+                            "journal %s: too much of this process waits to be withdrawn", j->folder)
+                : 0;
+}
+
+void leftover_reclaim(struct journal *j, uint64_t incarnation)
+{
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = leftovers_len; i-- > 0;)
+        if (is_of(&leftovers[i], j) && leftovers[i].incarnation == incarnation && leftovers[i].what.claim)
+            forget(i);
+    (void)pthread_mutex_unlock(&lock);
+}
