@@ -21,7 +21,6 @@
 #include <unistd.h>
 
 #define MAX_FIGURES 16
-#define MAX_SHOWN 5 /* failures of one case, before the next case is tried */
 
 enum { PASSED, PAST_THE_END, SKIPPED, FAILED };
 
@@ -37,7 +36,7 @@ static struct shared {
 
 static struct settings {
     const char *program, *state, *only;
-    uint64_t seed, only_point;
+    uint64_t seed, only_point, failures;
     bool all, list, one;
     double seconds;
 } settings;
@@ -237,7 +236,7 @@ static void case_all(const struct crash_case *c, struct tally *t)
     uint64_t end = c->points ? UINT64_MAX - 1 : c->all;
     double told = seconds_now();
 
-    for (uint64_t point = state_read(c->name); point < end && t->failed < MAX_SHOWN; point++) {
+    for (uint64_t point = state_read(c->name); point < end && t->failed < settings.failures; point++) {
         int r = point_run(c, point);
         if (r == PAST_THE_END)
             break;
@@ -268,7 +267,7 @@ static void case_sample(const struct crash_case *c, struct tally *t, double seco
             return;
         }
         tally_point(t, r);
-    } while (seconds_now() < end && t->failed < MAX_SHOWN);
+    } while (seconds_now() < end && t->failed < settings.failures);
 }
 
 static void case_run(const struct crash_case *c, struct tally *t, double seconds)
@@ -295,7 +294,8 @@ static void case_run(const struct crash_case *c, struct tally *t, double seconds
 
 static int usage(const char *why)
 {
-    fprintf(stderr, "%s: %s: --seconds S --seed N|random --all --state FILE --only CASE[:N] --list\n",
+    fprintf(stderr,
+            "%s: %s: --seconds S --seed N|random --all --state FILE --failures N --only CASE[:N] --list\n",
             settings.program, why);
     return 2;
 }
@@ -303,13 +303,10 @@ static int usage(const char *why)
 static int settings_parse(int argc, char **argv)
 {
     static const struct option options[] = {
-        {"seconds", required_argument, NULL, 's'},
-        {"seed", required_argument, NULL, 'r'},
-        {"all", no_argument, NULL, 'a'},
-        {"state", required_argument, NULL, 'f'},
-        {"only", required_argument, NULL, 'o'},
-        {"list", no_argument, NULL, 'l'},
-        {NULL, 0, NULL, 0},
+        {"seconds", required_argument, NULL, 's'},  {"seed", required_argument, NULL, 'r'},
+        {"failures", required_argument, NULL, 'n'}, {"all", no_argument, NULL, 'a'},
+        {"state", required_argument, NULL, 'f'},    {"only", required_argument, NULL, 'o'},
+        {"list", no_argument, NULL, 'l'},           {NULL, 0, NULL, 0},
     };
     char *end = NULL;
     int o;
@@ -328,6 +325,11 @@ static int settings_parse(int argc, char **argv)
             settings.seed = strtoull(optarg, &end, 10);
             if (*end)
                 return usage("--seed");
+            break;
+        case 'n':
+            settings.failures = strtoull(optarg, &end, 10);
+            if (*end)
+                return usage("--failures");
             break;
         case 'a':
             settings.all = true;
@@ -382,7 +384,7 @@ static size_t run_cases(const struct crash_case *cases, size_t n)
 
 int crash_main(int argc, char **argv, double seconds, const struct crash_case *cases, size_t n)
 {
-    settings = (struct settings){.program = argv[0], .seed = 1, .seconds = seconds};
+    settings = (struct settings){.program = argv[0], .seed = 1, .failures = 5, .seconds = seconds};
     int r = settings_parse(argc, argv);
     if (r != 0)
         return r;

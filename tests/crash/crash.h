@@ -18,6 +18,7 @@
  *   --seed N           another sample; "random" draws one. It is printed.
  *   --all              every point of every case, in order, however long it takes
  *   --state FILE       with --all: goes on where an interrupted run stopped
+ *   --failures N       the next case is tried after so many failures of one (5)
  *   --only CASE[:N]    this case, or this point of it alone
  *   --list             the cases and how many points they have
  */

@@ -1,0 +1,239 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Every system call of a supervisor and of a reaper failing once, with each errno that it can return. Nobody crashes or
+ * hangs; what fails says so and names it; nothing is undone that is not ours, nothing that exists is forgotten: a replay
+ * afterwards leaves nothing, the bystander is whole, and the worker goes on.
+ */
+#include "calls.h"
+#include "crash.h"
+#include "life.h"
+#include "step.h"
+
+#include "base/cleanup.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/wait.h>
+#include <time.h>
+
+#define SLOW 20 /* seconds: a run takes a fraction of one, and must not wait for what does not come */
+
+/* What the reaper's process tells. */
+static struct told {
+    char wrong[600]; /* an entry that was taken for somebody else's; empty: none */
+} * told;
+
+/* The point-th of all pairs of a call and an errno. */
+struct fault {
+    uint64_t point, seen;
+    int errnum; /* 0: not reached */
+    char text[300];
+};
+
+static int decide(void *data, const struct step_call *call)
+{
+    struct fault *fault = data;
+    int errnos[CALL_ERRNOS_MAX];
+    size_t n = call_errnos(call, errnos);
+    uint64_t before = fault->seen;
+
+    fault->seen += n;
+    if (fault->point < before || fault->point >= fault->seen)
+        return STEP_GO;
+    int what = errnos[fault->point - before];
+    fault->errnum = what & ~STEP_DONE;
+    call_describe(call, fault->text, sizeof(fault->text));
+    printf("call %" PRIu64 ": %s: %s\n", call->n, fault->text, strerrorname_np(fault->errnum));
+    return what;
+}
+
+/* Our own want of something, or an interruption: it says nothing about what is there. */
+static bool is_want(int errnum)
+{
+    return errnum == ENOMEM || errnum == EMFILE || errnum == ENFILE || errnum == EINTR || errnum == EAGAIN;
+}
+
+static bool is_honest(int code, int errnum)
+{
+    return code == errnum || code == RBXJ_E_IO || code == RBXJ_E_LEFT || code == RBXJ_E_BUSY ||
+           code == RBXJ_E_JOURNAL_BUSY;
+}
+
+static void check_error(const struct fault *fault)
+{
+    const struct rbxj_error *e = &life_told->error;
+    const char *step = life_told->step;
+
+    if (life_told->result >= 0)
+        return;
+    printf("%s: %d: %s (%s)\n", step, life_told->result, e->message, e->detail);
+    crash_count("told", 1);
+    if (e->code != -life_told->result || !strchr(e->message, ':'))
+        fail_msg("%s: returned %d, and its error %d does not name what failed: %s", step, life_told->result,
+                 e->code, e->message);
+    if (is_want(fault->errnum) && !is_honest(e->code, fault->errnum))
+        fail_msg("%s: %s became %s: %s", step, strerrorname_np(fault->errnum), rbxj_strerror(-e->code),
+                 e->message);
+}
+
+/* Runs it with the fault; fails the test if it crashed, or waited for long. */
+static struct fault run_with(void (*run)(void *), const void *data, uint64_t point)
+{
+    struct fault fault = {.point = point};
+    struct timespec from, to;
+
+    if (!told)
+        told = mmap(NULL, sizeof(*told), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    assert_true(told != MAP_FAILED);
+    memset(told, 0, sizeof(*told));
+    (void)clock_gettime(CLOCK_MONOTONIC, &from);
+    struct step_end end = step_run(run, (void *)(uintptr_t)data, decide, &fault);
+    (void)clock_gettime(CLOCK_MONOTONIC, &to);
+    if (!WIFEXITED(end.status) || WEXITSTATUS(end.status) != 0)
+        fail_msg("%s ended with %#x: %s", life_told->step, end.status, life_told->error.message);
+    if (life_told->own_failed)
+        fail_msg("a call of the test itself failed in %s", life_told->step);
+    if (to.tv_sec - from.tv_sec > SLOW)
+        fail_msg("it took %ld seconds", (long)(to.tv_sec - from.tv_sec));
+    if (!fault.errnum && point != UINT64_MAX)
+        crash_past_the_end();
+    crash_count("failed", point != UINT64_MAX);
+    return fault;
+}
+
+/* ---- a supervisor ---- */
+
+static void own(bool begins)
+{
+    if (begins)
+        step_off();
+    else
+        step_on();
+}
+
+static void supervisor(void *data)
+{
+    const enum life_until *until = data;
+
+    life.own = own;
+    step_on();
+    (void)life_live("a", *until);
+    step_off();
+}
+
+static uint64_t count_supervisor(const struct crash_case *c)
+{
+    static const enum life_until whole = LIFE_WHOLE;
+    const unsigned *flags = c->data;
+
+    life_open(*flags);
+    struct fault fault = run_with(supervisor, &whole, UINT64_MAX);
+    assert_int_equal(life_told->result, 0);
+    life_judge("a life that nobody disturbed");
+    return fault.seen;
+}
+
+static void run_supervisor(const struct crash_case *c, uint64_t point)
+{
+    static const enum life_until whole = LIFE_WHOLE;
+    const unsigned *flags = c->data;
+
+    life_open(*flags);
+    struct fault fault = run_with(supervisor, &whole, point);
+    check_error(&fault);
+    if (life_told->again < 0)
+        printf("and again: %d\n", life_told->again);
+    life_replay();
+    life_judge("after the failure");
+    life_goes_on();
+}
+
+/* ---- a reaper ---- */
+
+static void look_for_wrongs(const struct rbxj_result *result)
+{
+    struct rbxj_result_entry x;
+
+    for (size_t i = 0; i < rbxj_result_boxes(result); i++)
+        for (size_t k = 0; rbxj_result_entry(result, i, k, &x) == 0; k++) {
+            const char *message = x.error ? x.error->message : "";
+            printf("seq %u %s: %s, %s: %s\n", x.seq, x.kind, x.found, x.outcome, message);
+            if (strcmp(x.found, "foreign") == 0 || strcmp(x.outcome, "refused") == 0)
+                (void)snprintf(told->wrong, sizeof(told->wrong), "seq %u, a %s, is %s and %s: %s", x.seq,
+                               x.kind, x.found, x.outcome, message);
+        }
+}
+
+static void reaper(void *data)
+{
+    struct rbxj_result *result = NULL;
+
+    (void)data;
+    (void)strcpy(life_told->step, "replay");
+    step_on();
+    life_told->result = rbxj_replay(&life.options, &(struct rbxj_replay){0}, &result, &life_told->error);
+    step_off();
+    if (result)
+        look_for_wrongs(result);
+    rbxj_result_free(result);
+    (void)fflush(stdout);
+}
+
+static void stale(unsigned flags)
+{
+    life_open(flags);
+    life_killed("a", LIFE_HELD);
+    if (flags & LIFE_TWO_JOBS)
+        life_killed("c", LIFE_HELD);
+}
+
+static uint64_t count_reaper(const struct crash_case *c)
+{
+    stale(*(const unsigned *)c->data);
+    struct fault fault = run_with(reaper, NULL, UINT64_MAX);
+    assert_int_equal(life_told->result, 0);
+    life_judge("a replay that nobody disturbed");
+    return fault.seen;
+}
+
+static void run_reaper(const struct crash_case *c, uint64_t point)
+{
+    stale(*(const unsigned *)c->data);
+    (void)fflush(stdout);
+    struct fault fault = run_with(reaper, NULL, point);
+    check_error(&fault);
+    if (is_want(fault.errnum) && told->wrong[0])
+        fail_msg("%s: %s", strerrorname_np(fault.errnum), told->wrong);
+    const char *differs = life_told->result == 0 ? life_differs() : NULL;
+    if (differs)
+        fail_msg("the replay said that nothing is left: %s", differs);
+    life_replay();
+    life_judge("after the failure");
+    if (point % 4 == 0)
+        life_goes_on();
+}
+
+int main(int argc, char **argv)
+{
+    static const unsigned volatile_life = LIFE_BYSTANDER, persistent_life = LIFE_BYSTANDER | LIFE_PERSISTENT,
+                          workers = LIFE_BYSTANDER | LIFE_TWO_JOBS, first = LIFE_PERSISTENT;
+    static const struct crash_case cases[] = {
+        {.name = "supervisor-volatile",
+         .run = run_supervisor,
+         .points = count_supervisor,
+         .data = &volatile_life},
+        {.name = "supervisor-persistent",
+         .run = run_supervisor,
+         .points = count_supervisor,
+         .data = &persistent_life},
+        {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
+        {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
+        {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
+        {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
+    };
+
+    return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));
+}
