@@ -29,6 +29,13 @@ static inline int error_is_corruption(const struct rbxj_error *e)
     return e->code == RBXJ_E_JOURNAL_DAMAGED && e->errnum == 0;
 }
 
+/* A want of our own (memory, descriptors), or an interruption: it says nothing about what is there. What met one is to
+ * be tried again, and never gone, foreign or damaged. errnum is positive. */
+static inline int errno_is_want(int errnum)
+{
+    return errnum == ENOMEM || errnum == EMFILE || errnum == ENFILE || errnum == EINTR || errnum == EAGAIN;
+}
+
 /* Forgets what an earlier call has set: at the entry of every public function. */
 static inline void error_clear(struct rbxj_error *e)
 {

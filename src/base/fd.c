@@ -149,6 +149,7 @@ DIR *fd_open_names(int dirfd)
 const struct dirent *fd_next_name(DIR *names)
 {
     const struct dirent *entry = NULL;
+    errno = 0; /* that of readdir(3) stays */
     while (names && (entry = readdir(names)) &&
            (strcmp(entry->d_name, ".") == 0 || strcmp(entry->d_name, "..") == 0))
         ;
@@ -161,7 +162,8 @@ int fd_dir_is_empty(int dirfd)
     _cleanup_closedir_ DIR *names = fd_open_names(dirfd);
     if (!names)
         return errno ? -errno : -ENOMEM;
-    return !fd_next_name(names);
+    bool empty = !fd_next_name(names);
+    return empty && errno ? -errno : empty;
 }
 
 static struct flock record_lock(short type, uint64_t offset)

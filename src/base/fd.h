@@ -45,7 +45,7 @@ int fd_replace_file(int dirfd, const char *name, const char *prefix, const void 
 int fd_open_dir(int dirfd, const char *path);
 /* A stream of the names in an open directory, from the first; NULL: it can't be read (errno). */
 DIR *fd_open_names(int dirfd);
-/* The next one but . and ..; NULL at the end, and of a NULL stream. */
+/* The next one but . and ..; NULL at the end (errno is 0 then), where it can't be read, and of a NULL stream. */
 const struct dirent *fd_next_name(DIR *names);
 /* 1, 0, or -errno. */
 int fd_dir_is_empty(int dirfd);

@@ -25,13 +25,14 @@ int procid_boot(uint8_t ret[16])
     return 0;
 }
 
-/* The inode of /proc/PID/ns/NAME, 0 when it can't be seen. */
-static uint64_t ns_inode(const char *proc, const char *name)
+/* The inode of a namespace of ours; 0 where the kernel has none of that kind. */
+static int ns_inode(const char *path, uint64_t *ret)
 {
-    char path[64];
-    struct stat st;
-    (void)snprintf(path, sizeof(path), "%s/ns/%s", proc, name);
-    return stat(path, &st) == 0 ? st.st_ino : 0;
+    struct stat st = {0};
+    if (stat(path, &st) < 0 && errno != ENOENT)
+        return -errno;
+    *ret = st.st_ino;
+    return 0;
 }
 
 /* Start time and state letter from /proc/PID/stat; comm may hold anything, so parse after the last ')'
@@ -59,7 +60,6 @@ static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
 int procid_of(pid_t pid, struct procid *ret)
 {
     struct procid id = {.pid = pid};
-    char proc[32];
     if (pid <= 0)
         return -ESRCH;
     int r = procid_boot(id.boot_id);
@@ -69,9 +69,9 @@ int procid_of(pid_t pid, struct procid *ret)
     if (r < 0)
         return r;
     /* pid and start time were read in *our* namespaces, whatever the process' own are */
-    (void)snprintf(proc, sizeof(proc), "/proc/self");
-    id.pid_ns = ns_inode(proc, "pid");
-    id.time_ns = ns_inode(proc, "time");
+    if ((r = ns_inode("/proc/self/ns/pid", &id.pid_ns)) < 0 ||
+        (r = ns_inode("/proc/self/ns/time", &id.time_ns)) < 0)
+        return r;
     *ret = id;
     return 0;
 }
@@ -100,8 +100,9 @@ int procid_open(const struct procid *id)
     /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8)
      */
     struct pollfd p = {.fd = fd, .events = POLLIN};
-    if (poll(&p, 1, 0) > 0)
-        return -ESRCH;
+    int dead = poll(&p, 1, 0);
+    if (dead != 0)
+        return dead < 0 ? -errno : -ESRCH;
     if (r < 0) /* alive, but /proc hides it: who it is can't be known */
         return r == -ESRCH ? -EACCES : r;
     return steal_fd(&fd);

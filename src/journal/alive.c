@@ -57,21 +57,25 @@ void alive_disown(struct journal *j, uint64_t incarnation)
 }
 
 /* The content: which boot and which runtime directory the holders of byte 0 use. */
-static void describe_self(const struct journal *j, char *buf, size_t size)
+static int describe_self(const struct journal *j, char *buf, size_t size)
 {
-    struct stat st = {0};
+    struct stat st;
     char boot[33];
     hex_encode(boot, j->boot_id, 16);
-    (void)fstat(j->runtime_fd, &st);
+    if (fstat(j->runtime_fd, &st) < 0)
+        return -errno;
     (void)snprintf(buf, size, "%s %llu:%llu %s\n", boot, (unsigned long long)st.st_dev,
                    (unsigned long long)st.st_ino, j->runtime_dir);
+    return 0;
 }
 
 int alive_enter(struct journal *j, struct rbxj_error *e)
 {
     char own[RECORD_PATH_MAX + 128], found[RECORD_PATH_MAX + 128];
     pid_t pid;
-    describe_self(j, own, sizeof(own));
+    int r = describe_self(j, own, sizeof(own));
+    if (r < 0)
+        return error_sys(e, -r, "runtime directory %s", j->runtime_dir);
     ssize_t n = pread(j->alive_fd, found, sizeof(found) - 1, 0);
     if (n < 0)
         return error_sys(e, errno, "%s/alive", j->state_dir);
@@ -92,7 +96,7 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
         if (ftruncate(j->alive_fd, 0) < 0 || pwrite(j->alive_fd, own, strlen(own), 0) != (ssize_t)strlen(own))
             return error_sys(e, errno ? errno : EIO, "%s/alive", j->state_dir);
     }
-    int r = fd_record_lock(j->alive_fd, F_RDLCK, ALIVE_OPEN_BYTE);
+    r = fd_record_lock(j->alive_fd, F_RDLCK, ALIVE_OPEN_BYTE);
     return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
 }
 
@@ -103,7 +107,9 @@ static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t
     struct stat st;
     (void)snprintf(path, sizeof(path), "%s/alive", state_dir);
     /* a second descriptor would drop this process' locks when it is closed */
-    if (!j && lstat(path, &st) == 0)
+    if (!j && lstat(path, &st) < 0)
+        return -errno;
+    if (!j)
         j = journal_with_alive(&st);
     if (j)
         return fd_record_holder(j->alive_fd, byte, NULL);
@@ -113,24 +119,15 @@ static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t
 
 #define INITIAL_PID_NS 0xEFFFFFFCu /* PROC_PID_INIT_INO: fixed in every kernel since 3.8 */
 
-enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box)
+const struct procid *journal_self(const struct journal *j)
 {
-    struct procid self;
-    if (j && procid_equal(&box->supervisor, &j->self))
-        return LIVE_ALIVE;
-    if (j)
-        self = j->self;
-    else if (procid_of(getpid(), &self) < 0)
-        return LIVE_UNKNOWN;
-    if (memcmp(self.boot_id, box->supervisor.boot_id, 16) != 0)
-        return LIVE_DEAD;
-    if (procid_comparable(&self, &box->supervisor)) {
-        int fd = procid_open(&box->supervisor);
-        if (fd >= 0)
-            (void)close(fd);
-        return fd >= 0 ? LIVE_ALIVE : fd == -ESRCH ? LIVE_DEAD : LIVE_UNKNOWN;
-    }
-    /* another pid or time namespace: only its record lock tells */
+    return &j->self;
+}
+
+/* Of another pid or time namespace: only its record lock tells. */
+static enum liveness liveness_by_lock(const struct journal *j, const char *state_dir, const struct box *box,
+                                      const struct procid *self)
+{
     int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation));
     if (slot > 0)
         return LIVE_ALIVE;
@@ -139,7 +136,38 @@ enum liveness box_liveness(struct journal *j, const char *state_dir, const struc
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
      * open, it is one of an earlier life of the container: that pid namespace is gone. The host can't tell.
      */
-    if (self.pid_ns != INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
+    if (self->pid_ns != INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
         return LIVE_DEAD;
     return LIVE_UNKNOWN;
+}
+
+int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret)
+{
+    struct procid self;
+    *ret = LIVE_UNKNOWN;
+    int r = j ? 0 : procid_of(getpid(), &self);
+    if (r < 0)
+        return r;
+    if (j)
+        self = j->self;
+    if (memcmp(self.boot_id, box->supervisor.boot_id, 16) != 0) {
+        *ret = LIVE_DEAD;
+    } else if (procid_comparable(&self, &box->supervisor)) {
+        int fd = procid_equal(&box->supervisor, &self) ? -EEXIST : procid_open(&box->supervisor);
+        if (fd >= 0)
+            (void)close(fd);
+        else if (errno_is_want(-fd))
+            return fd;
+        *ret = fd >= 0 || fd == -EEXIST ? LIVE_ALIVE : fd == -ESRCH ? LIVE_DEAD : LIVE_UNKNOWN;
+    } else {
+        *ret = liveness_by_lock(j, state_dir, box, &self);
+    }
+    return 0;
+}
+
+enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box)
+{
+    enum liveness live;
+    (void)box_find_liveness(j, state_dir, box, &live);
+    return live;
 }

@@ -135,23 +135,29 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     return 0;
 }
 
+/* Under the disk gate. A failed write of the meta page leaves LMDB unusable until it is opened again; where that fails,
+ * too, it is tried again the next time. */
+static int revive_disk(struct journal *j, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 32];
+    MDB_txn *txn;
+    int rc = j->disk.env ? mdb_txn_begin(j->disk.env, NULL, MDB_RDONLY, &txn) : MDB_PANIC;
+    if (rc == MDB_SUCCESS)
+        mdb_txn_abort(txn);
+    if (rc != MDB_PANIC)
+        return 0; /* whatever it is: whoever writes will meet it, too */
+    store_close(&j->disk);
+    (void)snprintf(path, sizeof(path), "%s/journal", j->state_dir);
+    return store_open(&j->disk, path, 0, false, &j->options, e);
+}
+
 /* Under the disk gate. */
 static int begin_on_disk(struct journal *j, MDB_txn **ret, struct rbxj_error *e)
 {
-    if (!j->disk.env)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EIO,
-                         "disk journal: could not be opened again after an error");
-    /* a failed write of the meta page leaves LMDB unusable until it is opened again */
+    int r = revive_disk(j, e);
+    if (r < 0)
+        return r;
     int rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);
-    if (rc == MDB_PANIC) {
-        _cleanup_free_ char *path = strdup(j->disk.path);
-        store_close(&j->disk);
-        int r = path ? store_open(&j->disk, path, 0, false, &j->options, e)
-                     : error_sys(e, ENOMEM, "disk journal");
-        if (r < 0)
-            return r;
-        rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);
-    }
     return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, "disk journal");
 }
 
@@ -190,8 +196,8 @@ int commit_through(struct journal *j, uint64_t position, bool intent, struct rbx
     if (r <= 0)
         return r;
     bool damaged = false;
-    r = 0;
-    if (intent && j->disk.env)
+    r = revive_disk(j, e);
+    if (r == 0 && intent)
         r = store_make_room(&j->disk, "disk journal", &j->options, e);
     if (r == 0)
         r = commit_locked(j, position, &damaged, e);

@@ -43,7 +43,7 @@ int create_disk_journal(struct journal *j, struct rbxj_error *e)
     if (r < 0)
         return r;
     (void)snprintf(path, sizeof(path), "%s/" MAKING, j->state_dir);
-    r = store_open(&s, path, MDB_CREATE, false, &j->options, e);
+    r = store_open(&s, path, STORE_CREATE, false, &j->options, e);
     if (r < 0)
         return r;
     random_bytes(j->instance, 16);
@@ -269,7 +269,7 @@ static int make_filled(struct journal *j, const char *making, const char *path, 
     /* everything that the disk holds must fit, and room be left */
     if (mdb_env_info(j->disk.env, &info) == MDB_SUCCESS && info.me_mapsize > options.map_size)
         options.map_size = info.me_mapsize;
-    r = store_open(&boot, path, MDB_CREATE | MDB_NOSYNC, true, &options, e);
+    r = store_open(&boot, path, STORE_CREATE | MDB_NOSYNC, true, &options, e);
     if (r < 0)
         return r;
     int rc = fill_and_commit(j, &boot);

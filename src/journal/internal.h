@@ -82,6 +82,9 @@ int files_remove_folder(int dirfd, const char *name);
 
 /* ---- environments (store.c) ---- */
 
+#define STORE_CREATE                                                                                         \
+    0x80000000u /* to store_open(): none of LMDB's flags, whose MDB_CREATE is also MDB_NOMETASYNC */
+
 int store_open(struct store *s, const char *path, unsigned flags, bool all,
                const struct journal_options *options, struct rbxj_error *e);
 void store_close(struct store *s);

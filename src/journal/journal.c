@@ -50,8 +50,11 @@ static int open_dirs(struct journal *j, struct rbxj_error *e)
 static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_error *e)
 {
     struct stat st;
-    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0 || fd_dir_is_empty(j->state_fd) != 1)
-        return 0;
+    if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : error_sys(e, errno, "%s/%s", j->runtime_dir, boot_data);
+    int empty = fd_dir_is_empty(j->state_fd);
+    if (empty <= 0)
+        return empty < 0 ? error_sys(e, -empty, "state directory %s", j->state_dir) : 0;
     return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                      "state directory %s: is empty, but this boot has a journal of it (not "
                      "mounted?)",

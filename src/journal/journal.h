@@ -191,9 +191,14 @@ int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
 
 /* ---- liveness (alive.c) ---- */
 
+/* Who has it open. */
+const struct procid *journal_self(const struct journal *j);
+
 enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
 
 /* Is the box's supervisor alive? j may be NULL (a reader): then state_dir's alive file is only looked at. */
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
+/* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for unknown. */
+int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret);
 
 #endif

@@ -55,6 +55,8 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
         if (s && s->env && fstatvfs(s->fd, &vfs) == 0 && vfs.f_bavail == 0)
             return error_set(e, RBXJ_E_DISK_FULL, ENOSPC, "%s", what);
         return error_set(e, RBXJ_E_IO, rc, "%s", what);
+    case MDB_PANIC: /* LMDB does not know any more what it has written; whoever opens it anew does */
+        return error_set(e, RBXJ_E_IO, EIO, "%s: an earlier write failed, it must be opened anew", what);
     case ENOMEM:
         return error_set(e, ENOMEM, rc, "%s", what);
     case EACCES:
@@ -63,8 +65,6 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
         return error_set(e, RBXJ_E_PERMISSION, rc, "%s", what);
     case MDB_VERSION_MISMATCH:
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "%s: %s", what, mdb_strerror(rc));
-    case MDB_PANIC: /* after an error of the system's, until it is opened again */
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EIO, "%s: %s", what, mdb_strerror(rc));
     default:
         if (rc > 0)
             return error_set(e, RBXJ_E_IO, rc, "%s", what);
@@ -101,8 +101,8 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all,
     char lock[RECORD_PATH_MAX + 160];
     (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", path);
     bool locked = !(flags & MDB_NOLOCK);
-    bool create = flags & MDB_CREATE;
-    flags &= ~(unsigned)MDB_CREATE;
+    bool create = flags & STORE_CREATE;
+    flags &= ~STORE_CREATE;
     int rc = mdb_env_create(&new.env);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxdbs(new.env, JOURNAL_MAX_DBS);
@@ -173,18 +173,24 @@ void store_close(struct store *s)
     *s = (struct store){0};
 }
 
-static bool same_file(const char *dir, const char *name, const struct stat *opened)
+/* 1, 0, or a negative code. */
+static int same_file(const char *dir, const char *name, const struct stat *opened, struct rbxj_error *e)
 {
     char path[RECORD_PATH_MAX + 160];
     struct stat st;
     (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
-    return lstat(path, &st) == 0 && st.st_dev == opened->st_dev && st.st_ino == opened->st_ino;
+    if (lstat(path, &st) < 0)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : error_sys(e, errno, "journal %s", path);
+    return st.st_dev == opened->st_dev && st.st_ino == opened->st_ino;
 }
 
 int store_is_in_place(const struct store *s, struct rbxj_error *e)
 {
-    if (same_file(s->path, "data.mdb", &s->data_st) && same_file(s->path, "lock.mdb", &s->lock_st))
-        return 0;
+    int same = same_file(s->path, "data.mdb", &s->data_st, e);
+    if (same > 0)
+        same = same_file(s->path, "lock.mdb", &s->lock_st, e);
+    if (same != 0)
+        return same < 0 ? same : 0;
     return error_set(
         e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
         "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);

@@ -19,7 +19,10 @@ int journal_check_handle(const struct journal *j, struct rbxj_error *e)
     if (j->opener != getpid())
         return error_set(e, RBXJ_E_FORKED, 0, "journal %s: was opened by pid %d, open it after the fork",
                          j->state_dir, j->opener);
-    if (fstat(j->alive_fd, &st) < 0 || st.st_dev != j->alive_st.st_dev || st.st_ino != j->alive_st.st_ino)
+    int r = fstat(j->alive_fd, &st);
+    if (r < 0 && errno != EBADF)
+        return error_sys(e, errno, "%s/alive", j->state_dir);
+    if (r < 0 || st.st_dev != j->alive_st.st_dev || st.st_ino != j->alive_st.st_ino)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0,
                          "%s/alive: its descriptor was closed by this program, and its locks "
                          "with it",

@@ -48,16 +48,20 @@ static bool shows_flock(char *text, uint64_t ino)
 static int has_flock(int proc, const char *pid, uint64_t ino)
 {
     char path[32], text[4096];
+    int unseen = 0;
     (void)snprintf(path, sizeof(path), "%s/fdinfo", pid);
     int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
-    for (struct dirent *d; (d = readdir(dir));)
-        if (d->d_name[0] != '.' && fd_read_file(fd, d->d_name, text, sizeof(text)) > 0 &&
-            shows_flock(text, ino))
+    for (const struct dirent *d; (d = fd_next_name(dir));) {
+        ssize_t n = fd_read_file(fd, d->d_name, text, sizeof(text));
+        if (n > 0 && shows_flock(text, ino))
             return 1;
-    return 0;
+        if (n < 0 && n != -ENOENT && n != -ESRCH)
+            unseen = (int)n;
+    }
+    return errno && errno != ENOENT && errno != ESRCH ? -errno : unseen;
 }
 
 int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
@@ -66,7 +70,7 @@ int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data
     _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
     if (!dir)
         return -errno;
-    for (struct dirent *d; (d = readdir(dir));) {
+    for (const struct dirent *d; (d = fd_next_name(dir));) {
         if (d->d_name[0] < '1' || d->d_name[0] > '9')
             continue;
         int r = has_flock(fd, d->d_name, ino);
@@ -77,7 +81,7 @@ int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data
         if (r != 0)
             return r;
     }
-    return 0;
+    return -errno;
 }
 
 /* Is pid listed in the cgroup of that record, or below it? By the text of /proc/PID/cgroup and our record's

@@ -41,15 +41,17 @@ static bool is_ours(const char *own, const char *path)
     return own && (path_is_below(path, own) || path_is_below(own, path));
 }
 
-/* A mount point of a persistent file system is protected, but for a mount (K35). */
-static bool is_persistent_mount_point(const char *path)
+/* A mount point of a persistent file system is protected, but for a mount (K35). 1, 0, or -errno. */
+static int is_persistent_mount_point(const char *path)
 {
     struct statx sx;
     struct fileid id;
-    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &sx) < 0 ||
-        !(sx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) || !(sx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
-        return false;
-    return fileid_of_name(AT_FDCWD, path, &id) < 0 || !fs_is_volatile(id.fs_magic);
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT, STATX_TYPE, &sx) < 0)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    if (!(sx.stx_attributes_mask & STATX_ATTR_MOUNT_ROOT) || !(sx.stx_attributes & STATX_ATTR_MOUNT_ROOT))
+        return 0;
+    int res = fileid_of_name(AT_FDCWD, path, &id);
+    return res < 0 ? res : !fs_is_volatile(id.fs_magic);
 }
 
 int guard_protected_name(const struct config *config, enum rbxj_kind kind, const char *path,
@@ -77,28 +79,42 @@ int guard_protected_name(const struct config *config, enum rbxj_kind kind, const
 int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e)
 {
     int res = guard_protected_name(config, kind, path, e);
-    if (res == 0 && kind != RBXJ_MOUNT && is_persistent_mount_point(path))
-        res = protected(e, path, "the mount point of a persistent file system");
-    return res;
+    int mounted = res == 0 && kind != RBXJ_MOUNT ? is_persistent_mount_point(path) : 0;
+    if (mounted < 0)
+        return error_sys(e, -mounted, "%s: is it a mount point", path);
+    return mounted ? protected(e, path, "the mount point of a persistent file system") : res;
 }
 
 /* ---- the way to a path ---- */
 
-static uint64_t mount_ns_inode(const char *path)
+static bool is_hidden(int errnum)
 {
-    struct stat st;
-    return stat(path, &st) == 0 ? st.st_ino : 0;
+    return errnum == ENOENT || errnum == EACCES || errnum == EPERM;
+}
+
+/* 0: not visible from here. */
+static int mount_ns_inode(const char *path, uint64_t *ret)
+{
+    struct stat st = {0};
+    if (stat(path, &st) < 0 && !is_hidden(errno))
+        return -errno;
+    *ret = st.st_ino;
+    return 0;
 }
 
 int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e)
 {
-    uint64_t first = mount_ns_inode("/proc/1/ns/mnt");
-    r->mount_ns = mount_ns_inode("/proc/self/ns/mnt");
+    uint64_t first;
+    int res = mount_ns_inode("/proc/1/ns/mnt", &first);
+    if (res == 0)
+        res = mount_ns_inode("/proc/self/ns/mnt", &r->mount_ns);
+    if (res < 0)
+        return error_sys(e, -res, "%s: its mount namespace", r->path);
     if (!first || first == r->mount_ns)
         return 0; /* not visible from here, or the same namespace */
     _cleanup_close_ int root = open("/proc/1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
-        return 0;
+        return is_hidden(errno) ? 0 : error_sys(e, errno, "%s: the root of pid 1", r->path);
     const char *slash = strrchr(r->path, '/');
     _cleanup_free_ char *dir = slash == r->path ? strdup(".")
                                                 : strndup(r->path + 1, (size_t)(slash - r->path - 1));
@@ -106,7 +122,9 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
         return error_sys(e, ENOMEM, "%s", r->path);
     struct fileid theirs;
     _cleanup_close_ int fd = fd_openat2(root, dir, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
-    int res = fd < 0 ? fd : fileid_of_fd(fd, &theirs);
+    res = fd < 0 ? fd : fileid_of_fd(fd, &theirs);
+    if (res < 0 && errno_is_want(-res))
+        return error_sys(e, -res, "%s: what pid 1 finds there", r->path);
     if (res == -EACCES || res == -EPERM || (res == 0 && fileid_equal(parent, &theirs, true)))
         return 0;
     (void)error_set(e, RBXJ_E_BAD_REQUEST, 0,
@@ -151,6 +169,9 @@ int guard_chain(struct record *r)
 static int refuse(struct finding *f, bool not_mounted, int code, int errnum, const char *path,
                   const char *why)
 {
+    f->found = FOUND_BUSY;
+    if (errno_is_want(errnum)) /* says nothing about it */
+        return error_sys(&f->error, errnum, "%s: %s", path, why);
     f->found = FOUND_FOREIGN;
     f->refused = true;
     f->not_mounted = not_mounted;
@@ -215,10 +236,6 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
         return judge_missing(u, r, f);
     if (fd == -ELOOP)
         return refuse(f, false, RBXJ_E_FOREIGN, ELOOP, r->path, "a symbolic link is on the way");
-    if (fd == -EMFILE || fd == -ENFILE || fd == -ENOMEM) { /* our own limits say nothing about it */
-        f->found = FOUND_BUSY;
-        return error_sys(&f->error, -fd, "%s: its directory", r->path);
-    }
     if (fd < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -fd, r->path, "its directory");
     /* within a boot the device number is the file system; across boots it has to be asked */
@@ -229,8 +246,9 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
     if (!r->below && (u->same_boot ? st.st_dev != r->parent.dev : !on_recorded_fs(&r->parent, &found, false)))
         return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
                       "its directory is on another file system than recorded");
-    if (in_other_view(u, r) && (fileid_of_fd(fd, &found) < 0 || !fileid_equal(&r->parent, &found, true)))
-        return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
+    res = in_other_view(u, r) ? fileid_of_fd(fd, &found) : 0;
+    if (res < 0 || (in_other_view(u, r) && !fileid_equal(&r->parent, &found, true)))
+        return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "can't be seen from this mount namespace");
     *ret_base = base;
     return steal_fd(&fd);
 }
@@ -260,15 +278,34 @@ int guard_overlap(struct undo *u, const struct record *r, const char *path, stru
 
 /* ---- processes ---- */
 
+/* A pid, or -errno. */
 static pid_t parent_of(pid_t pid)
 {
     char path[40], buf[1024];
     int parent = 0;
     (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
-    if (fd_read_file(AT_FDCWD, path, buf, sizeof(buf)) < 0)
-        return 0;
+    ssize_t n = fd_read_file(AT_FDCWD, path, buf, sizeof(buf));
+    if (n < 0)
+        return (pid_t)n;
     const char *p = strrchr(buf, ')');
-    return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : 0;
+    return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : -EBADMSG;
+}
+
+/* Who is above us: changes only when one of them dies, which may be while they are asked for. */
+static int find_ancestors(struct undo *u)
+{
+    for (int round = 0; round < 10; round++) {
+        pid_t up = getpid();
+        u->ancestors_len = 0;
+        for (; up > 1 && u->ancestors_len < ARRAY_LEN(u->ancestors); up = parent_of(up))
+            u->ancestors[u->ancestors_len++] = up;
+        if (up >= 0)
+            return 0;
+        u->ancestors_len = 0;
+        if (up != -ENOENT && up != -ESRCH)
+            return up;
+    }
+    return -ESRCH;
 }
 
 static int spare(struct finding *f, pid_t pid, const char *why)
@@ -281,9 +318,11 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
 {
     if (pid <= 1)
         return spare(f, pid, "init");
-    if (!u->ancestors_len) /* who is above us changes only when one of them dies */
-        for (pid_t up = getpid(); up > 1 && u->ancestors_len < ARRAY_LEN(u->ancestors); up = parent_of(up))
-            u->ancestors[u->ancestors_len++] = up;
+    int res = u->ancestors_len ? 0 : find_ancestors(u);
+    if (res < 0) {
+        f->found = FOUND_BUSY;
+        return error_sys(&f->error, -res, "pid %d: is not killed before it is known who is above us", pid);
+    }
     for (size_t i = 0; i < u->ancestors_len; i++)
         if (u->ancestors[i] == pid)
             return spare(f, pid, i == 0 ? "this process" : "a parent of this process");
@@ -292,9 +331,10 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
         if (box->supervisor.pid != pid)
             continue;
         int fd = procid_open(&box->supervisor); /* that pid with that start time, alive? */
-        if (fd < 0)
+        if (fd == -ESRCH)
             continue;
-        (void)close(fd);
+        if (fd >= 0)
+            (void)close(fd);
         char why[BOX_NAME_MAX + 32];
         (void)snprintf(why, sizeof(why), "the supervisor of box %s", box->name);
         return spare(f, pid, why);
@@ -332,8 +372,9 @@ int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq)
     if (n < 0 && (errno == ENODATA || errno == EPERM || errno == EOPNOTSUPP)) {
         n = getxattr(path, "user.rbxj", text, STAMP_MAX);
         /* anybody who owns a file can write that one: it counts on files of our own user */
-        if (n >= 0 && (fileid_of_fd(fd, &id) < 0 || id.uid != geteuid()))
-            return 0;
+        int res = n < 0 ? 0 : fileid_of_fd(fd, &id);
+        if (res < 0 || (n >= 0 && id.uid != geteuid()))
+            return res;
     }
     if (n < 0)
         return errno == ENODATA || errno == EOPNOTSUPP || errno == EPERM || errno == ERANGE ? 0 : -errno;
@@ -348,15 +389,16 @@ void stamp_remove(int fd)
     (void)removexattr(path, "user.rbxj");
 }
 
-bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot)
+int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot)
 {
     uint64_t incarnation;
     uint32_t seq;
     struct timespec up;
-    if (stamp_get(fd, &incarnation, &seq) != 1 || incarnation != r->incarnation || seq != r->seq)
-        return false;
+    int found = stamp_get(fd, &incarnation, &seq);
+    if (found <= 0 || incarnation != r->incarnation || seq != r->seq)
+        return found < 0 && found != -EOPNOTSUPP ? found : 0;
     if (same_boot || !id->btime_ns)
-        return true;
+        return 1;
     /* cp -a copies stamps: what was born after the record's boot is a copy. This boot's start is after that
      * one's end. */
     (void)clock_gettime(CLOCK_BOOTTIME, &up);

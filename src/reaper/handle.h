@@ -33,9 +33,9 @@ struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct
 /* ---- replay.c ---- */
 
 struct teardown;
-/* Liveness of each box of a snapshot; a box in which a living one lives counts as live. Free it; NULL: no
- * memory. */
-enum liveness *classify(struct journal *j, const struct config *config, const struct snapshot *s);
+/* Liveness of each box of a snapshot, to be freed; a box in which a living one lives counts as live. */
+int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
+             struct rbxj_error *e);
 /* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
 int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                struct rbxj_result **ret, struct rbxj_error *e);

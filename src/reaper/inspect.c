@@ -44,10 +44,13 @@ static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum livenes
 static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *result, struct rbxj_error *e)
 {
     struct snapshot *s = reaper->snapshot;
-    _cleanup_free_ enum liveness *live = classify(NULL, reaper->config, s);
+    _cleanup_free_ enum liveness *live = NULL;
+    int found = classify(NULL, reaper->config, s, &live, e);
+    if (found < 0)
+        return found;
     result->list = true;
     result->boxes = calloc(s->len + 1, sizeof(*result->boxes));
-    if (!live || !result->boxes)
+    if (!result->boxes)
         return error_sys(e, ENOMEM, "list");
     for (size_t i = 0; i < s->len; i++) {
         if (box && strcmp(box, s->boxes[i].box.name) != 0)

@@ -58,9 +58,11 @@ static int resolve(const char *path, const struct record *earlier, size_t n, cha
         return error_sys(e, ENOMEM, "intent");
     if (!realpath(dir, real) && errno == ENOENT && resolve_missing(path, earlier, n, ret))
         return 0;
-    if (!realpath(dir, real))
-        return error_set(e, errno == EACCES ? RBXJ_E_PERMISSION : RBXJ_E_BAD_REQUEST, errno,
-                         "%s: its directory", path);
+    if (!realpath(dir, real)) {
+        bool missing = errno == ENOENT || errno == ENOTDIR || errno == ELOOP || errno == ENAMETOOLONG;
+        return missing ? error_set(e, RBXJ_E_BAD_REQUEST, errno, "%s: its directory", path)
+                       : error_sys(e, errno, "%s: its directory", path);
+    }
     if (asprintf(ret, "%s%s", real[1] ? real : "", slash) < 0) {
         *ret = NULL;
         return error_sys(e, ENOMEM, "intent");

@@ -87,7 +87,9 @@ int mount_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
     int rc = guard_protected(u->config, RBXJ_MOUNT, r->path, e);
     if (rc < 0)
         return rc;
-    r->mount_ns = mount_ns_of(0);
+    rc = mount_ns_find(0, &r->mount_ns);
+    if (rc < 0)
+        return error_sys(e, -rc, "mount %s: its mount namespace", r->path);
     if (!r->below) { /* below an item that is yet to be made there is nothing to look at (K13) */
         const char *base;
         _cleanup_close_ int parent = open_parent(r, &base, e);
@@ -281,9 +283,12 @@ static int fill_evidence(struct record *r, const struct mount_table *table, cons
     char ours[MOUNT_SOURCE_MAX];
     struct fileid id = {0};
     uint8_t boot[16];
+    uint64_t ns;
     _cleanup_free_ char *root = strdup(m->root);
     _cleanup_free_ char *source = strdup(m->source);
     int rc = root && source ? procid_boot(boot) : -ENOMEM;
+    if (rc == 0)
+        rc = mount_ns_find(0, &ns);
     if (rc == 0 && fstype_is_local(m->fstype))
         rc = fileid_of_name(parent, base, &id);
     if (rc < 0)
@@ -295,7 +300,7 @@ static int fill_evidence(struct record *r, const struct mount_table *table, cons
     r->found_source = steal_ptr(source);
     r->id = id;
     r->mount = (struct mountid){
-        .unique = at->unique, .ns = mount_ns_of(0), .dev = m->dev, .id = m->id, .parent = m->parent};
+        .unique = at->unique, .ns = ns, .dev = m->dev, .id = m->id, .parent = m->parent};
     r->devices_held = is_own_file_system(table, m) ? m->dev : 0;
     r->flags |= REC_EVIDENCE | (strcmp(m->source, ours) == 0 ? REC_STAMPED : 0);
     memcpy(r->evidence_boot, boot, sizeof(boot));

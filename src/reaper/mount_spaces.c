@@ -43,13 +43,22 @@ static int64_t read_ns_link(int dirfd, const char *name)
     return strncmp(link, "mnt:[", 5) ? 0 : (int64_t)strtoull(link + 5, NULL, 10);
 }
 
-uint64_t mount_ns_of(pid_t pid)
+int mount_ns_find(pid_t pid, uint64_t *ret)
 {
     char path[40] = "/proc/self/ns/mnt";
     if (pid)
         (void)snprintf(path, sizeof(path), "/proc/%d/ns/mnt", (int)pid);
     int64_t ns = read_ns_link(AT_FDCWD, path);
-    return ns > 0 ? (uint64_t)ns : 0;
+    if (ns <= 0)
+        return ns < 0 ? (int)ns : -ENOENT;
+    *ret = (uint64_t)ns;
+    return 0;
+}
+
+uint64_t mount_ns_of(pid_t pid)
+{
+    uint64_t ns;
+    return mount_ns_find(pid, &ns) == 0 ? ns : 0;
 }
 
 static bool sees_whole_ns(pid_t pid)
@@ -73,9 +82,8 @@ int mounts_read(struct mounts **ret, struct rbxj_error *e)
     struct mounts *mounts = calloc(1, sizeof(*mounts));
     if (!mounts)
         return error_sys(e, ENOMEM, "read mountinfo");
-    mounts->ns = mount_ns_of(0);
-    int rc = mounts->ns ? read_table(mounts, 0, &mounts->own, e)
-                        : error_set(e, RBXJ_E_IO, ENOENT, "read /proc/self/ns/mnt");
+    int rc = mount_ns_find(0, &mounts->ns);
+    rc = rc == 0 ? read_table(mounts, 0, &mounts->own, e) : error_sys(e, -rc, "read /proc/self/ns/mnt");
     if (rc < 0) {
         mounts_free(mounts);
         return rc;
@@ -161,6 +169,9 @@ static int note_process(struct mounts *mounts, int proc_fd, pid_t pid)
     int64_t ns = read_ns_link(proc_fd, name);
     if (ns == -EACCES || ns == -EPERM)
         mounts->hidden = true;
+    else if (ns < 0 && ns != -ENOENT &&
+             ns != -ESRCH) /* our own want: what it has must not pass for nobody's */
+        return (int)ns;
     if (ns <= 0 || (uint64_t)ns == mounts->ns) /* it died meanwhile, is a zombie, or has ours */
         return 0;
     struct mount_space *space = space_of(mounts, (uint64_t)ns);
@@ -201,10 +212,12 @@ static int search(struct mounts *mounts, struct rbxj_error *e)
 static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_error *e)
 {
     struct mount_table *table;
+    uint64_t ns;
     int rc = space->pid ? read_table(mounts, space->pid, &table, NULL) : -ENOENT;
-    if (rc == 0 && mount_ns_of(space->pid) != space->ns) {
+    int still = rc == 0 ? mount_ns_find(space->pid, &ns) : -ENOENT;
+    if (rc == 0 && (still < 0 || ns != space->ns)) {
         mount_table_free(table);
-        rc = -ENOENT;
+        rc = still < 0 && errno_is_want(-still) ? still : -ENOENT;
     }
     if (rc == -ENOENT)
         return -ENODATA;
@@ -280,15 +293,16 @@ static int note_descriptors(struct mounts *mounts, int proc_fd, pid_t pid)
     int fd = openat(proc_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     _cleanup_closedir_ DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
     if (!dir) {
+        int r = errno == EACCES || errno == EPERM || errno == ENOENT || errno == ESRCH ? 0 : -errno;
         if (errno == EACCES || errno == EPERM)
             mounts->hidden = true;
         if (fd >= 0)
             (void)close(fd);
-        return 0;
+        return r;
     }
-    struct dirent *entry;
+    const struct dirent *entry;
     int rc = 0;
-    while (rc == 0 && (entry = readdir(dir))) {
+    while (rc == 0 && (entry = fd_next_name(dir))) {
         int64_t ns = read_ns_link(fd, entry->d_name);
         if (ns > 0 && (uint64_t)ns != mounts->ns)
             rc = add_holder(mounts, (uint64_t)ns, pid);

@@ -28,13 +28,17 @@ static size_t index_of(const struct snapshot *s, uint64_t incarnation)
     return i;
 }
 
-enum liveness *classify(struct journal *j, const struct config *config, const struct snapshot *s)
+int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
+             struct rbxj_error *e)
 {
-    enum liveness *live = calloc(s->len + 1, sizeof(*live));
+    _cleanup_free_ enum liveness *live = calloc(s->len + 1, sizeof(*live));
     if (!live)
-        return NULL;
-    for (size_t i = 0; i < s->len; i++)
-        live[i] = box_liveness(j, config->state_dir, &s->boxes[i].box);
+        return error_sys(e, ENOMEM, "boxes");
+    for (size_t i = 0; i < s->len; i++) {
+        int r = box_find_liveness(j, config->state_dir, &s->boxes[i].box, &live[i]);
+        if (r < 0)
+            return error_sys(e, -r, "box %s: is its supervisor alive", s->boxes[i].box.name);
+    }
     /* a box in which another one lives counts as live while that does (K4) */
     for (size_t i = 0; i < s->len; i++) {
         size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent)
@@ -45,7 +49,8 @@ enum liveness *classify(struct journal *j, const struct config *config, const st
             outer = s->boxes[outer].box.parent ? index_of(s, s->boxes[outer].box.parent) : s->len;
         }
     }
-    return live;
+    *ret = steal_ptr(live);
+    return 0;
 }
 
 static bool is_named(const struct rbxj_replay *how, const char *name)
@@ -88,10 +93,13 @@ static int compare_attempts(const void *a, const void *b)
 static int choose(struct replay *p, struct rbxj_error *e)
 {
     struct snapshot *s = &p->snapshot;
-    _cleanup_free_ enum liveness *live = classify(p->reaper.journal, p->reaper.config, s);
+    _cleanup_free_ enum liveness *live = NULL;
+    int r = classify(p->reaper.journal, p->reaper.config, s, &live, e);
+    if (r < 0)
+        return r;
     p->boxes = calloc(s->len + 1, sizeof(*p->boxes));
     p->causes = calloc(s->len + 1, sizeof(*p->causes));
-    if (!live || !p->boxes || !p->causes)
+    if (!p->boxes || !p->causes)
         return error_sys(e, ENOMEM, "replay");
     for (int poison = 0; poison < 2; poison++) {
         for (size_t i = s->len; i-- > 0;) {
@@ -101,8 +109,9 @@ static int choose(struct replay *p, struct rbxj_error *e)
                 p->live++;
             if (!stale || (p->how->boxes_len && !named) || (s->boxes[i].attempts > 0) != poison)
                 continue;
-            if (teardown_init(&p->boxes[p->len], &p->reaper, &s->boxes[i], false) < 0)
-                return error_sys(e, ENOMEM, "replay");
+            r = teardown_init(&p->boxes[p->len], &p->reaper, &s->boxes[i], false);
+            if (r < 0)
+                return error_sys(e, -r, "replay");
             p->len++;
         }
         p->sound = poison ? p->sound : p->len;

@@ -9,9 +9,10 @@
 
 int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner)
 {
-    struct teardown_item *items = calloc(sb->len + 1, sizeof(*items));
+    int r = reaper->mount_ns ? 0 : mount_ns_find(0, &reaper->mount_ns);
+    struct teardown_item *items = r == 0 ? calloc(sb->len + 1, sizeof(*items)) : NULL;
     if (!items)
-        return -ENOMEM;
+        return r < 0 ? r : -ENOMEM;
     *t = (struct teardown){.reaper = reaper, .sb = sb, .items = items, .owner = owner};
     for (size_t i = 0; i < sb->len; i++)
         items[i] = (struct teardown_item){
@@ -26,7 +27,7 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
         .lazy_umount = reaper->lazy_umount,
         .same_boot = memcmp(sb->box.supervisor.boot_id, reaper->boot_id, 16) == 0,
         .busy_retries = reaper->config->busy_retries,
-        .mount_ns = reaper->mount_ns ? reaper->mount_ns : (reaper->mount_ns = mount_ns_of(0)),
+        .mount_ns = reaper->mount_ns,
     };
     return 0;
 }

@@ -49,6 +49,18 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     item->look.error = error;
 }
 
+/* Who holds it can't be known: why is in error, or errno. */
+static void not_known(struct teardown *t, struct teardown_item *item, const struct rbxj_error *error)
+{
+    t->held = true;
+    item->look.found = FOUND_BUSY;
+    item->look.error = (struct rbxj_error){0};
+    if (error)
+        item->look.error = *error;
+    else
+        (void)error_sys(&item->look.error, errno, "lock %s: taking it", item->record->path);
+}
+
 /* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it
  * now. */
 static void take_flock(struct teardown *t, struct teardown_item *item, bool after)
@@ -67,11 +79,9 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         return;
     int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0 && parent >= 0 && errno == ENOENT)
-        return;                         /* gone meanwhile: undo will see */
-    if (fd < 0 || fstat(fd, &st) < 0) { /* who holds it can't be known */
-        t->held = true;
-        item->look.found = FOUND_BUSY;
-        (void)error_sys(&item->look.error, errno, "lock %s: taking it", item->record->path);
+        return; /* gone meanwhile: undo will see */
+    if (fd < 0 || fstat(fd, &st) < 0) {
+        not_known(t, item, parent < 0 ? &f.error : NULL);
         cleanup_closep(&fd);
         return;
     }
@@ -86,12 +96,18 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         return;
     }
     int r = flock(fd, LOCK_EX | LOCK_NB);
-    while (r < 0 && errno == EWOULDBLOCK && after && now_monotonic_ns() < t->u.deadline_ns) {
+    while (r < 0 && (errno == EINTR || (errno == EWOULDBLOCK && after)) &&
+           now_monotonic_ns() < t->u.deadline_ns) {
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 1000000}, NULL);
         r = flock(fd, LOCK_EX | LOCK_NB);
     }
     if (r == 0) {
         item->lock_fd = fd;
+        return;
+    }
+    if (errno != EWOULDBLOCK) {
+        not_known(t, item, NULL);
+        (void)close(fd);
         return;
     }
     (void)close(fd);

@@ -121,6 +121,6 @@ int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear 
 int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
 void stamp_remove(int fd);
 /* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1). */
-bool stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot);
+int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot);
 
 #endif

@@ -159,6 +159,9 @@ static int cgroup_acquire(struct undo *u, struct record *r, const char *options,
 
 static int refused(struct finding *f, int code, int errnum, const struct record *r, const char *why)
 {
+    f->found = FOUND_BUSY;
+    if (errno_is_want(errnum)) /* says nothing about it */
+        return error_sys(&f->error, errnum, "cgroup %s", r->path);
     f->found = FOUND_FOREIGN;
     f->refused = true;
     return error_set(&f->error, code, errnum, "cgroup %s: %s", r->path, why);
@@ -191,9 +194,11 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
                             (unsigned long long)place->id.ino);
         return place->ours;
     }
-    place->ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot);
-    if (!place->ours && cgroup_is_empty(place->fd) != 1)
-        return refused(f, RBXJ_E_FOREIGN, 0, r, "not proven ours, and not empty");
+    int ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot);
+    int empty = ours < 0 ? ours : ours || cgroup_is_empty(place->fd);
+    if (empty <= 0)
+        return refused(f, RBXJ_E_FOREIGN, -empty, r, "not proven ours, and not empty");
+    place->ours = ours > 0;
     f->found = FOUND_PRESENT;
     return 1;
 }

@@ -134,11 +134,15 @@ static int open_lock(const struct record *r, int parent, const char *base, struc
     return steal_fd(&fd);
 }
 
-static bool still_named(int parent, const char *base, int fd)
+/* 1, 0, or -errno. */
+static int still_named(int parent, const char *base, int fd)
 {
     struct stat by_name, by_fd;
-    return fstatat(parent, base, &by_name, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &by_fd) == 0 &&
-           by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
+    if (fstatat(parent, base, &by_name, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (fstat(fd, &by_fd) < 0)
+        return -errno;
+    return by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
 }
 
 static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e);
@@ -158,7 +162,10 @@ static int lock_acquire(struct undo *u, struct record *r, const char *options, i
         return fd;
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? refuse_held(r, fd, e) : error_sys(e, errno, "lock %s", r->path);
-    if (!still_named(parent, base, fd)) /* an unlinker was faster: what we hold is no longer the lock */
+    int named = still_named(parent, base, fd);
+    if (named < 0)
+        return error_sys(e, -named, "lock %s", r->path);
+    if (!named) /* an unlinker was faster: what we hold is no longer the lock */
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: was removed while it was taken", r->path);
     if (pwrite(fd, line, len, 0) != (ssize_t)len || ftruncate(fd, (off_t)len) < 0)
         return error_sys(e, errno ? errno : ENOSPC, "lock %s: its content", r->path);
@@ -181,7 +188,8 @@ static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
         return parent;
     _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
-        return error_set(e, RBXJ_E_BAD_REQUEST, errno, "lock %s: was not made", r->path);
+        return errno == ENOENT ? error_set(e, RBXJ_E_BAD_REQUEST, errno, "lock %s: was not made", r->path)
+                               : error_sys(e, errno, "lock %s", r->path);
     int res = fileid_of_fd(fd, &id);
     ssize_t n = res < 0 ? -1 : pread(fd, text, sizeof(text), 0);
     if (n < 0)
@@ -233,15 +241,17 @@ static void seen_close(struct seen *s)
     cleanup_closep(&s->fd);
 }
 
-/* What the file says. Bounded: no more is read than a lock file can hold. */
-static enum content judge_content(const struct undo *u, const struct record *r, int fd)
+/* What the file says, or -errno. Bounded: no more is read than a lock file can hold. */
+static int judge_content(const struct undo *u, const struct record *r, int fd)
 {
     char text[LOCK_CONTENT_MAX + 1], line[LINE_MAX_];
     uint64_t incarnation;
     uint32_t seq;
     bool is_json;
     ssize_t n = pread(fd, text, sizeof(text), 0);
-    size_t len = n < 0 ? 0 : (size_t)n, own = own_line(u, r, line);
+    if (n < 0) /* not to be taken for an empty one */
+        return -errno;
+    size_t len = (size_t)n, own = own_line(u, r, line);
     if ((r->flags & REC_BEFORE_PRESENT) && len == r->content_len &&
         (len == 0 || memcmp(text, r->content, len) == 0))
         return CONTENT_BEFORE;
@@ -254,31 +264,39 @@ static enum content judge_content(const struct undo *u, const struct record *r, 
     return len <= LOCK_CONTENT_MAX && is_json ? CONTENT_JSON : CONTENT_CORRUPT;
 }
 
-static int refuse(struct finding *f, const struct record *r, const char *why)
+static int refuse(struct finding *f, const struct record *r, int errnum, const char *why)
 {
+    f->found = FOUND_BUSY;
+    if (errno_is_want(errnum)) /* says nothing about it */
+        return error_sys(&f->error, errnum, "lock %s: %s", r->path, why);
     f->found = FOUND_FOREIGN;
     f->refused = true;
-    (void)error_set(&f->error, RBXJ_E_FOREIGN, 0, "lock %s: %s", r->path, why);
+    (void)error_set(&f->error, RBXJ_E_FOREIGN, errnum, "lock %s: %s", r->path, why);
     return 0;
 }
 
 /* Without evidence its content or its stamp must prove it (K1). */
-static void judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
+static int judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
     /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
-    bool ours = s->content == CONTENT_OURS || stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+    int ours = s->content == CONTENT_OURS || stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+    if (ours < 0)
+        return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
     if (s->content == CONTENT_PREFIX) {
         char line[LINE_MAX_];
         struct stat st;
         (void)own_line(u, r, line);
-        ours = ours || (fstat(s->fd, &st) == 0 && st.st_size > strchr(line + 9, ':') - line);
+        if (fstat(s->fd, &st) < 0)
+            return error_sys(&f->error, errno, "lock %s", r->path);
+        ours = ours || st.st_size > strchr(line + 9, ':') - line;
     }
     if (ours)
         f->found = FOUND_PRESENT;
     else if (s->content == CONTENT_EMPTY)
         f->found = FOUND_GONE; /* never written: left as it is, there is nothing to undo */
     else
-        (void)refuse(f, r, "what is there is not ours");
+        return refuse(f, r, 0, "what is there is not ours");
+    return 0;
 }
 
 static int survey(struct undo *u, const struct record *r, struct seen *s, struct finding *f)
@@ -292,25 +310,33 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return 0;
     }
     if (s->fd < 0)
-        return refuse(f, r, errno == ELOOP ? "a symbolic link is in its place" : "it can't be opened");
+        return refuse(f, r, errno, errno == ELOOP ? "a symbolic link is in its place" : "it can't be opened");
     int res = fileid_of_fd(s->fd, &s->id);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s", r->path);
     f->identity = s->id.ino ^ (uint64_t)s->id.btime_ns;
     if (!S_ISREG(s->id.mode))
-        return refuse(f, r, "what is there is not a regular file");
-    s->content = judge_content(u, r, s->fd);
+        return refuse(f, r, 0, "what is there is not a regular file");
+    res = judge_content(u, r, s->fd);
+    if (res < 0)
+        return error_sys(&f->error, -res, "lock %s: its content", r->path);
+    s->content = (enum content)res;
     if (s->content == CONTENT_OTHER_BOX)
-        return refuse(f, r, "another box has it now");
+        return refuse(f, r, 0, "another box has it now");
     if (s->content ==
         CONTENT_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
-        f->found = stamp_is_ours(s->fd, r, &s->id, u->same_boot) ? FOUND_PRESENT : FOUND_GONE;
+        res = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+        if (res < 0)
+            return error_sys(&f->error, -res, "lock %s: its stamp", r->path);
+        f->found = res ? FOUND_PRESENT : FOUND_GONE;
         return 0;
     }
-    if (!(r->flags & REC_EVIDENCE))
-        judge_unproven(u, r, s, f);
-    else if (!fileid_equal(&s->id, &r->id, u->same_boot))
-        return refuse(f, r, "another file is in its place");
+    if (!(r->flags & REC_EVIDENCE)) {
+        res = judge_unproven(u, r, s, f);
+        if (res < 0)
+            return res;
+    } else if (!fileid_equal(&s->id, &r->id, u->same_boot))
+        return refuse(f, r, 0, "another file is in its place");
     else
         f->found = FOUND_PRESENT;
     if (f->found == FOUND_PRESENT && s->content == CONTENT_CORRUPT)
@@ -345,8 +371,9 @@ static int restore(const struct record *r, struct seen *s, struct finding *f)
 {
     _cleanup_close_ int fd = openat(s->parent, s->base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     struct fileid id;
-    if (fd < 0 || fileid_of_fd(fd, &id) < 0)
-        return error_sys(&f->error, errno, "lock %s", r->path);
+    int res = fd < 0 ? -errno : fileid_of_fd(fd, &id);
+    if (res < 0)
+        return error_sys(&f->error, -res, "lock %s", r->path);
     if (!fileid_equal(&id, &s->id, true))
         return error_set(&f->error, RBXJ_E_FOREIGN, 0, "lock %s: was replaced meanwhile", r->path);
     if (pwrite(fd, r->content, r->content_len, 0) != (ssize_t)r->content_len ||
@@ -368,7 +395,10 @@ static int lock_undo(struct undo *u, struct record *r, struct finding *f)
         keep_aside(u, r, s.fd);
     if (r->flags & REC_BEFORE_PRESENT)
         return restore(r, &s, f);
-    if (!still_named(s.parent, s.base, s.fd)) {
+    int named = still_named(s.parent, s.base, s.fd);
+    if (named < 0)
+        return error_sys(&f->error, -named, "lock %s", r->path);
+    if (!named) {
         f->found = FOUND_FOREIGN;
         f->refused = true;
         return error_set(&f->error, RBXJ_E_FOREIGN, 0, "lock %s: was replaced meanwhile", r->path);
@@ -383,12 +413,13 @@ static int lock_verify(struct undo *u, const struct record *r, struct finding *f
     struct finding seen = {0};
     _cleanup_(seen_close) struct seen s = SEEN_INIT;
     int res = survey(u, r, &s, &seen);
-    if (res == 0 && seen.found != FOUND_PRESENT)
+    bool looked = s.fd >= 0; /* else a refusal says nothing about it */
+    if (res == 0 && (seen.found == FOUND_GONE || (seen.found == FOUND_FOREIGN && looked)))
         return 0;
-    if (res == 0)
+    if (res == 0 && seen.found == FOUND_PRESENT)
         res = error_set(&seen.error, EEXIST, 0, "lock %s: is still there", r->path);
     f->error = seen.error;
-    return res;
+    return res < 0 ? res : -f->error.code;
 }
 
 const struct kind kind_lock = {

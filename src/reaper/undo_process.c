@@ -76,8 +76,8 @@ static int locate(const struct record *r, struct finding *f)
     if (pidfd == -ESRCH)
         return gone(r, f);
     if (pidfd < 0) {
-        f->found = FOUND_FOREIGN;
-        f->refused = true;
+        f->refused = !errno_is_want(-pidfd); /* which says nothing about it */
+        f->found = f->refused ? FOUND_FOREIGN : FOUND_BUSY;
         return error_sys(&f->error, -pidfd, "pid %d", r->process.pid);
     }
     f->found = FOUND_PRESENT;
@@ -114,7 +114,7 @@ static int process_quiesce(struct undo *u, const struct record *r, struct findin
 {
     _cleanup_close_ int pidfd = locate(r, f);
     if (pidfd < 0)
-        return 0; /* nothing that may be killed */
+        return f->found == FOUND_BUSY ? pidfd : 0; /* nothing that may be killed */
     int rc = may_kill(u, r, f);
     if (rc == 0 && pidfd_send_signal(pidfd, SIGKILL, NULL, 0) < 0 && errno != ESRCH)
         rc = error_sys(&f->error, errno, "kill: pid %d", r->process.pid);
@@ -125,7 +125,7 @@ static int process_quiesced(struct undo *u, const struct record *r, struct findi
 {
     _cleanup_close_ int pidfd = locate(r, f);
     if (pidfd < 0)
-        return 0;
+        return f->found == FOUND_BUSY ? pidfd : 0;
     int rc = pidfd_wait(pidfd, u->deadline_ns);
     if (rc == -ETIMEDOUT)
         return would_not_die(r, f);

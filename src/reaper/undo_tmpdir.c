@@ -176,8 +176,9 @@ static int judge_unproven(struct undo *u, const struct record *r, struct name *n
     if (fd < 0)
         return fd;
     n->sight = SIGHT_OURS;
-    if (stamp_is_ours(fd, r, &n->id, u->same_boot))
-        return 0;
+    int ours = stamp_is_ours(fd, r, &n->id, u->same_boot);
+    if (ours != 0)
+        return ours < 0 ? ours : 0;
     n->sight = SIGHT_FOREIGN;
     int stamped = stamp_get(fd, &incarnation, &seq);
     if (stamped < 0 && stamped != -EOPNOTSUPP)
@@ -318,19 +319,30 @@ static int guard_mounts(struct undo *u, const char *path, struct finding *f)
     return 0;
 }
 
-/* Does the name still lead to the directory that was judged? */
-static bool is_still(int parent, const char *name, int fd)
+/* Does the name still lead to the directory that was judged? 1, 0, or -errno. */
+static int is_still(int parent, const char *name, int fd)
 {
     struct stat by_name, by_fd;
-    return fstatat(parent, name, &by_name, AT_SYMLINK_NOFOLLOW) == 0 && fstat(fd, &by_fd) == 0 &&
-           by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
+    if (fstatat(parent, name, &by_name, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (fstat(fd, &by_fd) < 0)
+        return -errno;
+    return by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
+}
+
+/* It does not, or that can't be seen. */
+static int not_still(struct finding *f, const char *path, int still)
+{
+    return still < 0 ? error_sys(&f->error, -still, "tmpdir %s", path)
+                     : foreign(f, path, "was replaced meanwhile");
 }
 
 /* rmdir and nothing else. */
 static int remove_empty(const struct place *p, const struct name *n, struct finding *f)
 {
-    if (!is_still(p->parent, n->name, n->fd))
-        return foreign(f, n->path, "was replaced meanwhile");
+    int still = is_still(p->parent, n->name, n->fd);
+    if (still <= 0)
+        return not_still(f, n->path, still);
     if (unlinkat(p->parent, n->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
         return 0;
     if (errno == EBUSY)
@@ -347,15 +359,17 @@ static int remove_empty(const struct place *p, const struct name *n, struct find
 static int move_aside(struct place *p, int fd, struct finding *f)
 {
     const char *from = p->proper.name, *to = p->aside.name;
-    if (!is_still(p->parent, from, fd))
-        return foreign(f, p->proper.path, "was replaced meanwhile");
+    int still = is_still(p->parent, from, fd);
+    if (still <= 0)
+        return not_still(f, p->proper.path, still);
     int r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
     if (r < 0 && errno == EPERM && rmtree_unprotect(fd))
         r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
     if (r < 0)
         return errno == EBUSY ? busy(f, p->proper.path, "something is mounted on it") : 1;
-    if (is_still(p->parent, to, fd))
-        return 0;
+    still = is_still(p->parent, to, fd);
+    if (still != 0) /* whatever it is that lies aside: another look will tell */
+        return still < 0 ? not_still(f, p->aside.path, still) : 0;
     if (renameat2(p->parent, to, p->parent, from, RENAME_NOREPLACE) < 0)
         return foreign(f, p->aside.path, "was put in place of ours meanwhile, and can't be moved back");
     return foreign(f, p->proper.path, "was replaced meanwhile");

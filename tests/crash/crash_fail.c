@@ -56,10 +56,14 @@ static bool is_want(int errnum)
     return errnum == ENOMEM || errnum == EMFILE || errnum == ENFILE || errnum == EINTR || errnum == EAGAIN;
 }
 
+/* Does the error say what was wrong, and not something else about the box and what is there? */
 static bool is_honest(int code, int errnum)
 {
-    return code == errnum || code == RBXJ_E_IO || code == RBXJ_E_LEFT || code == RBXJ_E_BUSY ||
-           code == RBXJ_E_JOURNAL_BUSY;
+    if (is_want(errnum))
+        return code == errnum || code == RBXJ_E_IO || code == RBXJ_E_LEFT || code == RBXJ_E_BUSY ||
+               code == RBXJ_E_JOURNAL_BUSY;
+    return code != RBXJ_E_BAD_REQUEST && code != RBXJ_E_NO_SUCH_BOX && code != RBXJ_E_BOX_LIVE &&
+           code != RBXJ_E_BOX_STALE && code != RBXJ_E_EXISTS && code != RBXJ_E_FORKED;
 }
 
 static void check_error(const struct fault *fault)
@@ -74,7 +78,7 @@ static void check_error(const struct fault *fault)
     if (e->code != -life_told->result || !strchr(e->message, ':'))
         fail_msg("%s: returned %d, and its error %d does not name what failed: %s", step, life_told->result,
                  e->code, e->message);
-    if (is_want(fault->errnum) && !is_honest(e->code, fault->errnum))
+    if (!is_honest(e->code, fault->errnum))
         fail_msg("%s: %s became %s: %s", step, strerrorname_np(fault->errnum), rbxj_strerror(-e->code),
                  e->message);
 }
