@@ -156,6 +156,16 @@ const struct dirent *fd_next_name(DIR *names)
     return entry;
 }
 
+int fd_is_named(int dirfd, const char *name, int fd)
+{
+    struct stat by_name, by_fd;
+    if (fstatat(dirfd, name, &by_name, AT_SYMLINK_NOFOLLOW) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (fstat(fd, &by_fd) < 0)
+        return -errno;
+    return by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
+}
+
 int fd_dir_is_empty(int dirfd)
 {
     errno = 0;

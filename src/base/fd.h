@@ -49,6 +49,8 @@ DIR *fd_open_names(int dirfd);
 const struct dirent *fd_next_name(DIR *names);
 /* 1, 0, or -errno. */
 int fd_dir_is_empty(int dirfd);
+/* Does that name in dirfd lead to the open file? 1, 0, or -errno. */
+int fd_is_named(int dirfd, const char *name, int fd);
 
 /* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of
  * that file in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */

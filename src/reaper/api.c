@@ -80,10 +80,9 @@ static int identify_supervisor(pid_t pid, struct procid *ret, struct rbxj_error 
 {
     int r = procid_of(pid ? pid : getpid(), ret);
     int fd = r < 0 ? r : procid_open(ret);
-    if (fd == -ESRCH)
-        return error_set(e, RBXJ_E_BAD_REQUEST, ESRCH, "supervisor pid %d: is not alive", pid);
     if (fd < 0)
-        return error_sys(e, -fd, "supervisor pid %d: is it alive", pid);
+        return fd == -ESRCH ? error_set(e, RBXJ_E_BAD_REQUEST, ESRCH, "supervisor pid %d: is not alive", pid)
+                            : error_sys(e, -fd, "supervisor pid %d: is it alive", pid);
     (void)close(fd);
     return 0;
 }
@@ -123,8 +122,8 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
 static bool acts_for(struct rbxj *handle, const struct box *box)
 {
     const struct procid *self = journal_self(handle->journal);
-    bool found = procid_equal(self, &box->supervisor) ||
-                 (procid_comparable(self, &box->supervisor) && box->supervisor.pid == getppid());
+    bool child = procid_comparable(self, &box->supervisor) && box->supervisor.pid == getppid();
+    bool found = child || procid_equal(self, &box->supervisor);
     (void)pthread_mutex_lock(&handle->mutex);
     for (size_t i = 0; i < handle->begun_len; i++)
         found = found || handle->begun[i] == box->incarnation;

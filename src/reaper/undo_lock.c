@@ -134,17 +134,6 @@ static int open_lock(const struct record *r, int parent, const char *base, struc
     return steal_fd(&fd);
 }
 
-/* 1, 0, or -errno. */
-static int still_named(int parent, const char *base, int fd)
-{
-    struct stat by_name, by_fd;
-    if (fstatat(parent, base, &by_name, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (fstat(fd, &by_fd) < 0)
-        return -errno;
-    return by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
-}
-
 static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e);
 
 static int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd,
@@ -162,7 +151,7 @@ static int lock_acquire(struct undo *u, struct record *r, const char *options, i
         return fd;
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
         return errno == EWOULDBLOCK ? refuse_held(r, fd, e) : error_sys(e, errno, "lock %s", r->path);
-    int named = still_named(parent, base, fd);
+    int named = fd_is_named(parent, base, fd);
     if (named < 0)
         return error_sys(e, -named, "lock %s", r->path);
     if (!named) /* an unlinker was faster: what we hold is no longer the lock */
@@ -395,7 +384,7 @@ static int lock_undo(struct undo *u, struct record *r, struct finding *f)
         keep_aside(u, r, s.fd);
     if (r->flags & REC_BEFORE_PRESENT)
         return restore(r, &s, f);
-    int named = still_named(s.parent, s.base, s.fd);
+    int named = fd_is_named(s.parent, s.base, s.fd);
     if (named < 0)
         return error_sys(&f->error, -named, "lock %s", r->path);
     if (!named) {

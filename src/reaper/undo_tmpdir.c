@@ -276,14 +276,11 @@ static int survey(struct undo *u, const struct record *r, struct place *p, struc
     return 0;
 }
 
-#define PLACE_INIT                                                                                           \
-    {                                                                                                        \
-        .parent = -1, .aside = {.fd = -1}, .proper = {.fd = -1 }                                             \
-    }
+static const struct place no_place = {.parent = -1, .aside = {.fd = -1}, .proper = {.fd = -1}};
 
 static int tmpdir_look(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = PLACE_INIT;
+    _cleanup_(place_close) struct place p = no_place;
     return survey(u, r, &p, f);
 }
 
@@ -319,18 +316,6 @@ static int guard_mounts(struct undo *u, const char *path, struct finding *f)
     return 0;
 }
 
-/* Does the name still lead to the directory that was judged? 1, 0, or -errno. */
-static int is_still(int parent, const char *name, int fd)
-{
-    struct stat by_name, by_fd;
-    if (fstatat(parent, name, &by_name, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : -errno;
-    if (fstat(fd, &by_fd) < 0)
-        return -errno;
-    return by_name.st_dev == by_fd.st_dev && by_name.st_ino == by_fd.st_ino;
-}
-
-/* It does not, or that can't be seen. */
 static int not_still(struct finding *f, const char *path, int still)
 {
     return still < 0 ? error_sys(&f->error, -still, "tmpdir %s", path)
@@ -340,7 +325,7 @@ static int not_still(struct finding *f, const char *path, int still)
 /* rmdir and nothing else. */
 static int remove_empty(const struct place *p, const struct name *n, struct finding *f)
 {
-    int still = is_still(p->parent, n->name, n->fd);
+    int still = fd_is_named(p->parent, n->name, n->fd);
     if (still <= 0)
         return not_still(f, n->path, still);
     if (unlinkat(p->parent, n->name, AT_REMOVEDIR) == 0 || errno == ENOENT)
@@ -359,7 +344,7 @@ static int remove_empty(const struct place *p, const struct name *n, struct find
 static int move_aside(struct place *p, int fd, struct finding *f)
 {
     const char *from = p->proper.name, *to = p->aside.name;
-    int still = is_still(p->parent, from, fd);
+    int still = fd_is_named(p->parent, from, fd);
     if (still <= 0)
         return not_still(f, p->proper.path, still);
     int r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
@@ -367,7 +352,7 @@ static int move_aside(struct place *p, int fd, struct finding *f)
         r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
     if (r < 0)
         return errno == EBUSY ? busy(f, p->proper.path, "something is mounted on it") : 1;
-    still = is_still(p->parent, to, fd);
+    still = fd_is_named(p->parent, to, fd);
     if (still != 0) /* whatever it is that lies aside: another look will tell */
         return still < 0 ? not_still(f, p->aside.path, still) : 0;
     if (renameat2(p->parent, to, p->parent, from, RENAME_NOREPLACE) < 0)
@@ -423,7 +408,7 @@ static int remove_ours(struct undo *u, const struct record *r, struct place *p, 
 
 static int tmpdir_undo(struct undo *u, struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = PLACE_INIT;
+    _cleanup_(place_close) struct place p = no_place;
     int rc = survey(u, r, &p, f);
     if (rc < 0 || f->found == FOUND_GONE)
         return rc;
@@ -441,7 +426,7 @@ static int tmpdir_undo(struct undo *u, struct record *r, struct finding *f)
 
 static int tmpdir_verify(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = PLACE_INIT;
+    _cleanup_(place_close) struct place p = no_place;
     struct finding seen = {0};
     int rc = survey(u, r, &p, &seen);
     bool looked = p.parent >= 0; /* else a refusal says nothing about it */
