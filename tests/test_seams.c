@@ -6,6 +6,8 @@
  */
 #include "seams_fixture.h"
 
+#include "journal/internal.h"
+
 #include <linux/fuse.h>
 #include <sched.h>
 #include <sys/xattr.h>
@@ -283,6 +285,15 @@ static void k10_missing_in_another_namespace_is_not_gone(void **state)
     replay_tells(&(struct rbxj_replay){0}, 0, "a 3 present undone\na 2 present undone\na 1 present undone\n");
 }
 
+static void hold_the_journal(const char *box, unsigned int parts)
+{
+    (void)box;
+    (void)parts;
+    (void)open_here();
+    struct journal *j = journal_of_process(world.state, world.run);
+    must(gate_lock(&j->gates->boot, "test", INT64_C(1000000000), NULL) == 0);
+}
+
 static void k16_a_dead_file_system_does_not_hang_the_reaper(void **state)
 {
     (void)state;
@@ -311,6 +322,32 @@ static void k16_a_dead_file_system_does_not_hang_the_reaper(void **state)
     replay_is_clean(2);
 }
 
+/* One that has the journal for good costs a replay one timeout, not one for each box (K25). */
+static void k25_a_busy_journal_costs_one_wait(void **state)
+{
+    (void)state;
+    struct timespec from, to;
+    struct rbxj_result_info info;
+    world_open();
+    for (char box[] = "a"; box[0] < 'h'; box[0]++) {
+        plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work(box)});
+        crash_with_plan(harness_format("%s", box));
+    }
+    world.options.config = harness_format("%s/conf", harness_disk());
+    harness_write(world.options.config, "[journal]\ngate_timeout=2s\n");
+    pid_t holder = supervisor_fork(hold_the_journal, "", 0);
+    (void)clock_gettime(CLOCK_MONOTONIC, &from);
+    struct rbxj_result *result = replay(1);
+    (void)clock_gettime(CLOCK_MONOTONIC, &to);
+    rbxj_result_info(result, &info);
+    assert_int_equal(info.boxes, 7);
+    assert_int_equal(info.left, 7);
+    rbxj_result_free(result);
+    assert_true(to.tv_sec - from.tv_sec < 12);
+    harness_kill(holder);
+    replay_is_clean(7);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -322,6 +359,7 @@ int main(void)
         harness_test(k13_below_a_covered_mount_is_skipped),
         harness_test(k35_protected_again_at_undo),
         harness_test(k16_a_dead_file_system_does_not_hang_the_reaper),
+        harness_test(k25_a_busy_journal_costs_one_wait),
         harness_test(k4_nothing_begins_inside_a_dead_box),
         harness_test(d6_a_pid_file_is_no_corruption),
         harness_test(d7_k13_below_a_tmpdir_that_a_symlink_leads_to),

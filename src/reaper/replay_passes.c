@@ -118,6 +118,7 @@ void replay_undo(struct replay *p)
     size_t dropped, left;
     do {
         dropped = 0;
+        p->reaper.busy = (struct rbxj_error){0};
         for (size_t i = 0, n = batch_size(p); i < p->sound; i += n)
             dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again);
         for (size_t i = p->sound; i < p->len; i++)

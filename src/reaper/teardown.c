@@ -61,9 +61,35 @@ void teardown_start_clock(struct teardown *t)
     t->u.deadline_ns = deadline < t->reaper->deadline_ns ? deadline : t->reaper->deadline_ns;
 }
 
+/* One that holds the journal costs a pass one timeout, not one for each box. */
+static int if_not_busy(struct teardown *t, struct rbxj_error *e)
+{
+    if (t->reaper->busy.code)
+        *e = t->reaper->busy;
+    return -t->reaper->busy.code;
+}
+
+static int note_busy(struct teardown *t, int r, const struct rbxj_error *e)
+{
+    if (r == -RBXJ_E_JOURNAL_BUSY)
+        t->reaper->busy = *e;
+    return r;
+}
+
+static int drop_records(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how,
+                        struct rbxj_error *e)
+{
+    int r = if_not_busy(t, e);
+    if (r == 0)
+        r = note_busy(t, journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, e), e);
+    return r;
+}
+
 int teardown_claim(struct teardown *t)
 {
-    int r = journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error);
+    int r = if_not_busy(t, &t->error);
+    if (r == 0)
+        r = note_busy(t, journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error), &t->error);
     t->claimed = r == 0;
     for (size_t i = 0; r < 0 && i < t->sb->len; i++)
         t->items[i].outcome = OUTCOME_SKIPPED;
@@ -251,10 +277,9 @@ static size_t settle(struct teardown *t)
             seqs[n++] = t->items[i].record->seq;
     enum settle how = teardown_left(t) ? SETTLE_KEEP : t->owner ? SETTLE_UNCLAIM : SETTLE_END;
     struct rbxj_error error = {0};
-    int r = !seqs ? -ENOMEM
-            : n || how != SETTLE_KEEP
-                ? journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, &error)
-                : 0;
+    int r = !seqs ? error_sys(&error, ENOMEM, "box %s: dropping its records", t->sb->box.name)
+            : n || how != SETTLE_KEEP ? drop_records(t, seqs, n, how, &error)
+                                      : 0;
     free(seqs);
     if (r < 0) { /* no failed cleanup: the next replay finds it all gone (K19) */
         t->error = error;
@@ -396,9 +421,8 @@ void teardown_finish(struct teardown *t)
         return;
     bool changed = note_waiting(box, t->claimed && only_waits(t), t->reaper->boot_id);
     changed |= count_failures(t);
-    if (changed)
+    if (changed && !t->reaper->busy.code)
         (void)journal_update_box(t->reaper->journal, box, NULL);
     if (t->claimed)
-        t->claimed = journal_settle(t->reaper->journal, box->incarnation, NULL, 0, SETTLE_UNCLAIM,
-                                    &t->error) < 0;
+        t->claimed = drop_records(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
 }

@@ -34,8 +34,9 @@ struct reaper {
     uint64_t mount_ns; /* ours */
     int32_t dead[16];  /* ids of those that did */
     size_t dead_len;
-    unsigned worker;     /* of a replay, below JOURNAL_WORKERS */
-    pid_t ancestors[64]; /* see struct undo; read once for all boxes */
+    unsigned worker;        /* of a replay, below JOURNAL_WORKERS */
+    struct rbxj_error busy; /* the journal was, in this pass: it is not waited for again */
+    pid_t ancestors[64];    /* see struct undo; read once for all boxes */
     size_t ancestors_len;
 };
 
