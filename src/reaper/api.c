@@ -153,13 +153,13 @@ static void forget_begun(struct rbxj *handle, uint64_t incarnation)
     (void)pthread_mutex_unlock(&handle->mutex);
 }
 
-/* Whoever is let through here in the instant in which the worker is quarantined counts as begun before (K31).
- */
+/* Whoever passes in the instant in which the worker is quarantined counts as begun before (K31). */
 static int refuse_quarantined(const struct config *config, const char *box, struct rbxj_error *e)
 {
     struct quarantine q;
-    if (!quarantine_is_set(config))
-        return 0;
+    int set = quarantine_is_set(config);
+    if (set <= 0)
+        return set < 0 ? error_sys(e, -set, "box %s: is the worker quarantined", box) : 0;
     quarantine_read(config, &q);
     return error_set(e, RBXJ_E_QUARANTINED, 0, "box %s: the worker is quarantined: %s: %s", box,
                      quarantine_name(q.reason), q.detail);

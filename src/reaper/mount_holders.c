@@ -22,6 +22,7 @@ struct search {
     int32_t id;
     uint64_t unique, device;
     struct mount_holders *found; /* in the helper's output */
+    int want; /* -errno: something could not be looked at for want of a descriptor or memory */
 };
 static_assert(sizeof(struct mount_holders) <= HELPER_OUTPUT_MAX, "the holders fit");
 
@@ -43,10 +44,19 @@ static int for_each_number(struct search *s, int dirfd, pid_t pid,
     }
 }
 
-static bool shows(const struct search *s, int dirfd, const char *name)
+/* Of a process that is gone or hides it, nothing. */
+static void note_failure(struct search *s, int rc)
+{
+    if (rc < 0 && errno_is_want(-rc))
+        s->want = rc;
+}
+
+static bool shows(struct search *s, int dirfd, const char *name)
 {
     struct mount_at at;
-    if (mount_at_link(dirfd, name, s->unique != 0, &at) < 0)
+    int rc = mount_at_link(dirfd, name, s->unique != 0, &at);
+    note_failure(s, rc);
+    if (rc < 0)
         return false;
     if (s->device && at.dev == s->device)
         return true;
@@ -82,8 +92,7 @@ static void look_into(struct search *s, int proc_fd, const char *name, pid_t pid
         char path[64];
         (void)snprintf(path, sizeof(path), "%s/%s", name, folders[i].name);
         _cleanup_close_ int fd = openat(proc_fd, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-        if (fd >= 0)
-            (void)for_each_number(s, fd, pid, folders[i].each);
+        note_failure(s, fd < 0 ? -errno : for_each_number(s, fd, pid, folders[i].each));
     }
 }
 
@@ -113,7 +122,8 @@ static int search_in_helper(void *data, uint8_t output[HELPER_OUTPUT_MAX])
     struct search *s = data;
     s->found = (struct mount_holders *)(void *)output;
     _cleanup_close_ int proc = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    return proc < 0 ? -errno : for_each_number(s, proc, getpid(), look_at_process);
+    int rc = proc < 0 ? -errno : for_each_number(s, proc, getpid(), look_at_process);
+    return rc < 0 || s->found->len ? rc : s->want; /* one that was found is enough */
 }
 
 int mount_holders_find(struct undo *u, int32_t id, uint64_t unique, uint64_t device,

@@ -43,12 +43,18 @@ static bool exists(const char *dir, const char *name)
     char path[RECORD_PATH_MAX + 16];
     struct stat st;
     (void)snprintf(path, sizeof(path), "%s/%s", dir, name);
+    errno = 0;
     return lstat(path, &st) == 0 || errno != ENOENT;
 }
 
-bool quarantine_is_set(const struct config *config)
+int quarantine_is_set(const struct config *config)
 {
-    return exists(config->state_dir, FILE_NAME) || exists(config->runtime_dir, FLAG_NAME);
+    const char *const dirs[] = {config->state_dir, config->runtime_dir}, *const files[] = {FILE_NAME,
+                                                                                           FLAG_NAME};
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
+        if (exists(dirs[i], files[i]))
+            return errno_is_want(errno) ? -errno : 1;
+    return 0;
 }
 
 /* Fills ret from the file's text; false: it makes no sense. */

@@ -43,8 +43,8 @@ const char *quarantine_name(enum quarantine_reason reason);
 
 /* Is the worker quarantined, and why? What can't be read is: manual_quarantine, and detail says so. */
 void quarantine_read(const struct config *config, struct quarantine *ret);
-/* The same as a question only: two system calls, for begin. */
-bool quarantine_is_set(const struct config *config);
+/* The same as a question only: two system calls, for begin. 1, 0, or -errno for want of memory. */
+int quarantine_is_set(const struct config *config);
 
 /* Enters it. One that is there already is replaced only by a person's, and one that a recovery would release by one that
  * it would not. 1: entered or replaced, 0: it was there already. Where it could not be written down it holds as far as it

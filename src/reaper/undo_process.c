@@ -22,7 +22,8 @@ static int process_prepare(struct undo *u, struct record *r, struct rbxj_error *
     if (pid <= 1)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "pid %d: not a process to undo", pid);
     if (guard_kill(u, pid, &f) < 0)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "pid %d: %s", pid, f.error.message);
+        return f.error.code == EBUSY ? error_set(e, RBXJ_E_BAD_REQUEST, 0, "pid %d: %s", pid, f.error.message)
+                                     : error_sys(e, f.error.errnum, "pid %d: may it be killed", pid);
     int rc = procid_of(pid, &id);
     _cleanup_close_ int pidfd = rc < 0 ? rc : procid_open(&id);
     if (pidfd == -ESRCH)
