@@ -8,6 +8,7 @@
 #include "crash.h"
 #include "life.h"
 #include "step.h"
+#include "unproven.h"
 
 #include "base/cleanup.h"
 
@@ -102,9 +103,7 @@ static struct fault run_with(void (*run)(void *), const void *data, uint64_t poi
         fail_msg("a call of the test itself failed in %s", life_told->step);
     if (to.tv_sec - from.tv_sec > SLOW)
         fail_msg("it took %ld seconds", (long)(to.tv_sec - from.tv_sec));
-    if (!fault.errnum && point != UINT64_MAX)
-        crash_past_the_end();
-    crash_count("failed", point != UINT64_MAX);
+    crash_count("failed", fault.errnum != 0);
     return fault;
 }
 
@@ -147,6 +146,8 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
 
     life_open(*flags);
     struct fault fault = run_with(supervisor, &whole, point);
+    if (!fault.errnum)
+        crash_past_the_end();
     check_error(&fault);
     if (life_told->again < 0)
         printf("and again: %d\n", life_told->again);
@@ -203,13 +204,14 @@ static uint64_t count_reaper(const struct crash_case *c)
     return fault.seen;
 }
 
-static void run_reaper(const struct crash_case *c, uint64_t point)
+static void reap_with(uint64_t point, bool is_last)
 {
-    stale(*(const unsigned *)c->data);
     (void)fflush(stdout);
     struct fault fault = run_with(reaper, NULL, point);
+    if (!fault.errnum && is_last)
+        crash_past_the_end();
     check_error(&fault);
-    if (is_want(fault.errnum) && told->wrong[0])
+    if ((!fault.errnum || is_want(fault.errnum)) && told->wrong[0])
         fail_msg("%s: %s", strerrorname_np(fault.errnum), told->wrong);
     const char *differs = life_told->result == 0 ? life_differs() : NULL;
     if (differs)
@@ -218,6 +220,25 @@ static void run_reaper(const struct crash_case *c, uint64_t point)
     life_judge("after the failure");
     if (point % 4 == 0)
         life_goes_on();
+}
+
+static void run_reaper(const struct crash_case *c, uint64_t point)
+{
+    stale(*(const unsigned *)c->data);
+    reap_with(point, true);
+}
+
+static uint64_t count_unproven(const struct crash_case *c)
+{
+    return count_reaper(c) * UNPROVEN;
+}
+
+static void run_unproven(const struct crash_case *c, uint64_t point)
+{
+    life_open(*(const unsigned *)c->data);
+    unproven_killed((unsigned)(point % UNPROVEN));
+    (void)fflush(stdout);
+    reap_with(point / UNPROVEN, point % UNPROVEN == UNPROVEN - 1); /* of which there is the most to undo */
 }
 
 int main(int argc, char **argv)
@@ -236,6 +257,7 @@ int main(int argc, char **argv)
         {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
         {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
         {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
+        {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},
         {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
     };
 

@@ -6,9 +6,11 @@
 #include "crash.h"
 #include "life.h"
 #include "step.h"
+#include "unproven.h"
 
 #include "base/cleanup.h"
 
+#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -78,6 +80,42 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
         life_goes_on();
 }
 
+/* rbxj run, at its own calls and those of the child that is to become its command. */
+static struct step_end kill_command_at(uint64_t n, bool alone)
+{
+    struct strike strike = {n, alone ? STEP_KILL_ALONE : STEP_KILL};
+    _cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+    const int fds[2] = {null, null};
+    struct step_end end = step_program(life_command(), fds, at_the_nth, &strike);
+
+    if (!end.struck && (!WIFEXITED(end.status) || WEXITSTATUS(end.status) != 0))
+        fail_msg("what was not killed failed with %#x", end.status);
+    return end;
+}
+
+static uint64_t count_command(const struct crash_case *c)
+{
+    const struct what *what = c->data;
+
+    life_open(what->flags);
+    struct step_end end = kill_command_at(UINT64_MAX, false);
+    life_judge("a command that nobody disturbed");
+    return end.calls;
+}
+
+static void run_command(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+
+    life_open(what->flags);
+    struct step_end end = kill_command_at(point, what->alone);
+    if (!end.struck)
+        crash_past_the_end();
+    crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+}
+
 static void reaper(void *data)
 {
     struct rbxj_result *result = NULL;
@@ -117,6 +155,26 @@ static void run_reaper(const struct crash_case *c, uint64_t point)
     if (!end.struck)
         crash_past_the_end();
     crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+}
+
+/* The supervisor was killed at one of the moments of unproven.h. */
+static uint64_t count_unproven(const struct crash_case *c)
+{
+    return count_reaper(c) * UNPROVEN;
+}
+
+static void run_unproven(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+
+    life_open(what->flags);
+    unproven_killed((unsigned)(point % UNPROVEN));
+    struct step_end end = kill_at(reaper, NULL, point / UNPROVEN, false);
+    if (!end.struck && point % UNPROVEN == UNPROVEN - 1) /* of which there is the most to undo */
+        crash_past_the_end();
+    crash_count("killed", end.struck);
     life_replay();
     life_judge("killed");
 }
@@ -163,8 +221,10 @@ int main(int argc, char **argv)
          .data = &persistent_life},
         {.name = "supervisor-alone", .run = run_supervisor, .points = count_supervisor, .data = &alone},
         {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
+        {.name = "command", .run = run_command, .points = count_command, .data = &alone},
         {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
         {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
+        {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},
         {.name = "reaper-twice", .run = run_twice, .points = count_twice, .data = &persistent_life},
         {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
     };

@@ -240,6 +240,54 @@ int life_live(const char *box, enum life_until until)
     return life_told->result;
 }
 
+const char *const *life_command(void)
+{
+    static const char *argv[32];
+    char own[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+    assert_true(n > 0);
+    own[n] = '\0';
+    char *tests = strstr(own, "/tests/");
+    if (tests)
+        *tests = '\0'; /* the program that was built with this one */
+    const char *rbxj = getenv("RBXJ") ? getenv("RBXJ") : harness_format("%s/rbxj", own);
+    const char *const words[] = {rbxj,
+                                 "run",
+                                 "--quiet",
+                                 "--state-dir",
+                                 life.state,
+                                 "--runtime-dir",
+                                 life.run,
+                                 "--config",
+                                 life.options.config,
+                                 "--box",
+                                 "a",
+                                 "--lock",
+                                 path_of("a", LOCK),
+                                 "--cgroup",
+                                 path_of("a", GROUP),
+                                 "--mount",
+                                 harness_format("tmpfs,rbxj-test,%s,size=1m", path_of("a", MOUNT)),
+                                 "--tmpdir",
+                                 path_of("a", INNER),
+                                 "--tmpdir",
+                                 path_of("a", TMPDIR),
+                                 "--",
+                                 "/bin/sh",
+                                 "-c",
+                                 "exec 3>/dev/null; (exec sleep 3600) & for d; do mkdir -p \"$d/deep/er\" && "
+                                 "echo x >\"$d/deep/er/file\"; done",
+                                 "sh",
+                                 path_of("a", INNER),
+                                 path_of("a", TMPDIR)};
+    if (access(rbxj, X_OK) < 0)
+        harness_skip("no program %s", rbxj);
+    for (size_t i = 0; i < ARRAY_LEN(words); i++)
+        argv[i] = harness_format("%s", words[i]);
+    argv[ARRAY_LEN(words)] = NULL;
+    return argv;
+}
+
 /* ---- the world ---- */
 
 static char *picture_now(void)

@@ -55,6 +55,10 @@ enum life_until {
  * down then. Nothing in it asserts. */
 int life_live(const char *box, enum life_until until);
 
+/* The same life as a command: "rbxj run" with a payload that leaves a process behind. NULL-terminated; skips where there is
+ * no program. It lives until the end of the point. */
+const char *const *life_command(void);
+
 /* Forks a supervisor that lives so long and is then killed by SIGKILL; fails the test if it does not come to that. */
 void life_killed(const char *box, enum life_until until);
 
