@@ -63,7 +63,9 @@ static int make(int state)
 {
     if (fd_dir_is_empty(state) != 0)
         return -ENOENT;
-    return mkdirat(state, "incidents", 0700) < 0 && errno != EEXIST ? -errno : 0;
+    if (mkdirat(state, "incidents", 0700) < 0)
+        return errno == EEXIST ? 0 : -errno;
+    return fsync(state) < 0 ? -errno : 0; /* or what is written in it is lost with it in a power cut */
 }
 
 int incident_store_open_to_write(const struct config *config)
@@ -246,7 +248,9 @@ int incident_store_write(int fd, const char *id, const char *text, bool open, bo
     if (dir < 0)
         return dir;
     sweep(dir);
-    return write_in(dir, text, open, synced);
+    int r = write_in(dir, text, open, synced);
+    /* the directory may have been made without a flush, when the replay began */
+    return r == 0 && synced && fsync(fd) < 0 ? -errno : r;
 }
 
 /* ---- retention ---- */
