@@ -218,7 +218,8 @@ int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *ho
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Normal teardown: undoes everything that the box still has, newest first, by the code that a replay runs.
- * The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when
+ * What lay on a persistent file system is flushed there (one fsync for each directory in which it was) before its
+ * record goes. The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when
  * something is (ret is set then, too). */
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
 

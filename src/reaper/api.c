@@ -5,12 +5,12 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/durable.h"
 #include "reaper/handle.h"
 #include "reaper/intent.h"
 #include "reaper/quarantine.h"
 #include "reaper/teardown.h"
 
-#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -117,8 +117,7 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
     return r;
 }
 
-/* Does this handle act for the box's supervisor: is it that process, did it begin the box for it, or is it
- * the supervisor's own child (a hook)? */
+/* Does this handle act for the box's supervisor: is it him, did it begin the box, is it his child (a hook)? */
 static bool acts_for(struct rbxj *handle, const struct box *box)
 {
     const struct procid *self = journal_self(handle->journal);
@@ -326,7 +325,7 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
         r = error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
                       box, seq);
     if (r == 0)
-        r = journal_drop(handle->journal, sb.box.incarnation, seq, error);
+        r = durable_drop(handle->journal, record, error);
     mounts_free(u.mounts);
     snapshot_box_clear(&sb);
     return r;
@@ -370,7 +369,8 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_
     teardown_quiesced(&t);
     mounts_free(reaper->mounts);
     reaper->mounts = NULL;
-    (void)teardown_undo(&t);
+    teardown_undo(&t);
+    (void)teardown_settle(&t, 1);
     teardown_finish(&t);
     size_t left = teardown_left(&t);
     r = report_undo(&t, &result, e);

@@ -2,7 +2,7 @@
  *
  * The passes of a replay (DESIGN "Replay").
  *
- *   pass:  claim and quiesce each; wait for each; read mountinfo; undo each, newest box first
+ *   pass:  claim and quiesce each; wait for each; read mountinfo; undo each, newest box first; settle all
  *
  * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends:
  * each pass but the last drops at least one record.
@@ -22,7 +22,7 @@
 struct workers {
     struct replay *p;
     size_t end; /* boxes[next..end) */
-    atomic_size_t next, done, dropped;
+    atomic_size_t next, done;
     atomic_uint workers;
 };
 
@@ -33,7 +33,7 @@ static void work(struct workers *w, struct reaper *reaper, bool reports)
         struct teardown *t = &p->boxes[i];
         if (t->claimed) {
             t->reaper = reaper;
-            atomic_fetch_add(&w->dropped, teardown_undo(t));
+            teardown_undo(t);
             t->reaper = &p->reaper;
         }
         size_t done = atomic_fetch_add(&w->done, 1) + 1;
@@ -53,7 +53,7 @@ static void *work_in_thread(void *data)
     return NULL;
 }
 
-static size_t undo_each(struct replay *p, size_t from, size_t to)
+static void undo_each(struct replay *p, size_t from, size_t to)
 {
     pthread_t threads[JOURNAL_WORKERS - 1];
     struct workers w = {.p = p, .next = from, .done = from, .end = to};
@@ -71,7 +71,6 @@ static size_t undo_each(struct replay *p, size_t from, size_t to)
     work(&w, &p->reaper, true);
     for (size_t i = 0; i < started; i++)
         (void)pthread_join(threads[i], NULL);
-    return w.dropped;
 }
 
 /* A pass over the boxes of which something is left. Returns how many records were dropped. */
@@ -92,7 +91,8 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again)
     /* what the dead held is free now: this is what there is to be undone */
     mounts_free(p->reaper.mounts);
     p->reaper.mounts = NULL;
-    return undo_each(p, from, to);
+    undo_each(p, from, to);
+    return teardown_settle(&p->boxes[from], to - from);
 }
 
 /* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are

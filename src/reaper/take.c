@@ -4,11 +4,12 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/durable.h"
 #include "reaper/handle.h"
 #include "reaper/mountinfo.h"
 
 /* Is nothing of ours left of it? Undoes it where it is proven ours; in doubt it stays (I4). */
-static bool is_undone(struct undo *u, struct record *r)
+static bool is_gone(struct undo *u, struct record *r)
 {
     const struct kind *kind = kind_of(r->kind);
     struct finding f = {0};
@@ -19,6 +20,12 @@ static bool is_undone(struct undo *u, struct record *r)
         return kind->undo(u, r, &f) >= 0 && kind->verify(u, r, &f) == 0;
     }
     return f.found == FOUND_GONE || (f.found == FOUND_FOREIGN && !f.refused); /* another one's (K2) */
+}
+
+static bool is_undone(struct undo *u, struct record *r)
+{
+    struct durable gone = {.record = r};
+    return is_gone(u, r) && durable_sync(&gone, 1, NULL) == 0;
 }
 
 /* In a snapshot that was taken after the claim: what other boxes have is looked at (K4). */

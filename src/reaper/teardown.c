@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/durable.h"
 
 #include <inttypes.h>
 #include <string.h>
@@ -76,8 +77,7 @@ static int note_busy(struct teardown *t, int r, const struct rbxj_error *e)
     return r;
 }
 
-static int drop_records(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how,
-                        struct rbxj_error *e)
+int teardown_drop(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how, struct rbxj_error *e)
 {
     int r = if_not_busy(t, e);
     if (r == 0)
@@ -156,11 +156,15 @@ void teardown_quiesced(struct teardown *t)
 
 /* ---- undo ---- */
 
-/* Its undo was verified: its record goes with the others of the box, in teardown_undo() (I6). */
-static void drop(struct teardown_item *item)
+/* Its undo was verified: its record goes with the others of the box, in teardown_settle() (I6). */
+static void drop(struct teardown *t, struct teardown_item *item)
 {
     item->verified = true;
-    item->record->flags |= REC_DROPPED; /* it is in nobody's way any more (K4) */
+    item->record->flags |= REC_DROPPED;         /* it is in nobody's way any more (K4) */
+    if (item->record->below && !item->silent) { /* the mount in which it was goes next */
+        struct durable one = {.record = item->record};
+        t->fleeting = durable_sync(&one, 1, &t->error) < 0 || t->fleeting;
+    }
 }
 
 static void undo_present(struct teardown *t, struct teardown_item *item, const struct kind *kind)
@@ -179,10 +183,10 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
         /* what the quiesce killed is undone, too */
         item->outcome = r == 1 || (kind->quiesce && item->look.found == FOUND_PRESENT) ? OUTCOME_UNDONE
                                                                                        : OUTCOME_ALREADY_GONE;
-        drop(item);
+        drop(t, item);
     } else if (f.found == FOUND_FOREIGN && !f.refused) { /* ours is gone, another one is there (K2) */
         item->outcome = OUTCOME_ALREADY_GONE;
-        drop(item);
+        drop(t, item);
     } else if (f.refused || (f.partial && item->record->kind != RBXJ_MOUNT)) {
         item->outcome = OUTCOME_REFUSED;
     } else if (f.partial) {
@@ -253,12 +257,12 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
     switch (item->look.found) {
     case FOUND_GONE:
         item->outcome = OUTCOME_ALREADY_GONE;
-        drop(item);
+        drop(t, item);
         return;
     case FOUND_FOREIGN:
         item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_ALREADY_GONE;
         if (!item->look.refused)
-            drop(item);
+            drop(t, item);
         return;
     case FOUND_BUSY:
     case FOUND_PRESENT:
@@ -267,34 +271,7 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
     }
 }
 
-/* Drops what was verified, in one transaction with the end of the box if nothing is left. */
-static size_t settle(struct teardown *t)
-{
-    uint32_t *seqs = calloc(t->sb->len + 1, sizeof(*seqs));
-    size_t n = 0, reported = 0;
-    for (size_t i = 0; seqs && i < t->sb->len; i++)
-        if (t->items[i].verified && !t->items[i].dropped)
-            seqs[n++] = t->items[i].record->seq;
-    enum settle how = teardown_left(t) ? SETTLE_KEEP : t->owner ? SETTLE_UNCLAIM : SETTLE_END;
-    struct rbxj_error error = {0};
-    int r = !seqs ? error_sys(&error, ENOMEM, "box %s: dropping its records", t->sb->box.name)
-            : n || how != SETTLE_KEEP ? drop_records(t, seqs, n, how, &error)
-                                      : 0;
-    free(seqs);
-    if (r < 0) { /* no failed cleanup: the next replay finds it all gone (K19) */
-        t->error = error;
-        return 0;
-    }
-    for (size_t i = 0; i < t->sb->len; i++) {
-        struct teardown_item *item = &t->items[i];
-        reported += item->verified && !item->dropped && !item->silent;
-        item->dropped = item->verified;
-    }
-    t->claimed = how == SETTLE_KEEP;
-    return reported;
-}
-
-size_t teardown_undo(struct teardown *t)
+void teardown_undo(struct teardown *t)
 {
     int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
@@ -307,17 +284,11 @@ size_t teardown_undo(struct teardown *t)
         if (!item->silent)
             undo_item(t, item);
         else if (!t->held)
-            drop(item);
+            drop(t, item);
     }
     teardown_leave(t);
-    size_t dropped = settle(t);
-    for (size_t i = 0; i < t->sb->len; i++) { /* held to here (K7) */
-        cleanup_closep(&t->items[i].lock_fd);
-        t->items[i].lock_fd = -1;
-    }
     touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;
-    return dropped;
 }
 
 void teardown_judge(struct teardown *t)
@@ -349,7 +320,8 @@ void teardown_again(struct teardown *t)
             t->items[i].done = (struct finding){0};
         }
     t->stopped = t->held = false;
-    t->error = (struct rbxj_error){0};
+    if (!t->fleeting)
+        t->error = (struct rbxj_error){0};
     teardown_look(t);
 }
 
@@ -424,5 +396,5 @@ void teardown_finish(struct teardown *t)
     if (changed && !t->reaper->busy.code)
         (void)journal_update_box(t->reaper->journal, box, NULL);
     if (t->claimed)
-        t->claimed = drop_records(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
+        t->claimed = teardown_drop(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
 }

@@ -7,8 +7,9 @@
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
  *   quiesce    kills what lives in it: cgroups and processes that are proven ours
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
- *   undo       newest first: undo and verify one by one (I6, I7); then drops what was verified, and the box
- *              if nothing is left, in one transaction
+ *   undo       newest first: undo and verify one by one (I6, I7)
+ *   settle     makes what was undone durable; then drops what was verified, and the box if nothing is left, in
+ *              one transaction
  *   finish     gives a box of which something is left back, with its failures in a row counted
  *
  * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be
@@ -63,6 +64,7 @@ struct teardown {
     bool held;    /* somebody who is not its payload holds a lock (K7) */
     bool corrupt;
     bool failed;             /* this time: says teardown_finish() */
+    bool fleeting;           /* something was undone that a power cut may bring back: its records stay */
     int64_t worked_ns;       /* what was spent on this box */
     struct rbxj_error error; /* why the whole box was left */
 };
@@ -74,9 +76,10 @@ void teardown_look(struct teardown *t);
 int teardown_claim(struct teardown *t); /* 0, or <0 with t->error: left alone */
 void teardown_quiesce(struct teardown *t);
 void teardown_quiesced(struct teardown *t);
-/* Returns how many records were dropped. When nothing is left the box has ended, or was given back to its
- * owner. */
-size_t teardown_undo(struct teardown *t);
+void teardown_undo(struct teardown *t);
+/* For n boxes at once; those that are not claimed are left alone. Returns how many records were dropped. When
+ * nothing is left a box has ended, or was given back to its owner. */
+size_t teardown_settle(struct teardown *boxes, size_t n);
 /* Gives back a box of which something is left. */
 void teardown_finish(struct teardown *t);
 

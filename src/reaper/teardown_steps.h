@@ -14,6 +14,9 @@ void teardown_leave(struct teardown *t);
 /* This box's time begins. */
 void teardown_start_clock(struct teardown *t);
 
+/* journal_settle(); a busy journal is waited for once in a pass. */
+int teardown_drop(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how, struct rbxj_error *e);
+
 /* The item with that seq, or NULL. */
 struct teardown_item *teardown_item_of(struct teardown *t, uint32_t seq);
 /* Is lower the directory on which item, a mount of the same box, lies? It can't be seen then. */
