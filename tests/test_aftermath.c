@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What a teardown leaves behind: which incidents it may touch, where its evidence lies, in which thread it tells of it,
- * and what it counts.
+ * What a teardown leaves behind: which incidents it may touch, where its evidence lies, in which thread it
+ * tells of it, and what it counts.
  */
 #include "incident_fixture.h"
 #include "journal_fixture.h"
 
 #include "reaper/aftermath.h"
 
+#include <sys/file.h>
 #include <sys/mount.h>
 
 static struct place place_begin(void)
@@ -31,6 +32,14 @@ static struct rbxj_options options_of(const struct place *p)
     return (struct rbxj_options){.state_dir = p->state, .runtime_dir = p->runtime};
 }
 
+static size_t told, told_elsewhere;
+
+static void note_quarantine(void *data, const char *event, const char *message)
+{
+    (void)data, (void)message;
+    told += strcmp(event, "worker_quarantined") == 0;
+}
+
 static struct counters counted(struct journal *j)
 {
     struct snapshot s;
@@ -41,8 +50,8 @@ static struct counters counted(struct journal *j)
     return counters;
 }
 
-/* What is told after a teardown of one box, "mine", that came to nothing but this error (0: none), with a snapshot that
- * was read long ago. */
+/* What is told after a teardown of one box, "mine", that came to nothing but this error (0: none), with a
+ * snapshot that was read long ago. */
 static void tell(struct journal *j, struct snapshot *old, const char *procedure, int error)
 {
     struct snapshot_box sb = {.box = {.name = "mine", .incarnation = 17}};
@@ -64,7 +73,8 @@ static uint64_t recoveries_in(const struct counters *counters)
     return n;
 }
 
-/* A box that was begun, and died, and was replayed since the snapshot has an incident that is nobody's to close. */
+/* A box that was begun, and died, and was replayed since the snapshot has an incident that is nobody's to
+ * close. */
 static void what_a_snapshot_lacks_is_not_over(void **state)
 {
     (void)state;
@@ -103,6 +113,38 @@ static void i9_what_was_found_damaged_is_not_counted_in(void **state)
     assert_int_equal(counted(j).cleanups[COUNTED_SUCCESS], 0);
     tell(j, &old, "replay", RBXJ_E_BUSY);
     assert_int_equal(counted(j).cleanups[COUNTED_SUCCESS], 1);
+}
+
+/* Whatever keeps it from being written down would keep each of ten thousand boxes from it, and take its time.
+ */
+static void quarantine_is_tried_once(void **state)
+{
+    (void)state;
+    harness_need_root();
+    assert_int_equal(mount("test", "/run", "tmpfs", 0, "size=1m"), 0); /* without a journald */
+    struct place p = place_begin();
+    struct snapshot old = {0};
+    struct reaper reaper = {.config = &config, .journal = place_open(&p), .snapshot = &old};
+    struct aftermath after = {.reaper = &reaper, .procedure = "replay"};
+    struct snapshot_box sb[3] = {0};
+    struct teardown t[3] = {0};
+    struct rbxj_result *result = result_new();
+    for (size_t i = 0; i < ARRAY_LEN(t); i++) {
+        sb[i].box.failures = 3;
+        t[i] = (struct teardown){.reaper = &reaper, .sb = &sb[i], .failed = true};
+        (void)result_add(result, "7", i + 1, "cleanup_failure", "failure");
+    }
+    config.gate_timeout_ns = 0;
+    config.runtime_dir = harness_format("%s/none/run", harness_disk());
+    _cleanup_close_ int fd = open(config.state_dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX), 0);
+    aftermath_begin(&after, t, ARRAY_LEN(t), result);
+    told = 0;
+    config.event = note_quarantine;
+    aftermath_end(&after, t, ARRAY_LEN(t), result);
+    rbxj_result_free(result);
+    assert_int_equal(umount2("/run", MNT_DETACH), 0);
+    assert_int_equal(told, 1);
 }
 
 /* ---- evidence ---- */
@@ -175,7 +217,6 @@ static void evidence_of_a_second_undo_lies_with_its_document(void **state)
 
 enum { BOXES = 24 };
 static pid_t caller;
-static size_t told, told_elsewhere;
 
 static void note_thread(void *data, const char *event, const char *message)
 {
@@ -251,6 +292,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         journal_test(what_a_snapshot_lacks_is_not_over),
         journal_test(i9_what_was_found_damaged_is_not_counted_in),
+        journal_test(quarantine_is_tried_once),
         journal_test(evidence_of_a_second_undo_lies_with_its_document),
         journal_test(k19_events_come_from_the_calling_thread),
         journal_test(owner_that_undoes_it_all_ends_the_row),

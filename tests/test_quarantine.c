@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The quarantine's two files (K31): who wins where two change it at once, and what becomes of it where only one of them
- * is there. How it looks to a monitor: health.sh.
+ * The quarantine's two files (K31): who wins where two change it at once, and what becomes of it where only
+ * one of them is there. How it looks to a monitor: health.sh.
  */
 #include "journal_fixture.h"
 

@@ -22,8 +22,8 @@ int error_set(struct rbxj_error *e, int code, int errnum, const char *format, ..
 int error_sys(struct rbxj_error *e, int errnum, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
 
-/* Is the content of a journal wrong? Else it has another layout, is another's, or is not the one that is in use here: an
- * error of RBXJ_E_JOURNAL_DAMAGED has an errno then. */
+/* Is the content of a journal wrong? Else it has another layout, is another's, or is not the one that is in
+ * use here: an error of RBXJ_E_JOURNAL_DAMAGED has an errno then. */
 static inline int error_is_corruption(const struct rbxj_error *e)
 {
     return e->code == RBXJ_E_JOURNAL_DAMAGED && e->errnum == 0;

@@ -70,14 +70,15 @@ static void count_box(struct counters *more, const struct teardown *t, const cha
     }
 }
 
-/* Failed again, and as often as is allowed, or late at boot: no new boxes (K31). */
-static void judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
+/* Failed again, and as often as is allowed, or late at boot: no new boxes (K31). True: that is settled, and
+ * no other box has anything to add. */
+static bool judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
 {
     const struct config *config = a->reaper->config;
     char detail[600];
     const char *why = "";
     if (strcmp(box->outcome, "success") == 0)
-        return;
+        return false;
     for (size_t k = 0; !why[0] && k < box->len; k++)
         why = box->entries[k].error.message;
     if (t->failed && t->sb->box.failures >= (uint32_t)config->quarantine_after)
@@ -86,8 +87,9 @@ static void judge_worker(const struct aftermath *a, const struct teardown *t, co
     else if (a->late)
         (void)snprintf(detail, sizeof(detail), "box %s: left at the boot deadline: %s", box->box.name, why);
     else
-        return;
+        return false;
     (void)aftermath_quarantine(config, a->reaper->journal, QUARANTINE_CLEANUP_FAILURE, detail, NULL);
+    return true;
 }
 
 /* What was found to be damaged meanwhile is written to no more. */
@@ -119,12 +121,11 @@ static void tell_not_kept(const struct aftermath *a, const struct teardown *boxe
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result)
 {
     struct counters more = {0};
-    bool by_owner = is_by_owner(a);
+    bool by_owner = is_by_owner(a), judged = by_owner;
     for (size_t i = 0; result && i < n; i++) {
         const struct result_box *box = &result->boxes[i];
         count_box(&more, &boxes[i], box->outcome, !a->incidents || incidents_is_new(a->incidents, i));
-        if (!by_owner)
-            judge_worker(a, &boxes[i], box);
+        judged = judged || judge_worker(a, &boxes[i], box);
     }
     tell_not_kept(a, boxes, n);
     if (!by_owner)

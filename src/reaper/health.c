@@ -5,9 +5,9 @@
  *
  *   healthy       nothing of the dead is there
  *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
- *                 lost within its boot (K21), or a journal that can't be used though its content is not wrong:
- *                 it is another's, or its disk is missing (K33). A box that only waits for its file system is none, for a day and
- *                 within one boot (K14)
+ *                 lost within its boot (K21), or a journal that can't be used though its content is not
+ *                 wrong: it is another's, or its disk is missing (K33). A box that only waits for its file
+ *                 system is none, for a day and within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
 #include "base/cleanup.h"
@@ -172,8 +172,8 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
 
 /* ---- acting ---- */
 
-/* The journal, with what is in it, if there is one to which something may be written: 0, 1 there is none, or an error.
- * Close *ret_own and clear *ret whatever it returns. */
+/* The journal, with what is in it, if there is one to which something may be written: 0, 1 there is none, or
+ * an error. Close *ret_own and clear *ret whatever it returns. */
 static int open_sound(const struct config *config, struct journal **ret_journal, struct journal **ret_own,
                       struct snapshot *ret, struct rbxj_error *e)
 {
@@ -266,7 +266,8 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
     return r < 0 ? r : 0;
 }
 
-/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. 1: it was. */
+/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. 1: it was.
+ */
 static int release_if_clean(const struct config *config, const struct rbxj_health *h, struct rbxj_error *e)
 {
     if (h->stale_boxes || h->unknown_boxes)

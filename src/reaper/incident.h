@@ -23,8 +23,8 @@
 #include "base/error.h"
 #include "journal/counters.h"
 
-/* 20261124T030000Z-1a2b3c4d: the time of detection, UTC: the second, 20 bits of its fraction, and 12 random bits. So names
- * sort by age. */
+/* 20261124T030000Z-1a2b3c4d: the time of detection, UTC: the second, 20 bits of its fraction, and 12 random
+ * bits. So names sort by age. */
 #define INCIDENT_ID_MAX 32
 void incident_new_id(char id[INCIDENT_ID_MAX]);
 
@@ -33,8 +33,8 @@ struct incidents;
 /* Before the first undo. found: the stale boxes as they were found; none is fine, too: it closes what is over
  * by now. procedure: "replay", "boot", "undo", "recover". new_id: for what belongs to no open incident. note:
  * may be NULL (the reason of --assume-dead). exists: is this incarnation in the journal now? A box of an open
- * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own box: what
- * becomes of the others is for the one reaper to tell. Never NULL but without memory. */
+ * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own
+ * box: what becomes of the others is for the one reaper to tell. Never NULL but without memory. */
 struct incidents *incidents_begin(const struct config *config, const char *procedure, const char *new_id,
                                   const char *note, const struct rbxj_result *found,
                                   bool (*exists)(const void *data, uint64_t incarnation), const void *data);
@@ -46,7 +46,8 @@ const char *incidents_of(const struct incidents *in, size_t i);
 bool incidents_is_new(const struct incidents *in, size_t i);
 /* After the last one: result has the same boxes in the same order; NULL: it came to none, and the incidents
  * stay as they were found. Puts the incidents' ids into result, empty where none is kept. Adds the recovery
- * times of incidents that are closed now to more; one that could not be written is counted when that succeeds. Applies retention. Frees in, which may be NULL. */
+ * times of incidents that are closed now to more; one that could not be written is counted when that
+ * succeeds. Applies retention. Frees in, which may be NULL. */
 void incidents_end(struct incidents *in, struct rbxj_result *result, struct counters *more);
 
 /* An incident about one thing that a person did or that is no box's: "forget", "quarantine", "unquarantine".
@@ -55,8 +56,9 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
 void incident_note(const struct config *config, const char *procedure, const char *cause, const char *box,
                    uint64_t incarnation, bool box_ended, const char *note);
 
-/* Copies what fd holds, at most 64 KiB, to STATE/incidents/<id>/<name>; 0 also where there is no state directory, or that
- * name already; -EDQUOT: there is enough of it. Thread-safe, so it tells nobody: its caller does. */
+/* Copies what fd holds, at most 64 KiB, to STATE/incidents/<id>/<name>; 0 also where there is no state
+ * directory, or that name already; -EDQUOT: there is enough of it. Thread-safe, so it tells nobody: its
+ * caller does. */
 int incident_keep(const struct config *config, const char *id, const char *name, int fd);
 
 /* How many were detected since then, and what the newest open one could not do ("mount_unmount_failed: ...");

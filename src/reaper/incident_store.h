@@ -3,9 +3,9 @@
  * The files of incident records. Everything is reached by descriptor from the state directory, no symlink is
  * followed, and what has not the name of an incident is not touched.
  *
- * Beside incident.json there is an empty file "open" while the incident is open: a replay finds the few open ones among a
- * thousand without reading them. It is there before the document says so and goes after that no longer does: one that
- * a killed writer left costs a reading, and the next replay takes it away.
+ * Beside incident.json there is an empty file "open" while the incident is open: a replay finds the few open
+ * ones among a thousand without reading them. It is there before the document says so and goes after that no
+ * longer does: one that a killed writer left costs a reading, and the next replay takes it away.
  */
 #ifndef RBXJ_REAPER_INCIDENT_STORE_H
 #define RBXJ_REAPER_INCIDENT_STORE_H

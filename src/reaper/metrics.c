@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The metrics in Prometheus' text format (version 0.0.4), without timestamps. What can't be read is left out: a zero in its
- * place would be taken for a counter that began anew.
+ * The metrics in Prometheus' text format (version 0.0.4), without timestamps. What can't be read is left out:
+ * a zero in its place would be taken for a counter that began anew.
  */
 #include "base/cleanup.h"
 #include "reaper/handle.h"

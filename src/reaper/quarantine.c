@@ -219,8 +219,8 @@ int quarantine_enter(const struct config *config, enum quarantine_reason reason,
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                          "state directory %s: is empty, but this boot has a journal of it (not mounted?)",
                          config->state_dir);
-    /* one of the two is enough to keep new boxes out, but only the file outlives the boot. Without the lock only what
-     * is missing is written */
+    /* one of the two is enough to keep new boxes out, but only the file outlives the boot. Without the lock
+     * only what is missing is written */
     int flag = dir >= 0 || !exists(config->runtime_dir, FLAG_NAME) ? write_flag(config, text) : 0;
     if (file < 0)
         return dir < 0 ? cannot_lock(config, dir, e)

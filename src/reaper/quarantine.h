@@ -5,12 +5,12 @@
  * begin fail, and whatever can't be looked at counts as being there: fail closed. So it is entered file
  * first, flag second, and left in the same order: killed between, the worker stays quarantined.
  *
- * Both have the same content; the file's counts where both are there. Where one is missing (the flag after every
- * boot) the next replay, recovery or quarantine makes it again.
+ * Both have the same content; the file's counts where both are there. Where one is missing (the flag after
+ * every boot) the next replay, recovery or quarantine makes it again.
  *
- * Whoever changes it holds a lock from the reading to the last write, so that nobody overwrites or releases what he
- * has not read. It is a flock on the state directory itself: no file is made for it where nothing may be (K33), and
- * it ends with its holder.
+ * Whoever changes it holds a lock from the reading to the last write, so that nobody overwrites or releases
+ * what he has not read. It is a flock on the state directory itself: no file is made for it where nothing may
+ * be (K33), and it ends with its holder.
  */
 #ifndef RBXJ_REAPER_QUARANTINE_H
 #define RBXJ_REAPER_QUARANTINE_H
@@ -46,13 +46,13 @@ void quarantine_read(const struct config *config, struct quarantine *ret);
 /* The same as a question only: two system calls, for begin. 1, 0, or -errno for want of memory. */
 int quarantine_is_set(const struct config *config);
 
-/* Enters it. One that is there already is replaced only by a person's, and one that a recovery would release by one that
- * it would not. 1: entered or replaced, 0: it was there already. Where it could not be written down it holds as far as it
- * could be. */
+/* Enters it. One that is there already is replaced only by a person's, and one that a recovery would release
+ * by one that it would not. 1: entered or replaced, 0: it was there already. Where it could not be written
+ * down it holds as far as it could be. */
 int quarantine_enter(const struct config *config, enum quarantine_reason reason, const char *detail,
                      struct rbxj_error *e);
-/* Leaves it: whatever it is, or only one that a recovery which leaves nothing releases by itself. 1: left, ret_was is
- * what it was; 0: there is none, or it stays. */
+/* Leaves it: whatever it is, or only one that a recovery which leaves nothing releases by itself. 1: left,
+ * ret_was is what it was; 0: there is none, or it stays. */
 int quarantine_leave(const struct config *config, bool by_recovery, struct quarantine *ret_was,
                      struct rbxj_error *e);
 /* Makes the file or the flag again where only the other one is there; nothing in an empty state directory. */

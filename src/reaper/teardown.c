@@ -369,8 +369,8 @@ static bool note_waiting(struct box *box, bool waits, const uint8_t boot_id[16])
     return true;
 }
 
-/* Failures count in a row: one more, or none any more. What was not worked on (held, out of time) says neither. Returns
- * whether the header has changed. */
+/* Failures count in a row: one more, or none any more. What was not worked on (held, out of time) says
+ * neither. Returns whether the header has changed. */
 static bool count_failures(struct teardown *t)
 {
     struct box *box = &t->sb->box;
