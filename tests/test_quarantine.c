@@ -9,6 +9,7 @@
 
 #include <pthread.h>
 #include <sys/file.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 static struct config config;
@@ -40,7 +41,7 @@ static void must_enter(enum quarantine_reason reason, const char *detail)
 static void expect(enum quarantine_reason reason, const char *detail)
 {
     struct quarantine q;
-    quarantine_read(&config, &q);
+    assert_int_equal(quarantine_read(&config, &q), 1);
     assert_true(q.there);
     assert_string_equal(quarantine_name(q.reason), quarantine_name(reason));
     assert_non_null(strstr(q.detail, detail));
@@ -251,6 +252,37 @@ static void the_flag_alone_says_why_and_is_repaired(void **state)
     assert_false(path_exists(flag_path()));
 }
 
+/* Why it is there can't be read now: that must not become a quarantine which only a person can release. */
+static void want_of_descriptors_changes_nothing(void **state)
+{
+    (void)state;
+    (void)place_begin();
+    struct rbxj_error e = {0};
+    struct quarantine was;
+    struct rlimit before, few;
+    int taken[64];
+    size_t n = 0;
+    must_enter(QUARANTINE_CLEANUP_FAILURE, "box 7");
+    assert_int_equal(unlink(file_path()), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    few = before;
+    few.rlim_cur = 64;
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &few), 0);
+    while (n < ARRAY_LEN(taken) && (taken[n] = open("/dev/null", O_RDONLY | O_CLOEXEC)) >= 0)
+        n++;
+    (void)close(taken[--n]); /* one is left: for the lock */
+    int repaired = quarantine_repair(&config, &e), why = e.errnum;
+    int entered = quarantine_enter(&config, QUARANTINE_CORRUPTION, "damaged", NULL);
+    int left = quarantine_leave(&config, true, &was, NULL);
+    while (n)
+        (void)close(taken[--n]);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_true(repaired < 0 && entered < 0 && left < 0);
+    assert_int_equal(why, EMFILE);
+    assert_false(path_exists(file_path()));
+    expect(QUARANTINE_CLEANUP_FAILURE, "box 7");
+}
+
 /* By whatever it was made: nobody knows why, so a person must have a look. */
 static void an_empty_flag_is_a_persons(void **state)
 {
@@ -291,6 +323,7 @@ int main(void)
         journal_test(the_reason_that_is_harder_to_release_wins),
         journal_test(the_flag_comes_back_after_a_boot),
         journal_test(the_flag_alone_says_why_and_is_repaired),
+        journal_test(want_of_descriptors_changes_nothing),
         journal_test(an_empty_flag_is_a_persons),
         journal_test(k33_nothing_is_made_in_an_empty_state_directory),
     };

@@ -157,9 +157,10 @@ static int refuse_quarantined(const struct config *config, const char *box, stru
 {
     struct quarantine q;
     int set = quarantine_is_set(config);
+    if (set > 0)
+        set = quarantine_read(config, &q);
     if (set <= 0)
         return set < 0 ? error_sys(e, -set, "box %s: is the worker quarantined", box) : 0;
-    quarantine_read(config, &q);
     return error_set(e, RBXJ_E_QUARANTINED, 0, "box %s: the worker is quarantined: %s: %s", box,
                      quarantine_name(q.reason), q.detail);
 }

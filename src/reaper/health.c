@@ -113,7 +113,9 @@ int health_look(const struct config *config, const struct journal_size *disk, st
         (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error),
                        "journal_lost: %u boot journals were lost while they were in use", disk->lost);
     }
-    quarantine_read(config, &q);
+    int set = quarantine_read(config, &q);
+    if (set < 0)
+        return error_sys(e, -set, "why the worker is quarantined");
     if (error_is_corruption(&error) && (!q.there || q.reason != QUARANTINE_CORRUPTION)) {
         q = (struct quarantine){.there = true, .reason = QUARANTINE_CORRUPTION};
         (void)snprintf(q.detail, sizeof(q.detail), "%s", error.message);

@@ -57,10 +57,13 @@ int quarantine_is_set(const struct config *config)
     return 0;
 }
 
-/* Fills ret from the file's text; false: it makes no sense. */
-static bool parse(const char *text, struct quarantine *ret)
+/* Fills ret from the file's text: 0, -EBADMSG: it makes no sense, or -ENOMEM. */
+static int parse(const char *text, struct quarantine *ret)
 {
+    errno = 0;
     cJSON *json = cJSON_Parse(text);
+    if (!json && errno == ENOMEM)
+        return -ENOMEM;
     const char *reason = doc_get_text(json, "reason"), *detail = doc_get_text(json, "detail"),
                *timestamp = doc_get_text(json, "timestamp");
     bool known = false;
@@ -74,7 +77,7 @@ static bool parse(const char *text, struct quarantine *ret)
     if (timestamp)
         (void)doc_parse_time(timestamp, &ret->since_ns);
     cJSON_Delete(json);
-    return known;
+    return known ? 0 : -EBADMSG;
 }
 
 /* The length, or -errno; -ENOENT: it is not there. */
@@ -91,18 +94,22 @@ static ssize_t read_text(const char *path, char text[static TEXT_MAX])
     return n;
 }
 
-void quarantine_read(const struct config *config, struct quarantine *ret)
+int quarantine_read(const struct config *config, struct quarantine *ret)
 {
+    ssize_t r = 0;
     char paths[2][RECORD_PATH_MAX + 16], text[TEXT_MAX];
     (void)snprintf(paths[0], sizeof(paths[0]), "%s/" FILE_NAME, config->state_dir);
     (void)snprintf(paths[1], sizeof(paths[1]), "%s/" FLAG_NAME, config->runtime_dir);
     *ret = (struct quarantine){.reason = QUARANTINE_MANUAL};
     for (size_t i = 0; i < ARRAY_LEN(paths) && !ret->there; i++) {
-        ssize_t n = read_text(paths[i], text);
-        ret->there = n != -ENOENT;
-        if (ret->there && (n < 0 || !parse(text, ret)))
+        r = read_text(paths[i], text);
+        ret->there = r != -ENOENT;
+        if (r >= 0)
+            r = parse(text, ret);
+        if (ret->there && r < 0)
             (void)snprintf(ret->detail, sizeof(ret->detail), "what says why can't be read: %.300s", paths[i]);
     }
+    return ret->there && r < 0 && errno_is_want((int)-r) ? (int)r : ret->there;
 }
 
 /* ---- entering and leaving ---- */
@@ -156,6 +163,11 @@ static int cannot_lock(const struct config *config, int r, struct rbxj_error *e)
                        : error_sys(e, -r, "%s/" FILE_NAME, config->state_dir);
 }
 
+static int cannot_read(int r, struct rbxj_error *e)
+{
+    return error_sys(e, -r, "why the worker is quarantined");
+}
+
 static int write_file(const struct config *config, int dir, const char *text)
 {
     if (state_is_lost(config, dir))
@@ -193,8 +205,8 @@ int quarantine_repair(const struct config *config, struct rbxj_error *e)
     _cleanup_(unlock_state) int dir = lock_state(config);
     if (dir < 0)
         return dir == -ENOENT ? 0 : cannot_lock(config, dir, e);
-    quarantine_read(config, &now);
-    return now.there ? repair(config, dir, &now, e) : 0;
+    int r = quarantine_read(config, &now);
+    return r < 0 ? cannot_read(r, e) : r ? repair(config, dir, &now, e) : 0;
 }
 
 int quarantine_enter(const struct config *config, enum quarantine_reason reason, const char *detail,
@@ -202,7 +214,9 @@ int quarantine_enter(const struct config *config, enum quarantine_reason reason,
 {
     struct quarantine now, new = {.reason = reason, .since_ns = now_realtime_ns()};
     _cleanup_(unlock_state) int dir = lock_state(config);
-    quarantine_read(config, &now);
+    int r = quarantine_read(config, &now);
+    if (r < 0) /* it holds as it is */
+        return cannot_read(r, e);
     bool stronger = reason == QUARANTINE_MANUAL ||
                     (is_released_by_recovery(now.reason) && !is_released_by_recovery(reason));
     if (now.there && !stronger) {
@@ -243,10 +257,12 @@ int quarantine_leave(const struct config *config, bool by_recovery, struct quara
     _cleanup_(unlock_state) int dir = lock_state(config);
     if (dir < 0 && dir != -ENOENT)
         return cannot_lock(config, dir, e);
-    quarantine_read(config, ret_was);
+    int r = quarantine_read(config, ret_was);
+    if (r < 0)
+        return cannot_read(r, e);
     if (!ret_was->there || (by_recovery && !is_released_by_recovery(ret_was->reason)))
         return 0;
-    int r = remove_from(dir, FILE_NAME);
+    r = remove_from(dir, FILE_NAME);
     if (r < 0)
         return error_sys(e, -r, "%s/" FILE_NAME, config->state_dir);
     _cleanup_close_ int runtime = fd_open_dir(AT_FDCWD, config->runtime_dir);

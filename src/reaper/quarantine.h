@@ -41,8 +41,9 @@ struct quarantine {
 /* "cleanup_failure", ...: a contract. */
 const char *quarantine_name(enum quarantine_reason reason);
 
-/* Is the worker quarantined, and why? What can't be read is: manual_quarantine, and detail says so. */
-void quarantine_read(const struct config *config, struct quarantine *ret);
+/* Is the worker quarantined, and why? What can't be read is: manual_quarantine, and detail says so. 1, 0, or
+ * -errno for want of memory or descriptors: then it is not known why. */
+int quarantine_read(const struct config *config, struct quarantine *ret);
 /* The same as a question only: two system calls, for begin. 1, 0, or -errno for want of memory. */
 int quarantine_is_set(const struct config *config);
 
