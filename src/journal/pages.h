@@ -1,0 +1,80 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * An independent reader of LMDB's file format (0.9, 64 bits, little-endian), of as much of it as the journals use:
+ * named databases with plain keys and one value each. liblmdb believes what it reads: on a damaged file it crashes or
+ * returns other data (K27). This one believes nothing, and what it accepts liblmdb can use.
+ *
+ * It works on an image of the file in memory, and changes nothing. pages_open() walks the whole snapshot: every page
+ * that a tree needs is where it says it is and belongs to one tree only, nodes fill their page exactly, keys ascend
+ * within their bounds, counts are those that are stored, the list of free pages names no page that is in use. The walk
+ * needs no recursion, and memory for one bit per page.
+ *
+ * Both snapshots, of the newest and of the previous transaction, are always complete on disk: LMDB reuses only pages
+ * that neither of them uses.
+ */
+#ifndef RBXJ_JOURNAL_PAGES_H
+#define RBXJ_JOURNAL_PAGES_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#define PAGES_NAME_MAX 15
+#define PAGES_DBS_MAX 8
+
+/* Why an image was not accepted. */
+struct pages_fault {
+    uint64_t page;   /* where */
+    const char *why; /* a literal */
+};
+
+/* One of the two meta pages. */
+struct pages_meta {
+    uint32_t page_size;
+    uint64_t map_size, txn, last_page;
+    struct pages_tree {
+        uint64_t root; /* PAGES_NONE: empty */
+        uint64_t branch_pages, leaf_pages, overflow_pages, entries;
+        uint16_t depth;
+    } free, main;
+};
+#define PAGES_NONE UINT64_MAX
+
+/* A snapshot that was accepted. The image is the caller's, and must stay. */
+struct pages {
+    const uint8_t *image;
+    size_t len;
+    struct pages_meta meta;
+    struct pages_db {
+        char name[PAGES_NAME_MAX + 1];
+        struct pages_tree tree;
+    } dbs[PAGES_DBS_MAX];
+    size_t dbs_len;
+    uint64_t live, free; /* pages, the metas included; what is neither is lost but harmless */
+    uint8_t *used;       /* a bit for each page: in a tree, or free */
+};
+
+/* One meta page by itself: 0 or -EBADMSG. which: 0 or 1. */
+int pages_read_meta(const void *image, size_t len, int which, struct pages_meta *ret,
+                    struct pages_fault *fault);
+/* Which of the two LMDB would use: 0, 1, or -EBADMSG (it opens none unless both are well-formed). */
+int pages_newest(const void *image, size_t len, struct pages_fault *fault);
+
+/* Accepts the snapshot of meta page which, or not: 0, -EBADMSG with fault, -ENOMEM. pages_clear() it. */
+int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault);
+void pages_clear(struct pages *p);
+
+/* Every entry of a database in the order of keys, until entry() returns non-zero, which is returned. Key and value lie
+ * in the image, unaligned. A database that is not there is empty. */
+struct pages_entry {
+    const uint8_t *key, *value;
+    size_t key_len, value_len;
+    uint64_t page; /* on which the node is */
+};
+int pages_each(const struct pages *p, const char *db, int (*entry)(void *data, const struct pages_entry *e),
+               void *data);
+/* One value: 0 or -ENOENT. */
+int pages_get(const struct pages *p, const char *db, const void *key, size_t key_len,
+              struct pages_entry *ret);
+
+#endif
