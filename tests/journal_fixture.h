@@ -239,7 +239,7 @@ static inline struct disk disk_look(const struct place *p)
     assert_ok(
         store_open(&s, harness_format("%s/journal", p->state), MDB_RDONLY | MDB_NOLOCK, false, &unused, &e),
         e);
-    assert_int_equal(scan_store(&s, false, &snapshot), MDB_SUCCESS);
+    assert_ok(scan_store(&s, false, "disk", scan_snapshot, &snapshot, &e), e);
     assert_int_equal(snapshot.damaged, 0);
     for (size_t i = 0; i < snapshot.len; i++)
         d.records += snapshot.boxes[i].len;

@@ -6,7 +6,6 @@
 
 #include <dirent.h>
 #include <sys/mount.h>
-#include <sys/sendfile.h>
 #include <sys/syscall.h>
 #include <xxhash.h>
 
@@ -213,10 +212,11 @@ static void k28_reading_while_others_write_is_consistent(void **state)
 /* The library's copying comes here: with a fast writer, the journal has moved on after every piece. */
 static struct shared *fast_writer;
 
-ssize_t sendfile(int out, int in, off_t *offset, size_t len)
+ssize_t pread(int fd, void *buf, size_t len, off_t offset)
 {
-    ssize_t n = syscall(SYS_sendfile, out, in, offset, len);
-    if (fast_writer) {
+    ssize_t n = syscall(SYS_pread64, fd, buf, len, offset);
+    bool metas = len == 152 || len == 65536;
+    if (fast_writer && !metas && offset == 0) {
         int turn = atomic_fetch_add(&fast_writer->step, 1) + 1;
         while (atomic_load(&fast_writer->value[0]) < (uint64_t)turn)
             (void)usleep(100);
@@ -253,7 +253,7 @@ static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
     int r = snapshot_read(p.state, p.runtime, &snapshot, &e);
     fast_writer = NULL;
     assert_ok(r, e);
-    assert_int_equal(atomic_load(&s->step), 5); /* five tries */
+    assert_int_equal(atomic_load(&s->step), 6); /* five tries, and one that nobody can disturb */
     assert_int_equal(snapshot.len, 3 + 2 * 5);
     snapshot_clear(&snapshot);
     read_only(p.runtime); /* no reader slot can be had there: pages would be used again below it */
@@ -264,7 +264,7 @@ static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
     harness_kill(writer);
     e = (struct rbxj_error){0};
     assert_ok(snapshot_read(p.state, p.runtime, &snapshot, &e), e);
-    assert_int_equal(snapshot.len, 3 + 2 * 10);
+    assert_int_equal(snapshot.len, 3 + 2 * 11);
     snapshot_clear(&snapshot);
 }
 

@@ -1,167 +1,68 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading a journal without changing a byte of it (K28): its data file is copied into memory, and the copy is
- * read: everything in it, or how large it is.
- *
- * LMDB never overwrites a page of its newest two snapshots, so a copy of snapshot N is sound if at the end
- * the newest is at most N + 1. A writer that is faster than that drives the reader, after a few tries, to an
- * ordinary reader slot.
+ * Reading a journal without changing a byte of it (K28): its data file is copied into memory (image.h), and the copy is
+ * read: everything in it, or how large it is. Where writers are too busy for that, through an ordinary reader slot.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/image.h"
 #include "journal/internal.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/sendfile.h>
 
-#define COPY_TRIES 5
 #define DISK_DATA "journal/data.mdb"
-#define META_BYTES 152
-#define META_PAGE_SIZE 40 /* offsets within a meta page: see files.c */
-#define META_LAST_PAGE 136
-#define META_TXN 144
-
-struct metas {
-    uint8_t bytes[2][META_BYTES];
-    uint32_t page_size;
-    uint64_t txn, last_page; /* of the newest */
-    int newest;
-};
-
-static uint64_t meta_u64(const struct metas *m, int i, size_t offset)
-{
-    uint64_t value;
-    memcpy(&value, m->bytes[i] + offset, sizeof(value));
-    return value;
-}
-
-static int read_metas(int fd, struct metas *m)
-{
-    if (pread(fd, m->bytes[0], META_BYTES, 0) != META_BYTES)
-        return -EIO;
-    memcpy(&m->page_size, m->bytes[0] + META_PAGE_SIZE, sizeof(m->page_size));
-    if (pread(fd, m->bytes[1], META_BYTES, m->page_size) != META_BYTES)
-        return -EIO;
-    m->newest = meta_u64(m, 1, META_TXN) > meta_u64(m, 0, META_TXN);
-    m->txn = meta_u64(m, m->newest, META_TXN);
-    m->last_page = meta_u64(m, m->newest, META_LAST_PAGE);
-    return 0;
-}
-
-/* Copies snapshot N into a fresh memory file. -EAGAIN: the journal moved on too fast. */
-static int copy_once(int fd, int *ret_memfd)
-{
-    struct metas before, after;
-    int r = read_metas(fd, &before);
-    if (r < 0)
-        return r;
-    _cleanup_close_ int memfd = memfd_create("rbxj", MFD_CLOEXEC);
-    if (memfd < 0)
-        return -errno;
-    off_t offset = 0, end = (off_t)((before.last_page + 1) * before.page_size);
-    while (offset < end) {
-        ssize_t n = sendfile(memfd, fd, &offset, (size_t)(end - offset));
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        if (n == 0)
-            return -EAGAIN;
-    }
-    /* the metas that were read first are the snapshot's; what sendfile copied of them may be newer or torn */
-    if (pwrite(memfd, before.bytes[0], META_BYTES, 0) != META_BYTES ||
-        pwrite(memfd, before.bytes[1], META_BYTES, before.page_size) != META_BYTES)
-        return -EIO;
-    r = read_metas(fd, &after);
-    if (r < 0)
-        return r;
-    /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs,
-     * too */
-    if (memcmp(after.bytes[before.newest], before.bytes[before.newest], META_BYTES) != 0)
-        return -EAGAIN;
-    *ret_memfd = steal_fd(&memfd);
-    return 0;
-}
-
-/* What is read of an environment: MDB_*. */
-typedef int read_function(struct store *store, bool boot, void *ret);
-
-static int read_snapshot(struct store *store, bool boot, void *ret)
-{
-    return scan_store(store, boot, ret);
-}
 
 /* All but the bytes, of which a copy has others. */
-static int read_size(struct store *store, bool boot, void *ret)
+static int scan_size(const struct pages *p, bool boot, void *ret)
 {
     struct journal_size size = {.there = true};
-    MDB_txn *txn;
-    MDB_stat stat;
-    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
-    if (rc != MDB_SUCCESS)
-        return rc;
-    rc = mdb_stat(txn, store->records, &stat);
-    size.records = stat.ms_entries;
-    if (rc == MDB_SUCCESS && !boot) /* one that no boot has used lacks it */
-        (void)meta_get(txn, store->meta, META_GENERATIONS, &size.lost, sizeof(size.lost));
-    mdb_txn_abort(txn);
-    if (rc == MDB_SUCCESS)
-        *(struct journal_size *)ret = size;
-    return rc;
+    for (size_t i = 0; i < p->dbs_len; i++)
+        if (strcmp(p->dbs[i].name, DB_RECORDS) == 0)
+            size.records = p->dbs[i].tree.entries;
+    if (!boot) /* one that no boot has used lacks it */
+        (void)scan_meta(p, META_GENERATIONS, &size.lost, sizeof(size.lost));
+    *(struct journal_size *)ret = size;
+    return 0;
 }
 
-static int read_env(const char *path, unsigned flags, bool boot, read_function *read, void *ret,
-                    struct rbxj_error *e)
+static int scan_state_dir(const struct pages *p, bool boot, void *ret)
 {
-    struct store s;
+    (void)boot;
+    return scan_meta(p, META_STATE_DIR, ret, 2 * sizeof(uint64_t));
+}
+
+/* Writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. */
+static int read_in_slot(const char *folder, bool boot, scan_function *scan, void *ret, struct rbxj_error *e)
+{
+    char lock[RECORD_PATH_MAX + 80];
     static const struct journal_options unused;
-    int r = store_open(&s, path, MDB_RDONLY | flags, boot, &unused, e);
-    if (r < 0)
-        return r;
-    int rc = read(&s, boot, ret);
-    if (rc != MDB_SUCCESS)
-        r = store_error(e, rc, &s, path);
-    store_close(&s);
-    return r;
-}
-
-static int read_copy(int dirfd, const char *name, const char *folder, bool boot, read_function *read,
-                     void *ret, struct rbxj_error *e)
-{
-    char path[40], lock[RECORD_PATH_MAX + 80];
-    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(e, errno, "journal %s", folder);
-    for (int i = 0; i < COPY_TRIES; i++) {
-        _cleanup_close_ int memfd = -1;
-        int r = copy_once(fd, &memfd);
-        if (r == -EAGAIN)
-            continue;
-        if (r < 0)
-            return error_sys(e, -r, "journal %s: copying it", folder);
-        (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", memfd);
-        return read_env(path, MDB_NOSUBDIR | MDB_NOLOCK, boot, read, ret, e);
-    }
-    /* writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again
-     * below us. */
+    struct store s;
     (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", folder);
     if (faccessat(AT_FDCWD, lock, W_OK, AT_EACCESS) < 0)
         return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s",
                          folder, lock);
-    return read_env(folder, 0, boot, read, ret, e);
+    int r = store_open(&s, folder, MDB_RDONLY, boot, &unused, e);
+    if (r < 0)
+        return r;
+    r = scan_store(&s, boot, folder, scan, ret, e);
+    store_close(&s);
+    return r;
 }
 
-static int read_state_dir(struct store *store, bool boot, void *ret)
+static int read_copy(int dirfd, const char *name, const char *folder, bool boot, scan_function *scan,
+                     void *ret, struct rbxj_error *e)
 {
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
-    (void)boot;
-    if (rc != MDB_SUCCESS)
-        return rc;
-    rc = meta_get(txn, store->meta, META_STATE_DIR, ret, 2 * sizeof(uint64_t));
-    mdb_txn_abort(txn);
-    return rc;
+    _cleanup_(image_clear) struct image image = {0};
+    struct pages_fault fault = {0};
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(e, errno, "journal %s", folder);
+    int r = image_copy(fd, &image, &fault);
+    if (r == -EAGAIN)
+        return read_in_slot(folder, boot, scan, ret, e);
+    return r < 0 ? image_error(e, r, &fault, folder) : scan_image(&image, boot, folder, scan, ret, e);
 }
 
 bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
@@ -169,7 +70,7 @@ bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder
 {
     uint64_t state[2];
     struct stat st;
-    if (read_copy(runtime_fd, data, folder, true, read_state_dir, state, NULL) < 0 ||
+    if (read_copy(runtime_fd, data, folder, true, scan_state_dir, state, NULL) < 0 ||
         fstat(state_fd, &st) < 0 || st.st_ino == state[1])
         return false;
     (void)error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
@@ -268,8 +169,8 @@ int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapsho
         return 0;
     }
     if (r == 0)
-        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, read_snapshot, ret, e)
-                       : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, read_snapshot, ret, e);
+        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, scan_snapshot, ret, e)
+                       : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, scan_snapshot, ret, e);
     return r == 0 ? snapshot_index(ret, e) : r;
 }
 
@@ -289,7 +190,7 @@ static int size_of_file(int dirfd, const char *name, const char *folder, bool bo
         return r == -ENOENT ? 0 : r;
     if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return error_sys(e, errno, "journal %s", folder);
-    r = read_copy(dirfd, name, folder, boot, read_size, ret, e);
+    r = read_copy(dirfd, name, folder, boot, scan_size, ret, e);
     if (r == 0)
         ret->bytes = allocated(&st);
     return r;
@@ -297,13 +198,14 @@ static int size_of_file(int dirfd, const char *name, const char *folder, bool bo
 
 static int size_of_store(struct store *store, bool boot, struct journal_size *ret, struct rbxj_error *e)
 {
+    const char *shown = boot ? "boot journal" : "disk journal";
     struct stat st;
-    int rc = store->env ? read_size(store, boot, ret) : MDB_PANIC;
-    if (rc != MDB_SUCCESS)
-        return store_error(e, rc, store, boot ? "boot journal" : "disk journal");
-    if (fstat(store->fd, &st) == 0)
+    if (!store->env)
+        return store_error(e, MDB_PANIC, store, shown);
+    int r = scan_store(store, boot, shown, scan_size, ret, e);
+    if (r == 0 && fstat(store->fd, &st) == 0)
         ret->bytes = allocated(&st);
-    return 0;
+    return r;
 }
 
 /* This process has them open: then nothing is opened a second time. The disk gate keeps a leader of another thread from

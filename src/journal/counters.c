@@ -32,36 +32,38 @@ void counters_add(struct counters *sum, const struct counters *more)
 
 /* ---- as stored: the checksum of what follows it, then the numbers ---- */
 
-/* Finds what is stored, in LMDB's memory: how many numbers, which may be more than this version knows; 0 where
- * there is nothing, or nothing sound. */
+/* How many numbers there are, which may be more than this version knows; 0 where there is nothing sound. */
+static size_t numbers_in(const void *stored, size_t len)
+{
+    uint64_t sum;
+    if (len < sizeof(sum) || len % sizeof(sum))
+        return 0;
+    memcpy(&sum, stored, sizeof(sum));
+    if (le64toh(sum) != XXH3_64bits((const uint8_t *)stored + sizeof(sum), len - sizeof(sum)))
+        return 0;
+    return len / sizeof(sum) - 1;
+}
+
+/* Finds them in LMDB's memory. */
 static size_t find(MDB_txn *txn, MDB_dbi meta, MDB_val *ret)
 {
     MDB_val key = {strlen(META_COUNTERS), META_COUNTERS};
-    uint64_t sum;
-    if (mdb_get(txn, meta, &key, ret) != MDB_SUCCESS || ret->mv_size < sizeof(sum) ||
-        ret->mv_size % sizeof(sum))
-        return 0;
-    memcpy(&sum, ret->mv_data, sizeof(sum));
-    if (le64toh(sum) != XXH3_64bits((uint8_t *)ret->mv_data + sizeof(sum), ret->mv_size - sizeof(sum)))
-        return 0;
-    return ret->mv_size / sizeof(sum) - 1;
+    return mdb_get(txn, meta, &key, ret) == MDB_SUCCESS ? numbers_in(ret->mv_data, ret->mv_size) : 0;
 }
 
-static void decode(const MDB_val *stored, size_t n, struct counters *ret)
+static void decode(const void *stored, size_t n, struct counters *ret)
 {
     uint64_t *to = (uint64_t *)ret, number;
     *ret = (struct counters){0};
     for (size_t i = 0; i < n && i < COUNTERS_LEN; i++) {
-        memcpy(&number, (uint8_t *)stored->mv_data + (i + 1) * sizeof(number), sizeof(number));
+        memcpy(&number, (const uint8_t *)stored + (i + 1) * sizeof(number), sizeof(number));
         to[i] = le64toh(number);
     }
 }
 
-void counters_read(MDB_txn *txn, MDB_dbi meta, struct counters *ret)
+void counters_parse(const void *stored, size_t len, struct counters *ret)
 {
-    MDB_val stored;
-    size_t n = find(txn, meta, &stored);
-    decode(&stored, n, ret);
+    decode(stored, numbers_in(stored, len), ret);
 }
 
 int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more)
@@ -72,7 +74,7 @@ int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more)
     _cleanup_free_ uint64_t *numbers = calloc(len + 1, sizeof(*numbers));
     if (!numbers)
         return ENOMEM;
-    decode(&stored, n, &sum);
+    decode(stored.mv_data, n, &sum);
     counters_add(&sum, more);
     if (n > COUNTERS_LEN) /* a newer version's are kept behind ours (K24) */
         memcpy(numbers, stored.mv_data, stored.mv_size);

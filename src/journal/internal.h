@@ -30,6 +30,14 @@ struct store {
     MDB_dbi boxes;   /* box name -> incarnation */
 };
 
+/* Their names. */
+#define DB_META "meta"
+#define DB_RECORDS "records"
+#define DB_LOG "log"
+#define DB_MARKS "marks"
+#define DB_NAMES "names"
+#define DB_BOXES "boxes"
+
 /* Keys of meta. */
 #define META_FORMAT "format"           /* uint32_t */
 #define META_INSTANCE "instance"       /* 16 bytes: binds the two journals */
@@ -106,8 +114,8 @@ int store_read_meta(struct store *s, const char *name, void *value, size_t len);
 
 /* ---- counters (counters.c), in one meta database or from one to another ---- */
 
-/* What is stored; zeros where there is nothing, or nothing sound. */
-void counters_read(MDB_txn *txn, MDB_dbi meta, struct counters *ret);
+/* Of a value as it is stored; zeros where it is not sound. */
+void counters_parse(const void *stored, size_t len, struct counters *ret);
 /* Adds to what is stored; keeps what a newer version counts (K24). MDB_* */
 int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more);
 /* Has from something that to has not? */
@@ -122,8 +130,18 @@ int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta
 bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
                             const char *state_dir, struct rbxj_error *e);
 
-int scan_store(struct store *store, bool boot, struct snapshot *ret); /* MDB_* */
-int snapshot_index(struct snapshot *s, struct rbxj_error *e);         /* clears it on failure */
+struct image;
+struct pages;
+/* What is read of a snapshot: 0, -ENOMEM, or -EBADMSG: it lacks what every journal has. */
+typedef int scan_function(const struct pages *p, bool boot, void *ret);
+int scan_snapshot(const struct pages *p, bool boot, void *ret_snapshot); /* everything; a struct snapshot */
+int scan_meta(const struct pages *p, const char *name, void *value, size_t len);
+/* Reads an image, or an open environment through one. */
+int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,
+               struct rbxj_error *e);
+int scan_store(struct store *store, bool boot, const char *shown, scan_function *scan, void *ret,
+               struct rbxj_error *e);
+int snapshot_index(struct snapshot *s, struct rbxj_error *e); /* clears it on failure */
 
 /* ---- a damaged log (resync.c) ---- */
 

@@ -1,9 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading everything at one moment: one read transaction, decoded into a snapshot.
+ * Reading everything at one moment: an image of the data file, accepted by the independent reader and decoded into a
+ * snapshot. Only one box alone, for its own supervisor, is read through LMDB.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/image.h"
 #include "journal/internal.h"
 
 #include <stdlib.h>
@@ -41,16 +43,19 @@ static void close_box(struct building *b)
     b->records_size = 0;
 }
 
-static int add_entry(struct building *b, MDB_val *key, MDB_val *data)
+static int add_entry(void *data, const struct pages_entry *e)
 {
+    struct building *b = data;
     struct snapshot *s = b->s;
+    struct record_key key;
     uint64_t incarnation;
     uint32_t seq;
-    if (key->mv_size != sizeof(struct record_key)) {
+    if (e->key_len != sizeof(key)) {
         s->damaged++;
         return 0;
     }
-    record_key_parse(key->mv_data, &incarnation, &seq);
+    memcpy(&key, e->key, sizeof(key));
+    record_key_parse(&key, &incarnation, &seq);
     if (s->len == 0 || s->boxes[s->len - 1].box.incarnation != incarnation) {
         close_box(b);
         if (grow(&s->boxes, &s->len, &b->boxes_size, sizeof(*s->boxes)) < 0)
@@ -60,11 +65,11 @@ static int add_entry(struct building *b, MDB_val *key, MDB_val *data)
     }
     struct snapshot_box *box = &s->boxes[s->len - 1];
     if (seq == 0) {
-        b->header = record_decode_box(data->mv_data, data->mv_size, key->mv_data, &box->box) == 0;
+        b->header = record_decode_box(e->value, e->value_len, &key, &box->box) == 0;
         return 0;
     }
     struct record r;
-    int res = record_decode(data->mv_data, data->mv_size, key->mv_data, &r);
+    int res = record_decode(e->value, e->value_len, &key, &r);
     if (res == -ENOMEM)
         return res;
     if (res < 0) {
@@ -80,21 +85,12 @@ static int add_entry(struct building *b, MDB_val *key, MDB_val *data)
     return 0;
 }
 
-static int scan_records(MDB_txn *txn, MDB_dbi records, struct snapshot *s)
+static int scan_records(const struct pages *p, struct snapshot *s)
 {
     struct building b = {.s = s};
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    int rc = mdb_cursor_open(txn, records, &cursor), r = 0;
-    if (rc != MDB_SUCCESS)
-        return rc;
-    while (r == 0 && (rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS)
-        r = add_entry(&b, &key, &data);
+    int r = pages_each(p, DB_RECORDS, add_entry, &b);
     close_box(&b);
-    mdb_cursor_close(cursor);
-    if (r < 0)
-        return -r;
-    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+    return r;
 }
 
 static int compare_incarnation(const void *a, const void *b)
@@ -111,71 +107,68 @@ static int compare_begun(const void *a, const void *b)
     return x != y ? (x > y) - (x < y) : compare_incarnation(a, b);
 }
 
-static void apply_mark(struct snapshot *s, const struct mark_key *k, const MDB_val *data)
+static int apply_mark(void *data, const struct pages_entry *e)
 {
+    struct snapshot *s = data;
     struct snapshot_box wanted = {0};
+    struct mark_key k;
     uint32_t seq;
-    record_key_parse(&k->key, &wanted.box.incarnation, &seq);
+    if (e->key_len != sizeof(k))
+        return 0;
+    memcpy(&k, e->key, sizeof(k));
+    record_key_parse(&k.key, &wanted.box.incarnation, &seq);
     struct snapshot_box *box =
         s->len ? bsearch(&wanted, s->boxes, s->len, sizeof(*s->boxes), compare_incarnation) : NULL;
     if (!box)
-        return;
-    switch ((enum mark)k->mark) {
+        return 0;
+    switch ((enum mark)k.mark) {
     case MARK_PENDING:
         for (size_t i = 0; i < box->len; i++)
             if (box->records[i].seq == seq)
                 box->records[i].flags |= REC_PENDING;
-        return;
+        return 0;
     case MARK_CLAIM:
-        if (data->mv_size == sizeof(box->claimer))
-            memcpy(&box->claimer, data->mv_data, sizeof(box->claimer));
-        return;
+        if (e->value_len == sizeof(box->claimer))
+            memcpy(&box->claimer, e->value, sizeof(box->claimer));
+        return 0;
     case MARK_ATTEMPTS:
-        if (data->mv_size == sizeof(box->attempts))
-            memcpy(&box->attempts, data->mv_data, sizeof(box->attempts));
-        return;
+        if (e->value_len == sizeof(box->attempts))
+            memcpy(&box->attempts, e->value, sizeof(box->attempts));
+        return 0;
     }
+    return 0;
 }
 
-static int scan_marks(MDB_txn *txn, MDB_dbi marks, struct snapshot *s)
+int scan_meta(const struct pages *p, const char *name, void *value, size_t len)
 {
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    int rc = mdb_cursor_open(txn, marks, &cursor);
-    if (rc != MDB_SUCCESS)
-        return rc;
-    while ((rc = mdb_cursor_get(cursor, &key, &data, MDB_NEXT)) == MDB_SUCCESS)
-        if (key.mv_size == sizeof(struct mark_key))
-            apply_mark(s, key.mv_data, &data);
-    mdb_cursor_close(cursor);
-    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
+    struct pages_entry e;
+    if (pages_get(p, DB_META, name, strlen(name), &e) < 0 || e.value_len != len)
+        return -EBADMSG;
+    memcpy(value, e.value, len);
+    return 0;
 }
 
-int scan_store(struct store *store, bool boot, struct snapshot *ret)
+int scan_snapshot(const struct pages *p, bool boot, void *ret)
 {
-    struct snapshot s = {0};
-    MDB_txn *txn;
-    int rc = mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn);
-    if (rc != MDB_SUCCESS)
-        return rc;
-    s.txn = mdb_txn_id(txn);
-    rc = meta_get(txn, store->meta, META_INSTANCE, s.instance, 16);
-    if (rc == MDB_SUCCESS && boot)
-        rc = meta_get(txn, store->meta, META_BOOT, s.boot_id, 16);
-    if (rc == MDB_SUCCESS)
-        rc = scan_records(txn, store->records, &s); /* in the order of incarnations: marks are found by it */
-    if (rc == MDB_SUCCESS && boot)
-        rc = scan_marks(txn, store->marks, &s);
-    counters_read(txn, store->meta, &s.counters);
-    mdb_txn_abort(txn);
-    if (rc != MDB_SUCCESS) {
+    struct snapshot s = {.txn = p->meta.txn};
+    struct pages_entry counters;
+    int r = scan_meta(p, META_INSTANCE, s.instance, 16);
+    if (r == 0 && boot)
+        r = scan_meta(p, META_BOOT, s.boot_id, 16);
+    if (r == 0)
+        r = scan_records(p, &s); /* in the order of incarnations: marks are found by it */
+    if (r == 0 && boot)
+        r = pages_each(p, DB_MARKS, apply_mark, &s);
+    if (r < 0) {
         snapshot_clear(&s);
-        return rc;
+        return r;
     }
+    if (pages_get(p, DB_META, META_COUNTERS, strlen(META_COUNTERS), &counters) == 0)
+        counters_parse(counters.value, counters.value_len, &s.counters);
     if (s.len)
         qsort(s.boxes, s.len, sizeof(*s.boxes), compare_begun);
-    *ret = s;
-    return MDB_SUCCESS;
+    *(struct snapshot *)ret = s;
+    return 0;
 }
 
 /* One box out of a read transaction: its header by name, then its range of records, then its pending marks.
@@ -205,7 +198,9 @@ static int scan_box(struct journal *j, MDB_txn *txn, const char *name, struct sn
         record_key_parse(key.mv_data, &found, &seq);
         if (found != incarnation)
             break;
-        r = add_entry(&b, &key, &data);
+        const struct pages_entry e = {
+            .key = key.mv_data, .key_len = key.mv_size, .value = data.mv_data, .value_len = data.mv_size};
+        r = add_entry(&b, &e);
     }
     close_box(&b);
     mdb_cursor_close(cursor);
@@ -261,13 +256,34 @@ bool journal_has(struct journal *j, uint64_t incarnation)
     return rc != MDB_NOTFOUND;
 }
 
+int scan_store(struct store *store, bool boot, const char *shown, scan_function *scan, void *ret,
+               struct rbxj_error *e)
+{
+    _cleanup_(image_clear) struct image image = {0};
+    struct pages_fault fault = {0};
+    int r = image_of_store(store, &image, &fault);
+    return r < 0 ? image_error(e, r, &fault, shown) : scan_image(&image, boot, shown, scan, ret, e);
+}
+
+int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,
+               struct rbxj_error *e)
+{
+    _cleanup_(pages_clear) struct pages pages = {0};
+    int r = image_open(image, shown, &pages, e);
+    if (r < 0)
+        return r;
+    r = scan(&pages, boot, ret);
+    if (r == -EBADMSG)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: lacks what every journal has", shown);
+    return r < 0 ? error_sys(e, -r, "journal %s", shown) : r;
+}
+
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)
 {
     int r = journal_check_handle(j, e);
-    if (r < 0)
-        return r;
-    int rc = scan_store(&j->boot, true, ret);
-    return rc == MDB_SUCCESS ? snapshot_index(ret, e) : store_error(e, rc, &j->boot, j->folder);
+    if (r == 0)
+        r = scan_store(&j->boot, true, j->folder, scan_snapshot, ret, e);
+    return r == 0 ? snapshot_index(ret, e) : r;
 }
 
 void snapshot_box_clear(struct snapshot_box *box)

@@ -78,8 +78,8 @@ static int open_databases(struct store *s, bool all, bool create)
         const char *name;
         MDB_dbi *dbi;
         bool everywhere;
-    } dbs[] = {{"meta", &s->meta, true},    {"records", &s->records, true}, {"log", &s->log, false},
-               {"marks", &s->marks, false}, {"names", &s->names, false},    {"boxes", &s->boxes, false}};
+    } dbs[] = {{DB_META, &s->meta, true},    {DB_RECORDS, &s->records, true}, {DB_LOG, &s->log, false},
+               {DB_MARKS, &s->marks, false}, {DB_NAMES, &s->names, false},    {DB_BOXES, &s->boxes, false}};
     MDB_txn *txn;
     int rc = mdb_txn_begin(s->env, NULL, create ? 0 : MDB_RDONLY, &txn);
     if (rc != MDB_SUCCESS)

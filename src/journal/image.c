@@ -1,0 +1,152 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "journal/image.h"
+
+#include "base/cleanup.h"
+#include "journal/internal.h"
+
+#include <inttypes.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define COPY_TRIES 5
+#define SLOT_TRIES 100
+#define META_BYTES 152
+#define HEAD_BYTES 65536 /* both metas, whatever the page size is */
+
+struct metas {
+    uint8_t bytes[2][META_BYTES];
+    struct pages_meta meta[2];
+};
+
+/* Up to len bytes; fewer at the end of the file. */
+static ssize_t read_at(int fd, void *buf, size_t len, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
+{
+    uint8_t head[HEAD_BYTES];
+    ssize_t n = read_at(fd, head, sizeof(head), 0);
+    if (n < 0)
+        return (int)n;
+    for (int i = 0; i < 2; i++) {
+        int r = pages_read_meta(head, (size_t)n, i, &ret->meta[i], fault);
+        if (r < 0)
+            return r;
+        memcpy(ret->bytes[i], head + (i ? ret->meta[0].page_size : 0), META_BYTES);
+    }
+    return 0;
+}
+
+/* The pages of one of the snapshots, with the metas as they were read. */
+static int copy_pages(int fd, const struct metas *m, int which, struct image *ret)
+{
+    struct stat st;
+    if (fstat(fd, &st) < 0)
+        return -errno;
+    uint64_t size = m->meta[which].page_size, len = (m->meta[which].last_page + 1) * size;
+    if (len > (uint64_t)st.st_size)
+        len = (uint64_t)st.st_size;
+    _cleanup_free_ uint8_t *bytes = malloc(len + 1);
+    if (!bytes)
+        return -ENOMEM;
+    ssize_t n = read_at(fd, bytes, len, 0);
+    if (n < 0)
+        return (int)n;
+    if ((uint64_t)n < 2 * size)
+        return -EAGAIN; /* cut short since */
+    /* what was copied of them may be newer, or torn */
+    memcpy(bytes, m->bytes[0], META_BYTES);
+    memcpy(bytes + size, m->bytes[1], META_BYTES);
+    *ret = (struct image){.bytes = steal_ptr(bytes), .len = (size_t)n, .which = which};
+    return 0;
+}
+
+static int copy_once(int fd, struct image *ret, struct pages_fault *fault)
+{
+    struct metas before;
+    uint8_t again[META_BYTES];
+    int r = read_metas(fd, &before, fault);
+    if (r < 0)
+        return r;
+    int newest = before.meta[1].txn > before.meta[0].txn;
+    r = copy_pages(fd, &before, newest, ret);
+    if (r < 0)
+        return r;
+    /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs, too */
+    ssize_t n = read_at(fd, again, sizeof(again), newest ? before.meta[0].page_size : 0);
+    if (n == META_BYTES && memcmp(again, before.bytes[newest], META_BYTES) == 0)
+        return 0;
+    image_clear(ret);
+    return n < 0 ? (int)n : -EAGAIN;
+}
+
+int image_copy(int fd, struct image *ret, struct pages_fault *fault)
+{
+    int r = -EAGAIN;
+    /* a meta that has no sound form may have been read while it was written */
+    for (int i = 0; i < COPY_TRIES && (r == -EAGAIN || r == -EBADMSG); i++)
+        r = copy_once(fd, ret, fault);
+    return r;
+}
+
+/* While the slot is held the pages stay, so only the metas must be read in time. */
+static int copy_in_slot(struct store *s, struct image *ret, struct pages_fault *fault)
+{
+    struct metas m;
+    MDB_txn *txn;
+    int rc = mdb_txn_begin(s->env, NULL, MDB_RDONLY, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc == MDB_READERS_FULL ? -EBUSY : rc > 0 ? -rc : -EIO;
+    uint64_t id = mdb_txn_id(txn);
+    int r = read_metas(s->fd, &m, fault);
+    if (r == 0)
+        r = m.meta[id & 1].txn == id ? copy_pages(s->fd, &m, (int)(id & 1), ret) : -EAGAIN;
+    mdb_txn_abort(txn);
+    return r;
+}
+
+int image_of_store(struct store *s, struct image *ret, struct pages_fault *fault)
+{
+    int r = -EAGAIN, damaged = 0;
+    for (int i = 0; i < SLOT_TRIES && (r == -EAGAIN || (r == -EBADMSG && damaged < COPY_TRIES)); i++) {
+        r = copy_in_slot(s, ret, fault);
+        damaged += r == -EBADMSG;
+    }
+    return r;
+}
+
+void image_clear(struct image *image)
+{
+    free(image->bytes);
+    *image = (struct image){0};
+}
+
+int image_error(struct rbxj_error *e, int r, const struct pages_fault *fault, const char *shown)
+{
+    if (r == -EBADMSG)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: page %" PRIu64 ": %s", shown, fault->page,
+                         fault->why);
+    if (r == -EAGAIN || r == -EBUSY)
+        return error_set(e, RBXJ_E_JOURNAL_BUSY, EBUSY, "journal %s: changes too fast to be read", shown);
+    return error_sys(e, -r, "journal %s: reading it", shown);
+}
+
+int image_open(const struct image *image, const char *shown, struct pages *ret, struct rbxj_error *e)
+{
+    struct pages_fault fault = {0};
+    int r = pages_open(image->bytes, image->len, image->which, ret, &fault);
+    return r < 0 ? image_error(e, r, &fault, shown) : 0;
+}
