@@ -376,6 +376,22 @@ void rbxj_incidents_free(struct rbxj_incidents *incidents);
  * health is unknown, and leaves out what can't be read. */
 int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error);
 
+/* ---- damaged journals ---- */
+
+/* What can be read of journals, however damaged, without LMDB: metas, snapshots, and every record that is whole or was
+ * one, as the JSON document of rbxj(1) in *ret_json, to be freed with free(3). path: a data file, or a directory that
+ * has some (a state, runtime or journal directory); NULL: those of options. Nothing of them is changed, and nothing but
+ * leave to read them is needed.
+ *
+ * salvage_dir, which may be NULL, is made (or is an empty directory of ours, 0700) and becomes a state directory with a
+ * new, sound journal of every record that is whole and the newest of its key; the document says what was left out. What
+ * is replayed from it is undone only where its identity is proven.
+ *
+ * Returns 0 all sound, 1 something is damaged, or a negative error. Errors: PERMISSION, IO, BAD_REQUEST (no journal, not
+ * a regular file, salvage_dir is not empty), DISK_FULL. */
+int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,
+                   char **ret_json, struct rbxj_error *error);
+
 #ifdef __cplusplus
 }
 #endif

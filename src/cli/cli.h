@@ -82,6 +82,7 @@ int cmd_hook(struct cli *cli, int argc, char **argv);
 int cmd_health(struct cli *cli, int argc, char **argv);
 int cmd_incidents(struct cli *cli, int argc, char **argv);
 int cmd_metrics(struct cli *cli, int argc, char **argv);
+int cmd_forensics(struct cli *cli, int argc, char **argv);
 
 extern const struct cli_option run_options[];
 extern const struct cli_option list_options[];
@@ -91,5 +92,6 @@ extern const struct cli_option hook_options[];
 extern const struct cli_option health_options[];
 extern const struct cli_option incidents_options[];
 extern const struct cli_option metrics_options[];
+extern const struct cli_option forensics_options[];
 
 #endif

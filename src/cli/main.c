@@ -96,6 +96,19 @@ const struct command commands[] = {
         .options = metrics_options,
         .run = cmd_metrics,
     },
+    {
+        .name = "forensics",
+        .synopsis = "[FILE|DIR] [OPTION...]",
+        .summary = "what can be read of a journal, however damaged; a new one from it",
+        .details = "Reads data files without LMDB and changes none of them: FILE, those of DIR, or the "
+                   "journals of this\n"
+                   "machine. --verbose shows older versions of records, too.",
+        .exit_status = "Exit status: 0 sound, 3 damaged; with --salvage: 0 done, 1 done, but something was "
+                       "left out; 2 wrong\n"
+                       "usage; 4 no permission; 6 environment error (disk full, I/O, memory).",
+        .options = forensics_options,
+        .run = cmd_forensics,
+    },
     {0},
 };
 

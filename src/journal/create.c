@@ -32,30 +32,38 @@ static int sync_dir(int dirfd)
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
 }
 
-int create_disk_journal(struct journal *j, struct rbxj_error *e)
+/* What every disk journal has, and what else fill() puts into it. */
+static int fill_disk(struct store *s, const uint8_t instance[16], create_fill *fill, void *data)
 {
-    char path[RECORD_PATH_MAX + 32];
-    struct store s;
     MDB_txn *txn;
     uint32_t format = JOURNAL_FORMAT;
     uint64_t none = 0;
-    int r = make_folder(j->state_fd, MAKING, j->state_dir, e);
-    if (r < 0)
-        return r;
-    (void)snprintf(path, sizeof(path), "%s/" MAKING, j->state_dir);
-    r = store_open(&s, path, STORE_CREATE, false, &j->options, e);
-    if (r < 0)
-        return r;
-    random_bytes(j->instance, 16);
-    int rc = mdb_txn_begin(s.env, NULL, 0, &txn);
-    if (rc == MDB_SUCCESS) {
-        if ((rc = meta_put(txn, s.meta, META_FORMAT, &format, sizeof(format))) != MDB_SUCCESS ||
-            (rc = meta_put(txn, s.meta, META_INSTANCE, j->instance, 16)) != MDB_SUCCESS ||
-            (rc = meta_put(txn, s.meta, META_COVERED, &none, sizeof(none))) != MDB_SUCCESS)
-            mdb_txn_abort(txn);
-        else
-            rc = mdb_txn_commit(txn);
+    int rc = mdb_txn_begin(s->env, NULL, 0, &txn);
+    if (rc != MDB_SUCCESS)
+        return rc;
+    if ((rc = meta_put(txn, s->meta, META_FORMAT, &format, sizeof(format))) != MDB_SUCCESS ||
+        (rc = meta_put(txn, s->meta, META_INSTANCE, instance, 16)) != MDB_SUCCESS ||
+        (rc = meta_put(txn, s->meta, META_COVERED, &none, sizeof(none))) != MDB_SUCCESS ||
+        (fill && (rc = fill(txn, s, data)) != MDB_SUCCESS)) {
+        mdb_txn_abort(txn);
+        return rc;
     }
+    return mdb_txn_commit(txn);
+}
+
+int create_disk_journal(int state_fd, const char *state_dir, const struct journal_options *options,
+                        const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 32];
+    struct store s;
+    int r = make_folder(state_fd, MAKING, state_dir, e);
+    if (r < 0)
+        return r;
+    (void)snprintf(path, sizeof(path), "%s/" MAKING, state_dir);
+    r = store_open(&s, path, STORE_CREATE, false, options, e);
+    if (r < 0)
+        return r;
+    int rc = fill_disk(&s, instance, fill, data);
     /* LMDB never syncs the directory, nor the first meta pages */
     if (rc == MDB_SUCCESS && (fsync(s.fd) < 0))
         rc = errno;
@@ -64,12 +72,11 @@ int create_disk_journal(struct journal *j, struct rbxj_error *e)
     store_close(&s);
     if (r < 0)
         return r;
-    _cleanup_close_ int fd = openat(j->state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0 || fsync(fd) < 0 ||
-        renameat2(j->state_fd, MAKING, j->state_fd, "journal", RENAME_NOREPLACE) < 0)
-        return error_sys(e, errno, "%s/journal", j->state_dir);
-    r = sync_dir(j->state_fd);
-    return r < 0 ? error_sys(e, -r, "%s", j->state_dir) : 0;
+    _cleanup_close_ int fd = openat(state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 || fsync(fd) < 0 || renameat2(state_fd, MAKING, state_fd, "journal", RENAME_NOREPLACE) < 0)
+        return error_sys(e, errno, "%s/journal", state_dir);
+    r = sync_dir(state_fd);
+    return r < 0 ? error_sys(e, -r, "%s", state_dir) : 0;
 }
 
 /* journal-<32 hex digits> or journal-making-<32 hex digits>: anything else in the directory is not ours to
@@ -166,6 +173,7 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
 {
     uint64_t covered = 0, state[2];
     uint32_t format = JOURNAL_FORMAT, lost = 0, was_always = 0, always = j->options.always;
+    int64_t salvaged = 0;
     uint8_t disk_boot[16] = {0};
     struct stat st;
     int rc = meta_get(from, j->disk.meta, META_COVERED, &covered, sizeof(covered));
@@ -175,6 +183,7 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
     (void)meta_get(from, j->disk.meta, META_BOOT, disk_boot, 16);
     (void)meta_get(from, j->disk.meta, META_ALWAYS, &was_always, sizeof(was_always));
     (void)meta_get(from, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
+    (void)meta_get(from, j->disk.meta, META_SALVAGED, &salvaged, sizeof(salvaged));
     if (fstat(j->state_fd, &st) < 0)
         return errno;
     state[0] = st.st_dev;
@@ -200,6 +209,7 @@ static int fill(struct journal *j, struct store *boot, MDB_txn *from, MDB_txn *t
         /* so that the first one given out is above what the disk has covered under any generation */
         {to, boot->meta, META_POSITION, &covered, sizeof(covered)},
         {to, boot->meta, META_STATE_DIR, state, sizeof(state)},
+        {to, boot->meta, META_SALVAGED, &salvaged, sizeof(salvaged)},
     };
     for (size_t i = 0; i < ARRAY_LEN(values) && rc == MDB_SUCCESS; i++)
         rc = meta_put(values[i].txn, values[i].meta, values[i].name, values[i].value, values[i].len);

@@ -48,7 +48,9 @@ struct store {
 #define META_STATE_DIR "state"         /* boot: device and inode of the state directory (K33) */
 #define META_ALWAYS "always"           /* disk: uint32_t, has everything of this generation gone to disk? */
 #define META_GENERATIONS "generations" /* disk: boot journals lost within a boot, not yet audited (K21) */
-#define META_COUNTERS "counters"       /* both: see counters.h; the boot's is ahead */
+#define META_SALVAGED                                                                                        \
+    "salvaged" /* both: int64_t: when it was made from what was left of a damaged one; 0: never */
+#define META_COUNTERS "counters" /* both: see counters.h; the boot's is ahead */
 
 enum mark {
     MARK_PENDING = 'p',  /* (incarnation, seq): not granted yet (K22); no value */
@@ -155,8 +157,10 @@ void resync_keep_aside(struct journal *j);
 /* Makes the boot's folder, filled from the disk journal, and removes those of other boots. The caller holds
  * the creation lock. */
 int create_boot_journal(struct journal *j, struct rbxj_error *e);
-/* Makes STATE/journal with an empty journal. */
-int create_disk_journal(struct journal *j, struct rbxj_error *e);
+/* Makes STATE/journal, empty but for what fill() puts into it (MDB_*; NULL: nothing). */
+typedef int create_fill(MDB_txn *txn, struct store *s, void *data);
+int create_disk_journal(int state_fd, const char *state_dir, const struct journal_options *options,
+                        const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e);
 
 /* ---- liveness (alive.c) ---- */
 

@@ -125,7 +125,10 @@ static int make_disk(struct journal *j, const char *boot_data, bool boot_exists,
     if (r == -ENOENT && state_was_used(j, boot_exists))
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", data);
-    return r == -ENOENT ? create_disk_journal(j, e) : r;
+    if (r != -ENOENT)
+        return r;
+    random_bytes(j->instance, 16);
+    return create_disk_journal(j->state_fd, j->state_dir, &j->options, j->instance, NULL, NULL, e);
 }
 
 static int open_disk(struct journal *j, struct rbxj_error *e)

@@ -146,6 +146,8 @@ struct snapshot {
     uint64_t txn;   /* LMDB's number of the transaction that was read */
     size_t damaged; /* records whose checksum or form is wrong, and boxes without a header */
     bool nothing;   /* there is no journal at all */
+    /* CLOCK_REALTIME; 0: never. What is older was salvaged from a damaged journal: doubt is a refusal (I4) */
+    int64_t salvaged_ns;
     struct counters counters;
     /* all paths, sorted, for the overlap checks of undo (K4); made by snapshot_index() */
     struct snapshot_path {

@@ -11,6 +11,7 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+#include <xxhash.h>
 
 /* One table drives encoding, decoding, copying and freeing: a field is a tag, a type and a place in the
  * struct. */
@@ -59,7 +60,7 @@ static const struct field record_fields[] = {
     R(11, F_FILEID, before),
     R(12, F_U64, mount_ns),
     R(13, F_U64, newest_mount),
-    {14, F_BLOB, offsetof(struct record, content), offsetof(struct record, content_len)},
+    {25, F_BLOB, offsetof(struct record, content), offsetof(struct record, content_len)}, /* masked */
     R(15, F_BYTES16, nonce),
     R(16, F_FILEID, id),
     R(17, F_U64, mount.unique),
@@ -242,6 +243,18 @@ int record_encode_box(const struct box *box, uint64_t position, uint8_t **ret, s
     return encode(&head, box_fields, ARRAY_LEN(box_fields), box, ret, ret_len);
 }
 
+/* What a lock file held was written by others, who must not be able to make it look like a record to a carver: it is
+ * stored under a mask that they can't know. Masking twice gives the content again. */
+static void mask(uint8_t *content, size_t len, const uint8_t nonce[16])
+{
+    for (size_t at = 0; at < len; at += sizeof(uint64_t)) {
+        uint64_t key = XXH3_64bits_withSeed(nonce, 16, at),
+                 n = len - at < sizeof(key) ? len - at : sizeof(key);
+        for (size_t i = 0; i < n; i++)
+            content[at + i] ^= ((const uint8_t *)&key)[i];
+    }
+}
+
 int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size_t *ret_len)
 {
     struct record stored = *r;
@@ -253,6 +266,13 @@ int record_encode(const struct record *r, uint64_t position, uint8_t **ret, size
                                .incarnation = r->incarnation,
                                .position = position,
                                .time_ns = r->time_ns};
+    _cleanup_free_ uint8_t *masked = malloc(r->content_len + 1);
+    if (!masked)
+        return -ENOMEM;
+    if (r->content_len)
+        memcpy(masked, r->content, r->content_len);
+    mask(masked, r->content_len, r->nonce);
+    stored.content = masked;
     stored.flags &= ~(uint32_t)(REC_PENDING | REC_DROPPED);
     return encode(&head, record_fields, ARRAY_LEN(record_fields), &stored, ret, ret_len);
 }
@@ -374,6 +394,7 @@ int record_decode(const void *data, size_t len, const struct record_key *key, st
         record_clear(&rec);
         return r;
     }
+    mask(rec.content, rec.content_len, rec.nonce);
     rec.incarnation = head.incarnation;
     rec.seq = head.seq;
     rec.kind = (enum rbxj_kind)head.kind;

@@ -163,6 +163,7 @@ int scan_snapshot(const struct pages *p, bool boot, void *ret)
         snapshot_clear(&s);
         return r;
     }
+    (void)scan_meta(p, META_SALVAGED, &s.salvaged_ns, sizeof(s.salvaged_ns)); /* most have none */
     if (pages_get(p, DB_META, META_COUNTERS, strlen(META_COUNTERS), &counters) == 0)
         counters_parse(counters.value, counters.value_len, &s.counters);
     if (s.len)

@@ -1,0 +1,365 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Finding records in a damaged file, and telling which of them count.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+#include "journal/salvage.h"
+
+#include <endian.h>
+#include <stdlib.h>
+#include <string.h>
+
+static const char magic[4] = {'R', 'B', 'X', 'J'}; /* RECORD_MAGIC, as stored */
+
+/* ---- carving ---- */
+
+static int add(struct autopsy *a, size_t *room, const struct carved *c)
+{
+    if (a->records_len == *room) {
+        *room = *room ? *room * 2 : 256;
+        struct carved *larger = reallocarray(a->records, *room, sizeof(*larger));
+        if (!larger)
+            return -ENOMEM;
+        a->records = larger;
+    }
+    a->records[a->records_len++] = *c;
+    return 0;
+}
+
+/* Does it look like the head of a record? What only has its first letters does not count as damaged. */
+static bool is_head(const struct record_head *head)
+{
+    return head->version >= 1 && head->version <= 255 &&
+           (head->type == RECORD_BOX || head->type == RECORD_RESOURCE) &&
+           (head->type == RECORD_BOX) == (head->seq == 0) && head->length >= sizeof(*head) &&
+           head->length <= RECORD_MAX;
+}
+
+static int carve(struct autopsy *a)
+{
+    const uint8_t *at = a->bytes, *end = a->bytes + a->len;
+    size_t room = 0;
+    while ((at = memmem(at, (size_t)(end - at), magic, sizeof(magic)))) {
+        struct carved c = {.bytes = at, .offset = (uint64_t)(at - a->bytes), .state = CARVED_ORPHAN};
+        size_t left = (size_t)(end - at);
+        at++;
+        if (left < sizeof(c.head))
+            continue;
+        memcpy(&c.head, c.bytes, sizeof(c.head));
+        if (!is_head(&c.head))
+            continue;
+        if (c.head.length > left || record_check(c.bytes, c.head.length, NULL, NULL) == -EBADMSG)
+            c.state = CARVED_DAMAGED;
+        else
+            at = c.bytes + c.head.length;
+        int r = add(a, &room, &c);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- placing ---- */
+
+static int compare_offset(const void *a, const void *b)
+{
+    uint64_t x = ((const struct carved *)a)->offset, y = ((const struct carved *)b)->offset;
+    return (x > y) - (x < y);
+}
+
+struct placing {
+    struct autopsy *a;
+    size_t carved; /* of a->records, in the order of offsets */
+    size_t room;
+    int snapshot;
+};
+
+static int place_entry(void *data, const struct pages_entry *e)
+{
+    struct placing *p = data;
+    struct autopsy *a = p->a;
+    struct carved key = {.offset = (uint64_t)(e->value - a->bytes)};
+    struct carved *found = p->carved
+                               ? bsearch(&key, a->records, p->carved, sizeof(*a->records), compare_offset)
+                               : NULL;
+    if (found) {
+        found->newest = found->newest || p->snapshot == 0;
+        found->previous = found->previous || p->snapshot == 1;
+        return 0;
+    }
+    /* a value that does not even look like a record */
+    key.state = CARVED_DAMAGED;
+    key.bytes = e->value;
+    key.newest = p->snapshot == 0;
+    key.previous = p->snapshot == 1;
+    if (e->key_len == sizeof(struct record_key)) {
+        struct record_key k;
+        memcpy(&k, e->key, sizeof(k));
+        record_key_parse(&k, &key.head.incarnation, &key.head.seq);
+    }
+    return add(a, &p->room, &key);
+}
+
+static int place(struct autopsy *a)
+{
+    struct placing p = {.a = a, .carved = a->records_len, .room = a->records_len};
+    for (p.snapshot = 0; p.snapshot < 2; p.snapshot++) {
+        const struct autopsy_snapshot *s = &a->snapshots[p.snapshot];
+        int r = s->sound ? pages_each(&s->pages, DB_RECORDS, place_entry, &p) : 0;
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
+/* ---- what the log of a boot journal says was deleted, read page by page: any tree may be damaged ---- */
+
+struct deleted {
+    struct record_key key;
+    uint64_t position;
+};
+
+struct deletions {
+    struct deleted *list;
+    size_t len, room;
+};
+
+static int compare_deleted(const void *a, const void *b)
+{
+    const struct deleted *x = a, *y = b;
+    int r = memcmp(&x->key, &y->key, sizeof(x->key));
+    return r ? r : (x->position < y->position) - (x->position > y->position);
+}
+
+/* A node of a leaf page, if it is a log entry that deletes. Offsets are checked against the page. */
+static int deletion_at(struct deletions *d, const uint8_t *page, size_t size, size_t offset)
+{
+    uint16_t low, high, flags, key_len;
+    uint64_t position;
+    struct log_frame frame;
+    if (offset + 16 > size)
+        return 0;
+    memcpy(&low, page + offset, 2);
+    memcpy(&high, page + offset + 2, 2);
+    memcpy(&flags, page + offset + 4, 2);
+    memcpy(&key_len, page + offset + 6, 2);
+    size_t len = low | (size_t)high << 16;
+    if (flags != 0 || key_len != sizeof(position) || len != sizeof(frame) || len > size - offset - 16)
+        return 0;
+    memcpy(&position, page + offset + 8, sizeof(position));
+    if (log_check(page + offset + 16, len, be64toh(position), &frame) < 0 || frame.op != LOG_DELETE)
+        return 0;
+    if (d->len == d->room) {
+        d->room = d->room ? d->room * 2 : 64;
+        struct deleted *larger = reallocarray(d->list, d->room, sizeof(*larger));
+        if (!larger)
+            return -ENOMEM;
+        d->list = larger;
+    }
+    d->list[d->len++] = (struct deleted){record_key(frame.incarnation, frame.seq), frame.position};
+    return 0;
+}
+
+static int find_deletions(const struct autopsy *a, struct deletions *d)
+{
+    size_t size = a->metas[0].sound ? a->metas[0].meta.page_size : 4096;
+    for (size_t at = 0; at + size <= a->len; at += size) {
+        const uint8_t *page = a->bytes + at;
+        uint64_t number;
+        uint16_t flags, lower;
+        memcpy(&number, page, sizeof(number));
+        memcpy(&flags, page + 10, sizeof(flags));
+        memcpy(&lower, page + 12, sizeof(lower));
+        if (number != at / size || flags != 2 || lower > size)
+            continue;
+        for (size_t i = 16; i + 2 <= lower; i += 2) {
+            uint16_t offset;
+            memcpy(&offset, page + i, sizeof(offset));
+            int r = deletion_at(d, page, size, offset);
+            if (r < 0)
+                return r;
+        }
+    }
+    if (d->len)
+        qsort(d->list, d->len, sizeof(*d->list), compare_deleted);
+    return 0;
+}
+
+/* Was it deleted after it was written? Only a record that went through the log can be known to be. */
+static bool is_deleted(const struct deletions *d, const struct record_head *head)
+{
+    struct record_key key = record_key(head->incarnation, head->seq);
+    size_t low = 0, high = d->len;
+    while (low < high) {
+        size_t mid = low + (high - low) / 2;
+        if (memcmp(&d->list[mid].key, &key, sizeof(key)) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < d->len && memcmp(&d->list[low].key, &key, sizeof(key)) == 0 && head->position &&
+           d->list[low].position > head->position;
+}
+
+/* ---- classifying ---- */
+
+/* By key; of one key first what counts most. */
+static int compare_worth(const void *a, const void *b)
+{
+    const struct carved *x = a, *y = b;
+    struct record_key kx = record_key(x->head.incarnation, x->head.seq),
+                      ky = record_key(y->head.incarnation, y->head.seq);
+    int r = memcmp(&kx, &ky, sizeof(kx));
+    if (r)
+        return r;
+    if ((x->state == CARVED_DAMAGED) != (y->state == CARVED_DAMAGED))
+        return x->state == CARVED_DAMAGED ? 1 : -1;
+    if (x->newest != y->newest)
+        return x->newest ? -1 : 1;
+    if (x->head.position != y->head.position)
+        return x->head.position > y->head.position ? -1 : 1;
+    if (x->previous != y->previous)
+        return x->previous ? -1 : 1;
+    if (x->head.length != y->head.length) /* evidence makes it longer */
+        return x->head.length > y->head.length ? -1 : 1;
+    return (x->offset > y->offset) - (x->offset < y->offset);
+}
+
+static bool same_key(const struct carved *x, const struct carved *y)
+{
+    return x->head.incarnation == y->head.incarnation && x->head.seq == y->head.seq;
+}
+
+/* Half of a record is damage where something was lost by it. Else it is what LMDB leaves in the room that it does not
+ * use: of a key that is whole elsewhere, or of one that a sound snapshot does not have. */
+static void leave_out_remnants(struct autopsy *a)
+{
+    size_t len = 0;
+    bool whole = false;
+    for (size_t i = 0; i < a->records_len; i++) {
+        struct carved *c = &a->records[i];
+        whole = c->state != CARVED_DAMAGED || (whole && same_key(c - 1, c));
+        if (c->state != CARVED_DAMAGED || c->newest || (!whole && !a->snapshots[0].sound))
+            a->records[len++] = *c;
+    }
+    a->records_len = len;
+}
+
+static void classify(struct autopsy *a, const struct deletions *d)
+{
+    bool newest_is_sound = a->snapshots[0].sound;
+    if (a->records_len)
+        qsort(a->records, a->records_len, sizeof(*a->records), compare_worth);
+    leave_out_remnants(a);
+    for (size_t i = 0; i < a->records_len; i++) {
+        struct carved *c = &a->records[i];
+        if (c->state != CARVED_DAMAGED) {
+            bool first = i == 0 || !same_key(c - 1, c);
+            bool dropped = newest_is_sound ? !c->newest : is_deleted(d, &c->head);
+            c->state = !first ? CARVED_SUPERSEDED : dropped ? CARVED_ORPHAN : CARVED_INTACT;
+        }
+        a->count[c->state]++;
+    }
+}
+
+/* ---- the whole ---- */
+
+static int read_whole(struct autopsy *a, int fd)
+{
+    size_t room = 0;
+    ssize_t n = 1;
+    while (n) {
+        if (a->len == room) {
+            room = room ? room * 2 : 1 << 20;
+            uint8_t *larger = realloc(a->bytes, room);
+            if (!larger)
+                return -ENOMEM;
+            a->bytes = larger;
+        }
+        n = read(fd, a->bytes + a->len, room - a->len);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        a->len += n > 0 ? (size_t)n : 0;
+    }
+    return 0;
+}
+
+static void open_snapshots(struct autopsy *a)
+{
+    for (int i = 0; i < 2; i++)
+        a->metas[i].sound = pages_read_meta(a->bytes, a->len, i, &a->metas[i].meta, &a->metas[i].fault) == 0;
+    int newest = a->metas[0].sound && a->metas[1].sound ? a->metas[1].meta.txn > a->metas[0].meta.txn
+                 : a->metas[1].sound                    ? 1
+                                                        : 0;
+    for (int i = 0; i < 2; i++) {
+        struct autopsy_snapshot *s = &a->snapshots[i];
+        s->which = i ? !newest : newest;
+        if (!a->metas[s->which].sound) {
+            s->fault = a->metas[s->which].fault;
+            s->which = -1;
+            continue;
+        }
+        s->sound = pages_open(a->bytes, a->len, s->which, &s->pages, &s->fault) == 0;
+        for (size_t k = 0; k < s->pages.dbs_len; k++)
+            if (strcmp(s->pages.dbs[k].name, DB_RECORDS) == 0)
+                s->records = s->pages.dbs[k].tree.entries;
+    }
+    /* one meta that is unreadable may be the newer: what the other one has is not known to be the newest */
+    if (!a->metas[0].sound || !a->metas[1].sound) {
+        a->snapshots[1] = a->snapshots[0];
+        a->snapshots[0] = (struct autopsy_snapshot){.which = -1,
+                                                    .fault = a->metas[a->metas[0].sound ? 1 : 0].fault};
+    }
+}
+
+int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e)
+{
+    struct autopsy a = {0};
+    struct deletions d = {0};
+    struct stat st;
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(e, errno, "journal %s", shown);
+    if (!S_ISREG(st.st_mode))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: is not a regular file", shown);
+    int r = (a.path = strdup(shown)) ? read_whole(&a, fd) : -ENOMEM;
+    if (r == 0) {
+        open_snapshots(&a);
+        r = carve(&a);
+    }
+    if (r == 0)
+        r = place(&a);
+    if (r == 0)
+        r = find_deletions(&a, &d);
+    if (r == 0)
+        classify(&a, &d);
+    free(d.list);
+    if (r < 0) {
+        autopsy_clear(&a);
+        return error_sys(e, -r, "journal %s", shown);
+    }
+    *ret = a;
+    return 0;
+}
+
+void autopsy_clear(struct autopsy *a)
+{
+    for (int i = 0; i < 2; i++)
+        pages_clear(&a->snapshots[i].pages);
+    free(a->records);
+    free(a->bytes);
+    free(a->path);
+    *a = (struct autopsy){0};
+}
+
+bool autopsy_is_sound(const struct autopsy *a)
+{
+    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound)
+        return false;
+    for (size_t i = 0; i < a->records_len; i++)
+        if (a->records[i].state == CARVED_DAMAGED && a->records[i].newest)
+            return false;
+    return true;
+}

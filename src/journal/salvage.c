@@ -1,0 +1,186 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A new journal from what counts in damaged ones.
+ */
+#include "journal/salvage.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/internal.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* One record that is taken. */
+struct taken {
+    const struct carved *carved;
+    size_t file;
+    bool kept; /* its box has a header and a name of its own */
+};
+
+struct taking {
+    struct taken *list;
+    size_t len;
+    struct salvaged result;
+    int64_t now_ns;
+};
+
+static int compare_taken(const void *a, const void *b)
+{
+    const struct taken *x = a, *y = b;
+    struct record_key kx = record_key(x->carved->head.incarnation, x->carved->head.seq),
+                      ky = record_key(y->carved->head.incarnation, y->carved->head.seq);
+    int r = memcmp(&kx, &ky, sizeof(kx));
+    if (r)
+        return r;
+    uint64_t px = x->carved->head.position, py = y->carved->head.position;
+    return px != py ? (px < py) - (px > py) : (x->file > y->file) - (x->file < y->file);
+}
+
+/* Of each key the newest. A boot journal that is sound has everything (K20). */
+static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
+{
+    size_t room = 1, len = 0;
+    if (n && autopsy_is_sound(&files[0]))
+        n = 1;
+    for (size_t i = 0; i < n; i++)
+        room += files[i].count[CARVED_INTACT];
+    t->list = calloc(room, sizeof(*t->list));
+    if (!t->list)
+        return -ENOMEM;
+    for (size_t i = 0; i < n; i++)
+        for (size_t k = 0; k < files[i].records_len; k++)
+            if (files[i].records[k].state == CARVED_INTACT)
+                t->list[t->len++] = (struct taken){.carved = &files[i].records[k], .file = i, .kept = true};
+    if (t->len)
+        qsort(t->list, t->len, sizeof(*t->list), compare_taken);
+    for (size_t i = 0; i < t->len; i++) {
+        const struct record_head *last = len ? &t->list[len - 1].carved->head : NULL,
+                                 *head = &t->list[i].carved->head;
+        if (!last || last->incarnation != head->incarnation || last->seq != head->seq)
+            t->list[len++] = t->list[i];
+    }
+    t->len = len;
+    return 0;
+}
+
+static bool header_of(const struct taken *t, struct box *ret)
+{
+    const struct record_head *head = &t->carved->head;
+    return head->seq == 0 && record_decode_box(t->carved->bytes, head->length, NULL, ret) == 0;
+}
+
+/* A box that is found: where its records are, the header first. */
+struct found {
+    struct box box;
+    size_t start, end;
+};
+
+static int compare_found(const void *a, const void *b)
+{
+    const struct found *x = a, *y = b;
+    int r = strcmp(x->box.name, y->box.name);
+    if (r)
+        return r;
+    if (x->box.begun_ns != y->box.begun_ns)
+        return x->box.begun_ns > y->box.begun_ns ? -1 : 1;
+    return (x->box.incarnation < y->box.incarnation) - (x->box.incarnation > y->box.incarnation);
+}
+
+static void leave_out_range(struct taking *t, size_t start, size_t end)
+{
+    for (size_t i = start; i < end; i++)
+        t->list[i].kept = false;
+}
+
+/* What has no header, and boxes of a name that a younger one has. */
+static int leave_out(struct taking *t)
+{
+    _cleanup_free_ struct found *boxes = calloc(t->len + 1, sizeof(*boxes));
+    size_t n = 0;
+    if (!boxes)
+        return -ENOMEM;
+    for (size_t i = 0, next; i < t->len; i = next) {
+        uint64_t incarnation = t->list[i].carved->head.incarnation;
+        for (next = i; next < t->len && t->list[next].carved->head.incarnation == incarnation;)
+            next++;
+        if (header_of(&t->list[i], &boxes[n].box)) {
+            boxes[n].start = i;
+            boxes[n++].end = next;
+        } else {
+            leave_out_range(t, i, next);
+            t->result.without_header += next - i;
+        }
+    }
+    if (n)
+        qsort(boxes, n, sizeof(*boxes), compare_found);
+    for (size_t i = 0; i < n; i++) {
+        if (i && strcmp(boxes[i - 1].box.name, boxes[i].box.name) == 0) {
+            leave_out_range(t, boxes[i].start, boxes[i].end);
+            t->result.same_name++;
+        } else {
+            t->result.boxes++;
+            t->result.records += boxes[i].end - boxes[i].start - 1;
+        }
+    }
+    return 0;
+}
+
+/* A box that was in the boot journal alone is on disk now: its header says so (J2). */
+static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
+{
+    struct box box;
+    _cleanup_free_ uint8_t *bytes = NULL;
+    size_t len;
+    int r = record_decode_box(c->bytes, c->head.length, NULL, &box);
+    box.flags |= BOX_ON_DISK;
+    if (r == 0)
+        r = record_encode_box(&box, c->head.position, &bytes, &len);
+    if (r < 0)
+        return -r;
+    MDB_val value = {len, bytes};
+    return mdb_put(txn, s->records, key, &value, 0);
+}
+
+static int fill(MDB_txn *txn, struct store *s, void *data)
+{
+    struct taking *t = data;
+    int rc = meta_put(txn, s->meta, META_SALVAGED, &t->now_ns, sizeof(t->now_ns));
+    for (size_t i = 0; i < t->len && rc == MDB_SUCCESS; i++) {
+        const struct carved *c = t->list[i].carved;
+        struct record_key k = record_key(c->head.incarnation, c->head.seq);
+        MDB_val key = {sizeof(k), &k}, value = {c->head.length, (void *)(uintptr_t)c->bytes};
+        if (t->list[i].kept)
+            rc = c->head.seq ? mdb_put(txn, s->records, &key, &value, 0) : put_header(txn, s, c, &key);
+    }
+    return rc;
+}
+
+int salvage_write(const struct autopsy *files, size_t n, const char *dir,
+                  const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
+{
+    struct taking t = {.now_ns = now_realtime_ns()};
+    uint8_t instance[16];
+    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
+        return error_sys(e, errno, "%s", dir);
+    _cleanup_close_ int fd = files_open_dir(dir, "directory", e);
+    if (fd < 0)
+        return fd == -ENOENT ? error_sys(e, ENOENT, "%s", dir) : fd;
+    int empty = fd_dir_is_empty(fd);
+    if (empty <= 0)
+        return empty < 0 ? error_sys(e, -empty, "%s", dir)
+                         : error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
+    int r = take_newest(files, n, &t);
+    if (r == 0)
+        r = leave_out(&t);
+    if (r < 0) {
+        free(t.list);
+        return error_sys(e, -r, "salvage");
+    }
+    random_bytes(instance, sizeof(instance));
+    r = create_disk_journal(fd, dir, options, instance, fill, &t, e);
+    free(t.list);
+    if (r == 0)
+        *ret = t.result;
+    return r;
+}

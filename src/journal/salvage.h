@@ -1,0 +1,73 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What can still be read of a data file, however damaged: without LMDB, without changing it, from any copy of it.
+ *
+ *   carve     every record in the file, by its magic and its checksum, on whatever page it is: live, free or orphan
+ *   place     which of them the two snapshots have, as far as those are sound
+ *   classify  of each key the one that counts, the older versions of it, and what was dropped since
+ *
+ * Nothing that a box could write looks like a record: strings hold no NUL, which a head does, and the content of a lock
+ * file is stored under a mask (record.c).
+ */
+#ifndef RBXJ_JOURNAL_SALVAGE_H
+#define RBXJ_JOURNAL_SALVAGE_H
+
+#include "journal/journal.h"
+#include "journal/pages.h"
+
+enum carved_state {
+    CARVED_INTACT,     /* counts: it is what the newest readable state has of its key */
+    CARVED_SUPERSEDED, /* an older version of it */
+    CARVED_ORPHAN,     /* whole, but dropped since, as far as can be known */
+    CARVED_DAMAGED,    /* its checksum or form is wrong; the head is what it says of itself */
+};
+
+struct carved {
+    struct record_head head;
+    const uint8_t *bytes; /* head.length of them, unless it is damaged */
+    uint64_t offset;      /* in the file */
+    enum carved_state state;
+    bool newest, previous; /* one of these snapshots has it */
+};
+
+struct autopsy {
+    char *path;
+    uint8_t *bytes; /* the whole file */
+    size_t len;
+    struct autopsy_meta {
+        bool sound;
+        struct pages_meta meta;
+        struct pages_fault fault;
+    } metas[2];
+    struct autopsy_snapshot { /* the newest first; which < 0: there is none */
+        int which;
+        bool sound;
+        struct pages pages;
+        struct pages_fault fault;
+        uint64_t records;
+    } snapshots[2];
+    struct carved *records; /* in the order of their keys, the one that counts first */
+    size_t records_len;
+    size_t count[CARVED_DAMAGED + 1];
+};
+
+/* Reads a data file: 0, or PERMISSION, IO, BAD_REQUEST (not a regular file). It may be of any form. */
+int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e);
+void autopsy_clear(struct autopsy *a);
+/* Nothing is wrong with it at all. */
+bool autopsy_is_sound(const struct autopsy *a);
+
+/* What a salvage has taken, and left out. */
+struct salvaged {
+    size_t boxes, records;
+    size_t without_header; /* records of a box whose header is not intact */
+    size_t same_name;      /* boxes of a name that a younger one has */
+};
+
+/* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the files, of which
+ * the first is the boot journal's where there are two. It is marked: what is replayed from it treats doubt as a refusal
+ * (I4). */
+int salvage_write(const struct autopsy *files, size_t n, const char *dir,
+                  const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e);
+
+#endif

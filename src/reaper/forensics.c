@@ -1,0 +1,311 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What can be read of journals, however damaged, as a JSON document; and a new journal from it. Read only: by anybody
+ * who can read the files, from a copy, from a read-only disk.
+ */
+#include "base/cleanup.h"
+#include "base/config.h"
+#include "base/doc.h"
+#include "base/error.h"
+#include "base/fd.h"
+#include "journal/salvage.h"
+#include "reaper/undo.h"
+
+#include <dirent.h>
+#include <inttypes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#define FILES_MAX 64
+
+struct files {
+    struct autopsy list[FILES_MAX];
+    size_t len;
+};
+
+static void files_clear(struct files *files)
+{
+    while (files->len)
+        autopsy_clear(&files->list[--files->len]);
+}
+
+static int add_file(struct files *files, int dirfd, const char *name, const char *shown, struct rbxj_error *e)
+{
+    if (files->len == FILES_MAX)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: more than %d journals", shown, FILES_MAX);
+    int r = autopsy_read(dirfd, name, shown, &files->list[files->len], e);
+    files->len += r == 0;
+    return r;
+}
+
+/* ---- which files ---- */
+
+/* "journal", "journal-<boot>", "journal.damaged-<time>": a folder with a data file. */
+static bool is_journal_folder(const char *name)
+{
+    return strncmp(name, "journal", 7) == 0 && (name[7] == 0 || name[7] == '-' || name[7] == '.');
+}
+
+/* Kept aside when a boot journal's log was damaged. */
+static bool is_kept_file(const char *name)
+{
+    size_t len = strlen(name);
+    return strncmp(name, "damaged-", 8) == 0 && len > 12 && strcmp(name + len - 4, ".mdb") == 0;
+}
+
+static int choose_name(const struct dirent *d)
+{
+    return is_journal_folder(d->d_name) || is_kept_file(d->d_name) || strcmp(d->d_name, "data.mdb") == 0;
+}
+
+static int add_entry(struct files *files, const char *dir, const char *name, struct rbxj_error *e)
+{
+    _cleanup_free_ char *path = NULL;
+    const char *rest = is_journal_folder(name) ? "/data.mdb" : "";
+    if (asprintf(&path, "%s%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", name, rest) < 0) {
+        path = NULL;
+        return error_sys(e, ENOMEM, "forensics");
+    }
+    int r = add_file(files, AT_FDCWD, path, path, e);
+    return r == -ENOENT && *rest ? 0 : r; /* a folder without one */
+}
+
+/* All that a state, runtime or journal directory has of journals. */
+static int add_dir(struct files *files, const char *dir, struct rbxj_error *e)
+{
+    struct dirent **names;
+    int n = scandir(dir, &names, choose_name, alphasort), r = 0;
+    if (n < 0)
+        return error_sys(e, errno, "%s", dir);
+    for (int i = 0; i < n; i++) {
+        if (r == 0)
+            r = add_entry(files, dir, names[i]->d_name, e);
+        free(names[i]);
+    }
+    free(names);
+    return r;
+}
+
+static int add_operand(struct files *files, const char *path, struct rbxj_error *e)
+{
+    struct stat st;
+    if (stat(path, &st) < 0)
+        return error_sys(e, errno, "%s", path);
+    if (!S_ISDIR(st.st_mode))
+        return add_file(files, AT_FDCWD, path, path, e);
+    int r = add_dir(files, path, e);
+    return r == 0 && !files->len ? error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "%s: has no journal", path) : r;
+}
+
+/* The boot journal first, where there is one. */
+static int add_own(struct files *files, const struct config *config, struct rbxj_error *e)
+{
+    struct rbxj_error none = {0};
+    int r = add_dir(files, config->runtime_dir, &none);
+    if (r < 0 && r != -ENOENT)
+        return error_set(e, -r, none.errnum, "%s", none.message);
+    r = add_dir(files, config->state_dir, e);
+    if (r == -ENOENT) {
+        error_clear(e);
+        return 0; /* nothing was ever journaled */
+    }
+    return r;
+}
+
+/* ---- the document ---- */
+
+static const char *const state_names[] = {"intact", "superseded", "orphan", "damaged"};
+
+static void put_fault(struct doc *doc, cJSON *parent, bool sound, const struct pages_fault *fault)
+{
+    char text[160];
+    (void)snprintf(text, sizeof(text), "page %" PRIu64 ": %s", fault->page, sound ? "" : fault->why);
+    (void)doc_text(doc, parent, "why", sound ? NULL : text);
+}
+
+static void put_metas(struct doc *doc, cJSON *file, const struct autopsy *a)
+{
+    cJSON *list = doc_array(doc, file, "metas");
+    for (int i = 0; i < 2; i++) {
+        const struct autopsy_meta *m = &a->metas[i];
+        cJSON *meta = doc_object(doc, list, NULL);
+        doc_number(doc, meta, "page", i);
+        doc_bool(doc, meta, "sound", m->sound);
+        if (m->sound) {
+            doc_number(doc, meta, "txn", (double)m->meta.txn);
+            doc_number(doc, meta, "page_size", m->meta.page_size);
+            doc_number(doc, meta, "last_page", (double)m->meta.last_page);
+            doc_number(doc, meta, "map_size", (double)m->meta.map_size);
+        }
+        put_fault(doc, meta, m->sound, &m->fault);
+    }
+}
+
+static void put_databases(struct doc *doc, cJSON *snapshot, const struct pages *p)
+{
+    cJSON *list = doc_array(doc, snapshot, "databases");
+    for (size_t i = 0; i < p->dbs_len; i++) {
+        const struct pages_tree *t = &p->dbs[i].tree;
+        cJSON *db = doc_object(doc, list, NULL);
+        (void)doc_text(doc, db, "name", p->dbs[i].name);
+        doc_number(doc, db, "entries", (double)t->entries);
+        doc_number(doc, db, "pages", (double)(t->branch_pages + t->leaf_pages + t->overflow_pages));
+        doc_number(doc, db, "depth", t->depth);
+    }
+    doc_number(doc, snapshot, "pages_used", (double)p->live);
+    doc_number(doc, snapshot, "pages_free", (double)p->free);
+}
+
+static void put_snapshots(struct doc *doc, cJSON *file, const struct autopsy *a)
+{
+    cJSON *list = doc_array(doc, file, "snapshots");
+    for (int i = 0; i < 2; i++) {
+        const struct autopsy_snapshot *s = &a->snapshots[i];
+        if (s->which < 0)
+            continue;
+        cJSON *snapshot = doc_object(doc, list, NULL);
+        doc_number(doc, snapshot, "txn", (double)a->metas[s->which].meta.txn);
+        doc_bool(doc, snapshot, "sound", s->sound);
+        doc_number(doc, snapshot, "records", (double)s->records);
+        put_fault(doc, snapshot, s->sound, &s->fault);
+        if (s->sound)
+            put_databases(doc, snapshot, &s->pages);
+    }
+}
+
+static void put_entry(struct doc *doc, cJSON *list, const struct carved *c, const char *box)
+{
+    const struct kind *kind = kind_of((enum rbxj_kind)c->head.kind);
+    struct record r = {0};
+    char pid[32];
+    const char *name = NULL;
+    if (c->state != CARVED_DAMAGED && c->head.seq && record_decode(c->bytes, c->head.length, NULL, &r) == 0)
+        name = r.path;
+    if (r.kind == RBXJ_PROCESS) {
+        (void)snprintf(pid, sizeof(pid), "pid %d", r.process.pid);
+        name = pid;
+    }
+    cJSON *entry = doc_object(doc, list, NULL);
+    (void)doc_text(doc, entry, "state", state_names[c->state]);
+    (void)doc_text(doc, entry, "box", box);
+    doc_number64(doc, entry, "incarnation", c->head.incarnation);
+    doc_number(doc, entry, "seq", c->head.seq);
+    (void)doc_text(doc, entry, "kind", c->head.seq == 0 ? "box" : kind ? kind->name : NULL);
+    if (name)
+        doc_name(doc, entry, "name", name);
+    else
+        (void)doc_text(doc, entry, "name", NULL);
+    doc_time(doc, entry, "time", c->state == CARVED_DAMAGED ? 0 : c->head.time_ns);
+    doc_bool(doc, entry, "evidence", r.flags & REC_EVIDENCE);
+    doc_number(doc, entry, "offset", (double)c->offset);
+    doc_bool(doc, entry, "newest_snapshot", c->newest);
+    doc_bool(doc, entry, "previous_snapshot", c->previous);
+    record_clear(&r);
+}
+
+/* Records come in the order of their keys, a box's header before its resources. */
+static void put_entries(struct doc *doc, cJSON *file, const struct autopsy *a)
+{
+    cJSON *list = doc_array(doc, file, "entries");
+    struct box box = {0}, header;
+    for (size_t i = 0; i < a->records_len; i++) {
+        const struct carved *c = &a->records[i];
+        if (c->head.incarnation != box.incarnation)
+            box = (struct box){.incarnation = c->head.incarnation};
+        if (c->head.seq == 0 && c->state != CARVED_DAMAGED && !box.name[0] &&
+            record_decode_box(c->bytes, c->head.length, NULL, &header) == 0)
+            box = header;
+        put_entry(doc, list, c, box.name[0] ? box.name : NULL);
+    }
+}
+
+static void put_reason(struct doc *doc, cJSON *reasons, const char *what, const struct pages_fault *fault)
+{
+    char text[200];
+    (void)snprintf(text, sizeof(text), "%s: page %" PRIu64 ": %s", what, fault->page, fault->why);
+    (void)doc_text(doc, reasons, NULL, text);
+}
+
+static void put_reasons(struct doc *doc, cJSON *file, const struct autopsy *a)
+{
+    char text[80];
+    size_t damaged = 0;
+    cJSON *reasons = doc_array(doc, file, "reasons");
+    for (int i = 0; i < 2; i++)
+        if (!a->metas[i].sound)
+            put_reason(doc, reasons, i ? "meta page 1" : "meta page 0", &a->metas[i].fault);
+    for (int i = 0; i < 2; i++)
+        if (a->snapshots[i].which >= 0 && !a->snapshots[i].sound)
+            put_reason(doc, reasons, i ? "previous snapshot" : "newest snapshot", &a->snapshots[i].fault);
+    for (size_t i = 0; i < a->records_len; i++)
+        damaged += a->records[i].state == CARVED_DAMAGED && a->records[i].newest;
+    (void)snprintf(text, sizeof(text), "newest snapshot: %zu records are damaged", damaged);
+    if (damaged)
+        (void)doc_text(doc, reasons, NULL, text);
+}
+
+static void put_file(struct doc *doc, cJSON *list, const struct autopsy *a)
+{
+    cJSON *file = doc_object(doc, list, NULL);
+    doc_name(doc, file, "path", a->path);
+    doc_number(doc, file, "bytes", (double)a->len);
+    (void)doc_text(doc, file, "verdict", autopsy_is_sound(a) ? "sound" : "damaged");
+    put_reasons(doc, file, a);
+    put_metas(doc, file, a);
+    put_snapshots(doc, file, a);
+    cJSON *records = doc_object(doc, file, "records");
+    for (size_t i = 0; i < ARRAY_LEN(state_names); i++)
+        doc_number(doc, records, state_names[i], (double)a->count[i]);
+    put_entries(doc, file, a);
+}
+
+static void put_salvaged(struct doc *doc, const char *dir, const struct salvaged *s)
+{
+    cJSON *object = doc_object(doc, doc->root, "salvaged");
+    doc_name(doc, object, "directory", dir);
+    doc_number(doc, object, "boxes", (double)s->boxes);
+    doc_number(doc, object, "records", (double)s->records);
+    doc_number(doc, object, "left_out_without_header", (double)s->without_header);
+    doc_number(doc, object, "left_out_same_name", (double)s->same_name);
+}
+
+static int salvage(const struct files *files, const struct config *config, const char *dir,
+                   struct salvaged *ret, struct rbxj_error *e)
+{
+    const struct journal_options options = {.map_size = config->map_size, .preallocate = config->preallocate};
+    if (!files->len)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "salvage: there is no journal");
+    return salvage_write(files->list, files->len, dir, &options, ret, e);
+}
+
+int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,
+                   char **ret_json, struct rbxj_error *error)
+{
+    error_clear(error);
+    _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(files_clear) struct files files = {.len = 0};
+    struct salvaged salvaged = {0};
+    int r = config_load(options, &config, error);
+    if (r == 0)
+        r = path ? add_operand(&files, path, error) : add_own(&files, &config, error);
+    if (r == 0 && salvage_dir)
+        r = salvage(&files, &config, salvage_dir, &salvaged, error);
+    if (r < 0)
+        return r;
+    struct doc doc;
+    doc_init(&doc);
+    cJSON *list = doc_array(&doc, doc.root, "files");
+    bool sound = true;
+    for (size_t i = 0; i < files.len; i++) {
+        put_file(&doc, list, &files.list[i]);
+        sound = sound && autopsy_is_sound(&files.list[i]);
+    }
+    if (salvage_dir)
+        put_salvaged(&doc, salvage_dir, &salvaged);
+    char *text = doc_finish(&doc);
+    if (!text)
+        return error_sys(error, ENOMEM, "forensics");
+    *ret_json = text;
+    return sound ? 0 : 1;
+}
