@@ -67,8 +67,13 @@ static int add_entry(struct files *files, const char *dir, const char *name, str
         path = NULL;
         return error_sys(e, ENOMEM, "forensics");
     }
-    int r = add_file(files, AT_FDCWD, path, path, e);
-    return r == -ENOENT && *rest ? 0 : r; /* a folder without one */
+    struct rbxj_error own = {0};
+    int r = add_file(files, AT_FDCWD, path, path, &own);
+    if (r < 0 && own.errnum == ENOENT && *rest) /* a folder without one */
+        return 0;
+    if (r < 0)
+        *e = own;
+    return r;
 }
 
 /* All that a state, runtime or journal directory has of journals. */
@@ -101,16 +106,16 @@ static int add_operand(struct files *files, const char *path, struct rbxj_error 
 /* The boot journal first, where there is one. */
 static int add_own(struct files *files, const struct config *config, struct rbxj_error *e)
 {
-    struct rbxj_error none = {0};
-    int r = add_dir(files, config->runtime_dir, &none);
-    if (r < 0 && r != -ENOENT)
-        return error_set(e, -r, none.errnum, "%s", none.message);
-    r = add_dir(files, config->state_dir, e);
-    if (r == -ENOENT) {
-        error_clear(e);
-        return 0; /* nothing was ever journaled */
+    const char *const dirs[] = {config->runtime_dir, config->state_dir};
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
+        struct rbxj_error own = {0};
+        int r = add_dir(files, dirs[i], &own);
+        if (r < 0 && own.errnum != ENOENT) { /* one that is not there has none */
+            *e = own;
+            return r;
+        }
     }
-    return r;
+    return 0;
 }
 
 /* ---- the document ---- */

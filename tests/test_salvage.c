@@ -1,0 +1,264 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What is read of a damaged journal, and a new one from it.
+ */
+#include "journal_fixture.h"
+
+#include "journal/salvage.h"
+
+#define BOXES 12
+
+static const char *disk_data(const struct place *p)
+{
+    return harness_format("%s/journal/data.mdb", p->state);
+}
+
+/* Boxes with three records each, on disk; some ended, so that free pages hold what was. By a process that is gone. */
+static struct place make_journal(void)
+{
+    struct place p = place_make();
+    pid_t pid = CHILD({
+        struct rbxj_error e = {0};
+        struct journal *j = place_open(&p);
+        for (int i = 0; i < BOXES + 4; i++) {
+            const char *name = harness_format("box%d", i);
+            struct box box = must_begin(j, name, harness_format("%s/%s", p.kept, name));
+            for (int k = 0; k < 2; k++)
+                CHECK(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/%s.%d", p.kept, name, k), &e) == 0);
+            for (uint32_t seq = 1; i >= BOXES && seq <= 3; seq++)
+                CHECK(journal_drop(j, box.incarnation, seq, &e) == 0);
+            if (i >= BOXES)
+                CHECK(journal_end(j, box.incarnation, &e) == 0);
+        }
+        CHECK(journal_flush(j, &e) == 0);
+    });
+    assert_child(pid);
+    return p;
+}
+
+static struct autopsy must_read(const char *path)
+{
+    struct autopsy a;
+    struct rbxj_error e = {0};
+    assert_ok(autopsy_read(AT_FDCWD, path, path, &a, &e), e);
+    return a;
+}
+
+static void write_at(const char *path, off_t at, const void *bytes, size_t len)
+{
+    _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
+    assert_true(fd >= 0);
+    assert_int_equal(pwrite(fd, bytes, len, at), (ssize_t)len);
+}
+
+/* The page of the newest snapshot on which that record is. */
+static off_t page_of(const struct autopsy *a, uint32_t seq)
+{
+    for (size_t i = 0; i < a->records_len; i++)
+        if (a->records[i].newest && a->records[i].head.seq == seq)
+            return (off_t)(a->records[i].offset / 4096 * 4096);
+    fail_msg("no record %u", seq);
+    return 0;
+}
+
+static size_t salvaged_records(const struct autopsy *a, const char *dir, struct salvaged *ret)
+{
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct snapshot s;
+    struct rbxj_error e = {0};
+    size_t n = 0;
+    assert_ok(salvage_write(a, 1, dir, &options, ret, &e), e);
+    assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
+    assert_int_equal(s.damaged, 0);
+    assert_true(s.salvaged_ns > 0);
+    assert_int_equal(s.len, ret->boxes);
+    for (size_t i = 0; i < s.len; i++) {
+        assert_true(s.boxes[i].box.flags & BOX_ON_DISK);
+        n += s.boxes[i].len;
+    }
+    snapshot_clear(&s);
+    return n;
+}
+
+static void a_sound_one_is_read_and_copied_as_it_is(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy a = must_read(disk_data(&p));
+    struct salvaged salvaged;
+    assert_true(autopsy_is_sound(&a));
+    assert_true(a.snapshots[0].sound && a.snapshots[1].sound);
+    assert_int_equal(a.count[CARVED_INTACT], BOXES * 4);
+    assert_int_equal(a.count[CARVED_DAMAGED], 0);
+    assert_true(a.count[CARVED_SUPERSEDED] > 0);
+    assert_int_equal(salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged), BOXES * 3);
+    assert_int_equal(salvaged.boxes, BOXES);
+    assert_int_equal(salvaged.records, BOXES * 3);
+    assert_int_equal(salvaged.without_header + salvaged.same_name, 0);
+    autopsy_clear(&a);
+}
+
+/* Trees that can't be followed lose no record that is whole. */
+static void what_is_whole_is_found_without_the_trees(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    uint8_t zeros[4096] = {0};
+    struct salvaged salvaged;
+    struct autopsy a = must_read(disk_data(&p));
+    /* both metas' main trees lead nowhere */
+    for (int i = 0; i < 2; i++)
+        write_at(disk_data(&p), i * 4096 + 128, zeros, 8);
+    autopsy_clear(&a);
+    a = must_read(disk_data(&p));
+    assert_false(autopsy_is_sound(&a));
+    assert_false(a.snapshots[0].sound);
+    assert_true(a.count[CARVED_INTACT] >= BOXES * 4);
+    (void)salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged);
+    assert_in_range(salvaged.boxes, BOXES, BOXES + 4); /* those that ended can't be told any more */
+    autopsy_clear(&a);
+}
+
+static void the_previous_snapshot_is_there_when_the_newest_is_lost(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy a = must_read(disk_data(&p));
+    int newest = a.snapshots[0].which;
+    uint64_t txn = a.metas[!newest].meta.txn;
+    write_at(disk_data(&p), newest * 4096 + 16, "xxxx", 4);
+    autopsy_clear(&a);
+    a = must_read(disk_data(&p));
+    assert_false(autopsy_is_sound(&a));
+    assert_false(a.metas[newest].sound);
+    assert_true(a.snapshots[1].sound);
+    assert_int_equal(a.metas[a.snapshots[1].which].meta.txn, txn);
+    assert_true(a.count[CARVED_INTACT] >= BOXES * 4);
+    autopsy_clear(&a);
+}
+
+static void a_damaged_record_is_told_and_its_box_left_out(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy a = must_read(disk_data(&p));
+    struct salvaged salvaged;
+    size_t i = 0;
+    while (!a.records[i].newest || a.records[i].head.seq != 0)
+        i++;
+    uint64_t incarnation = a.records[i].head.incarnation;
+    /* every copy of that header */
+    for (size_t k = 0; k < a.records_len; k++)
+        if (a.records[k].head.incarnation == incarnation && a.records[k].head.seq == 0)
+            write_at(disk_data(&p), (off_t)a.records[k].offset + 60, "\xff\xff\xff\xff", 4);
+    autopsy_clear(&a);
+    a = must_read(disk_data(&p));
+    assert_false(autopsy_is_sound(&a));
+    assert_true(a.count[CARVED_DAMAGED] >= 1);
+    assert_int_equal(salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged),
+                     (BOXES - 1) * 3);
+    assert_int_equal(salvaged.without_header, 3);
+    autopsy_clear(&a);
+}
+
+static void anything_may_be_read(void **state)
+{
+    (void)state;
+    struct autopsy a;
+    struct rbxj_error e = {0};
+    const char *path = harness_format("%s/file", harness_disk());
+    harness_write(path, "");
+    a = must_read(path);
+    assert_false(autopsy_is_sound(&a));
+    assert_int_equal(a.records_len, 0);
+    autopsy_clear(&a);
+    harness_write(path, "RBXJ RBXJ no record at all RBXJ");
+    a = must_read(path);
+    assert_int_equal(a.records_len, 0);
+    autopsy_clear(&a);
+    assert_refused(autopsy_read(AT_FDCWD, harness_disk(), "here", &a, &e), e, RBXJ_E_BAD_REQUEST, "regular");
+    e = (struct rbxj_error){0};
+    assert_true(autopsy_read(AT_FDCWD, "/nowhere", "nowhere", &a, &e) < 0);
+    assert_int_equal(e.errnum, ENOENT);
+}
+
+static void a_truncated_one_gives_what_is_left(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy a = must_read(disk_data(&p));
+    off_t page = page_of(&a, 1);
+    autopsy_clear(&a);
+    assert_int_equal(truncate(disk_data(&p), page), 0);
+    a = must_read(disk_data(&p));
+    assert_false(autopsy_is_sound(&a));
+    assert_false(a.snapshots[0].sound);
+    autopsy_clear(&a);
+}
+
+/* What a box wrote into a lock file that was there before must not be taken for a record. */
+static void nothing_that_a_box_writes_looks_like_a_record(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct record forged = {.kind = RBXJ_TMPDIR, .path = strdup("/etc"), .incarnation = 7, .seq = 1};
+    uint8_t *bytes;
+    size_t len;
+    assert_int_equal(record_encode(&forged, 1, &bytes, &len), 0);
+    record_clear(&forged);
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", NULL);
+    struct record lock = intent(RBXJ_LOCK, harness_format("%s/lock", p.kept));
+    struct rbxj_error e = {0};
+    lock.content = bytes;
+    lock.content_len = len;
+    random_bytes(lock.nonce, sizeof(lock.nonce));
+    assert_ok(journal_intend(j, box.incarnation, &lock, &e), e);
+    struct snapshot s;
+    assert_ok(journal_snapshot(j, &s, &e), e);
+    assert_int_equal(s.boxes[0].records[0].content_len, len);
+    assert_memory_equal(s.boxes[0].records[0].content, bytes, len);
+    snapshot_clear(&s);
+    record_clear(&lock);
+    place_close();
+    struct autopsy a = must_read(disk_data(&p));
+    for (size_t i = 0; i < a.records_len; i++)
+        assert_int_not_equal(a.records[i].head.incarnation, 7);
+    assert_int_equal(a.count[CARVED_INTACT], 2);
+    autopsy_clear(&a);
+}
+
+static void a_full_directory_is_not_written_to(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct autopsy a = must_read(disk_data(&p));
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    assert_refused(salvage_write(&a, 1, p.state, &options, &salvaged, &e), e, RBXJ_E_BAD_REQUEST,
+                   "not empty");
+    autopsy_clear(&a);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        journal_test(a_sound_one_is_read_and_copied_as_it_is),
+        journal_test(what_is_whole_is_found_without_the_trees),
+        journal_test(the_previous_snapshot_is_there_when_the_newest_is_lost),
+        journal_test(a_damaged_record_is_told_and_its_box_left_out),
+        journal_test(anything_may_be_read),
+        journal_test(a_truncated_one_gives_what_is_left),
+        journal_test(nothing_that_a_box_writes_looks_like_a_record),
+        journal_test(a_full_directory_is_not_written_to),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
