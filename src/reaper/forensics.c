@@ -72,7 +72,8 @@ static int add_entry(struct files *files, const char *dir, const char *name, str
     if (r < 0 && own.errnum == ENOENT && *rest) /* a folder without one */
         return 0;
     if (r < 0)
-        *e = own;
+        if (e)
+            *e = own;
     return r;
 }
 
@@ -111,7 +112,8 @@ static int add_own(struct files *files, const struct config *config, struct rbxj
         struct rbxj_error own = {0};
         int r = add_dir(files, dirs[i], &own);
         if (r < 0 && own.errnum != ENOENT) { /* one that is not there has none */
-            *e = own;
+            if (e)
+                *e = own;
             return r;
         }
     }
