@@ -129,7 +129,7 @@ static int report(struct cli *cli, const char *path, const char *salvage)
         return STATUS_SYSTEM;
     }
     if (cli->style.json) {
-        print_line("%s", text);
+        print_json(text);
     } else if (!cli->style.quiet) {
         for (EACH(file, document, "files"))
             print_file(&cli->style, file);

@@ -42,7 +42,7 @@ static int parse_since(const char *text, int64_t *ret_ns)
     return doc_parse_time(text, ret_ns);
 }
 
-static void print_json(const struct rbxj_incidents *incidents, const bool *shown)
+static void print_incidents(const struct rbxj_incidents *incidents, const bool *shown)
 {
     struct doc doc;
     doc_init(&doc);
@@ -75,7 +75,7 @@ static void print_shown(const struct cli *cli, const struct rbxj_incidents *inci
 {
     size_t n = 0, len = rbxj_incidents_len(incidents);
     if (cli->style.json) {
-        print_json(incidents, shown);
+        print_incidents(incidents, shown);
         return;
     }
     if (cli->style.quiet)

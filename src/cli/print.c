@@ -51,6 +51,11 @@ void print_line(const char *format, ...)
 void print_document(struct doc *doc)
 {
     _cleanup_free_ char *text = json_finish(doc);
+    print_json(text);
+}
+
+void print_json(const char *text)
+{
     (void)puts(text);
 }
 

@@ -20,6 +20,8 @@ struct print_style {
 struct doc;
 /* A document on standard output; clears it. */
 void print_document(struct doc *doc);
+/* One that is text already, of any length. */
+void print_json(const char *text);
 
 /* "rbxj: ..." on standard error. */
 void print_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));

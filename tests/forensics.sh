@@ -1,0 +1,131 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# rbxj forensics from outside: forensics.sh [RBXJ]
+. "${0%/*}/lib.bash"
+
+fresh
+data=$work/state/journal/data.mdb
+picture() { find "$work/state" "$work/run" -printf '%p %i %s %T@ %C@\n' | sort; find "$work/state" "$work/run" -type f -exec sha256sum {} +; }
+salvage_gone() { rm -rf "$work/new" "$work/new.run"; }
+
+# ---- nothing yet ----
+
+call forensics --json
+check "nothing: exits 0" is "$status" 0
+check "nothing: no file" json 'd == {"files": []}'
+check "nothing: makes nothing" is "$(ls -A "$work/state")" ""
+call forensics --salvage "$work/new"
+check "nothing: there is nothing to salvage" is "$status" 2
+check "nothing: one line says so" one_line
+
+# ---- two crashed boxes and one that ended ----
+
+call run --box done --tmpdir "$work/done" -- true
+crash a --tmpdir "$work/a" --lock "$work/a.lock"
+crash b --tmpdir "$work/b"
+before=$(picture)
+call forensics --json
+check "sound: exits 0" is "$status" 0
+check "sound: both journals" json 'len(d["files"]) == 2 and [f["verdict"] for f in d["files"]] == ["sound", "sound"]'
+check "sound: the boot journal first" json '"/run/journal-" in d["files"][0]["path"]'
+check "sound: no reason" json 'all(f["reasons"] == [] for f in d["files"])'
+check "sound: two metas, two snapshots" json 'all(len(f["metas"]) == 2 and len(f["snapshots"]) == 2 for f in d["files"])'
+check "sound: nothing damaged" json 'all(f["records"]["damaged"] == 0 for f in d["files"])'
+check "sound: as many intact as the snapshot has" \
+    json 'all(f["records"]["intact"] == f["snapshots"][0]["records"] for f in d["files"])'
+check "sound: names" json '"'"$work"'/a" in [e["name"] for e in d["files"][0]["entries"] if e["state"] == "intact" and e["box"] == "a"]'
+check "sound: what has ended is an orphan or older" \
+    json 'all(e["state"] in ("orphan", "superseded") for f in d["files"] for e in f["entries"] if e["box"] == "done")'
+call forensics
+check "table: exits 0" is "$status" 0
+check "table: verdict" out_has "data.mdb: sound"
+check "table: a record" out_has "$work/a.lock"
+check "it changes no byte" is "$(picture)" "$before"
+call forensics "$data"
+check "a file" is "$status" 0
+call forensics "$work/state"
+check "a directory" is "$status" 0
+call forensics "$work"
+check "a directory without a journal" is "$status" 2
+call forensics "$work/nowhere"
+check "no such file" is "$status" 6
+check "no such file: one line" one_line
+call forensics a b
+check "one operand too many" is "$status" 2
+
+call forensics --hexdump 0 "$data"
+check "hexdump: exits 0" is "$status" 0
+check "hexdump: the magic of a meta page" grep -q '^00000010  de c0 ef be' "$work/out"
+call forensics --hexdump 99999999 "$data"
+check "hexdump: no such page" is "$status" 2
+call forensics --hexdump x "$data"
+check "hexdump: no number" is "$status" 2
+call forensics --hexdump 0
+check "hexdump: needs a file" is "$status" 2
+
+# ---- damage: the newest snapshot of the disk journal leads nowhere ----
+
+cp -a "$work/state" "$work/copy"
+newest=$(python3 -I -S -c 'import struct, sys
+b = open(sys.argv[1], "rb").read()
+print(0 if struct.unpack_from("<Q", b, 144)[0] > struct.unpack_from("<Q", b, 4096 + 144)[0] else 1)' "$data")
+damage() { # of the root of the main tree in the newest meta
+    printf '\377\377\0\0\0\0\0\0' | dd of="$1/journal/data.mdb" bs=1 seek=$((newest * 4096 + 128)) conv=notrunc status=none
+}
+damage "$work/copy"
+before=$(sha256sum <"$work/copy/journal/data.mdb")
+call forensics --json "$work/copy"
+check "damaged: exits 3" is "$status" 3
+check "damaged: the verdict and why" json 'd["files"][0]["verdict"] == "damaged" and len(d["files"][0]["reasons"]) >= 1'
+check "damaged: every record is found" json '{e["name"] for e in d["files"][0]["entries"] if e["state"] == "intact"} >= {"'"$work"'/a", "'"$work"'/a.lock", "'"$work"'/b"}'
+call forensics --salvage "$work/new" "$work/copy"
+check "salvage: exits 0 or says what is left out" test "$status" -le 1
+check "salvage: says how many" out_has "salvaged into $work/new: "
+check "salvage: the damaged one stays as it is" is "$(sha256sum <"$work/copy/journal/data.mdb")" "$before"
+mkdir -m 0700 "$work/new.run"
+call --state-dir "$work/new" --runtime-dir "$work/new.run" list --json
+check "salvaged: it is a journal" is "$status" 0
+check "salvaged: with the boxes" json '{"a", "b"} <= {b["box"] for b in d["boxes"]}'
+call forensics --salvage "$work/new" "$work/copy"
+check "salvage: not into one that is not empty" is "$status" 2
+
+# ---- a replay of what was salvaged: what is proven is undone ----
+
+rm -rf "$work/run"
+mkdir -m 0700 "$work/run"
+rm -rf "$work/state/journal"
+mv "$work/new/journal" "$work/state/journal"
+call replay --json
+check "salvaged: the replay ends" is "$status" 0
+check "salvaged: what was left is gone" gone "$work/a" "$work/a.lock" "$work/b"
+call list --json
+check "salvaged: nothing is left" json 'd == {"boxes": []}'
+call run --box again --tmpdir "$work/again" -- true
+check "salvaged: it is used as any other" is "$status" 0
+
+# ---- anything at all ----
+
+head -c 100000 /dev/urandom >"$work/noise"
+call forensics --json "$work/noise"
+check "noise: exits 3" is "$status" 3
+: >"$work/empty"
+call forensics --json "$work/empty"
+check "an empty file: exits 3" is "$status" 3
+mkfifo "$work/fifo"
+call forensics "$work/fifo"
+check "a FIFO does not hang" is "$status" 2
+head -c 10000 "$data" >"$work/short"
+call forensics --json "$work/short"
+check "a truncated one: exits 3" is "$status" 3
+
+# ---- who is not root reads a copy ----
+
+cp "$data" "$work/readable"
+chmod 0644 "$work/readable"
+chmod 0711 "$work"
+timeout 30 setpriv --reuid 65534 --regid 65534 --clear-groups env -u RBXJ_STATE_DIR -u RBXJ_RUNTIME_DIR HOME=/ XDG_STATE_HOME=/tmp \
+    XDG_RUNTIME_DIR=/tmp "$rbxj" forensics --json "$work/readable" >"$work/out" 2>"$work/err"
+check "anybody who can read it" is "$?" 0
+
+finish
