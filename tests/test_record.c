@@ -276,7 +276,7 @@ static void i9_record_malformed_field_is_refused(void **state)
         {"/a", 2, 2, 5},                                         /* a second path */
         {"abc", 3, 3, 10},                                       /* half a file identity */
         {"abc", 3, 3, 22},                                       /* half a process identity */
-        {large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1, 14}, /* more than a lock may hold */
+        {large, LOCK_CONTENT_MAX + 1, LOCK_CONTENT_MAX + 1, 25}, /* more than a lock may hold */
     };
     for (size_t i = 0; i < ARRAY_LEN(bad); i++) {
         _cleanup_(free_bytes) struct bytes b = encoded();
