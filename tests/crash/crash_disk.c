@@ -209,6 +209,7 @@ static void run(const struct crash_case *c, uint64_t point)
         .operations = s->operations,
         .slots = s->slots,
         .big = s->big,
+        .killed = s->killed,
         .random = point,
     };
     if (s->beside)
@@ -244,6 +245,7 @@ static void run(const struct crash_case *c, uint64_t point)
 static const struct crash_case cases[] = {
     CASE("boxes", 2000, BOXES, .states = 30),
     CASE("group", 2000, .processes = 4, .operations = 30, .slots = 2, .states = 30),
+    CASE("killed", 2000, .processes = 4, .operations = 30, .slots = 2, .killed = true, .states = 30),
     CASE("always", 2000, .processes = 2, .operations = 40, .slots = 3, .always = true, .states = 30),
     CASE("growth", 2000, .processes = 2, .operations = 30, .slots = 4, .big = true, .states = 30),
     CASE("unreserved", 2000, .processes = 2, .operations = 30, .slots = 4, .big = true, .no_fallocate = true,

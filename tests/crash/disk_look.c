@@ -43,12 +43,17 @@ void disk_empty(const char *dir)
         }                                                                                                    \
     } while (0)
 
-static int box_of(const struct model *m, uint64_t incarnation)
+/* Of a box whose supervisor died before it was answered only the name is known. */
+static int box_of(const struct model *m, uint64_t incarnation, const char *name)
 {
-    for (uint32_t i = 0; i < m->boxes_len; i++)
+    int unanswered = -1;
+    for (uint32_t i = 0; i < m->boxes_len; i++) {
         if (m->boxes[i].incarnation == incarnation)
             return (int)i;
-    return -1;
+        if (!m->boxes[i].incarnation && strcmp(m->boxes[i].name, name) == 0)
+            unanswered = (int)i;
+    }
+    return unanswered;
 }
 
 /* The records of one box as bits; each must be the very one that was journaled. */
@@ -75,7 +80,7 @@ static void read_found(const struct model *m, const struct rbxj_result *result, 
     struct rbxj_result_box b;
     for (size_t i = 0; i < rbxj_result_boxes(result); i++) {
         EXPECT(rbxj_result_box(result, i, &b) == 0, "box %zu", i);
-        int number = box_of(m, b.incarnation);
+        int number = box_of(m, b.incarnation, b.box);
         EXPECT(number >= 0 && strcmp(b.box, m->boxes[number].name) == 0, "box %s: was never begun", b.box);
         EXPECT(strcmp(b.state, "stale") == 0 && strcmp(b.cause, "system_crash") == 0, "box %s: is %s, by %s",
                b.box, b.state, b.cause);

@@ -11,13 +11,14 @@
 #include "disk_model.h"
 
 /* Of disk_calls.h. */
-extern uint8_t disk_boot;    /* 0: the machine's own; by linking, never by the environment */
-extern bool disk_no_flush;   /* nobody will cut the power: flushes cost nothing */
-extern bool disk_no_reserve; /* a file system that knows no fallocate() */
+extern uint8_t disk_boot;         /* 0: the machine's own; by linking, never by the environment */
+extern bool disk_no_flush;        /* nobody will cut the power: flushes cost nothing */
+extern unsigned disk_writes_left; /* until this process dies in one; 0: it does not */
+extern bool disk_no_reserve;      /* a file system that knows no fallocate() */
 
 struct setting {
     unsigned processes, operations, slots;
-    bool always, big, no_fallocate, replay, early, beside;
+    bool always, big, no_fallocate, replay, early, beside, killed;
     unsigned states;   /* that are tried of one workload */
     unsigned left_out; /* flushes, 1 << enum disk_flush: a loss must be found */
 };

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "crash.h"
 #include "disk_log.h"
+#include "disk_look.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -203,6 +204,8 @@ static void worker(const struct work *w, unsigned process)
     struct worker k = {.w = w, .m = w->model, .process = process, .random = w->random + process * 0x1234567};
     struct rbxj_error e = {0};
     MUST(rbxj_open(&w->options, &k.handle, &e), e);
+    if (w->killed && process > 0)
+        disk_writes_left = 1 + draw(&k, 150);
     for (unsigned i = 0; i < w->operations; i++)
         step(&k);
     rbxj_close(k.handle);

@@ -12,6 +12,7 @@ struct work {
     struct rbxj_options options;
     unsigned processes, operations, slots; /* slots: boxes of one process at a time */
     bool big;                              /* plans of many records, with long paths */
+    bool killed;                           /* all but one die in a commit */
     uint64_t random;
 };
 
