@@ -198,6 +198,79 @@ static void run_replay(struct world *w)
     assert_int_equal(harness_wait(pid), 0);
 }
 
+/* What the first cut has left is what the second boot begins with: boxes of a process that is no more. */
+#define OLD (MODEL_PROCESSES - 1)
+
+static void inherit(struct model *to, const struct model *from, const uint32_t *found)
+{
+    for (uint32_t i = 0; i < from->boxes_len; i++) {
+        if (!found[i])
+            continue;
+        uint32_t n = model_box_new(to, OLD, from->boxes[i].name);
+        to->boxes[n] = from->boxes[i];
+        to->boxes[n].process = OLD;
+        for (uint32_t seq = 0; seq < from->boxes[i].len; seq++) {
+            if (!(found[i] & (1u << seq)))
+                continue;
+            struct model_op *op = model_start(to, OLD, MODEL_ADD, n, seq, seq);
+            op->start = op->end = 1; /* before all that follows */
+            op->durable = true;
+        }
+    }
+    to->cleanups = from->cleanups + from->boxes_len;
+}
+
+/* The second boot: new boxes, and a replay of the old ones. */
+static _Noreturn void second_boot(const struct world *first, const struct world *w)
+{
+    static uint32_t found[MODEL_BOXES];
+    struct work work = {.model = w->model,
+                        .options = disk_options(w, w->state),
+                        .operations = 8,
+                        .slots = 2,
+                        .random = w->random};
+    disk_boot = 1;
+    disk_list(first, &work.options, found);
+    inherit(w->model, first->model, found);
+    if (w->random % 2)
+        work_as(&work, 1);
+    struct model_op *op = model_start(w->model, OLD, MODEL_REPLAY, 0, 0, 0);
+    disk_replay(&work.options, NULL);
+    model_end(op);
+    if (w->random % 2 == 0)
+        work_as(&work, 1);
+    _exit(0);
+}
+
+/* Cuts the power once, and records the next boot from there. */
+static void run_second_boot(struct world *w)
+{
+    struct world first = *w;
+    struct disk_image *image = new_image();
+    struct disk_cut cut = draw_cut(&w->random);
+    uint64_t at = crash_random(&w->random) % (disk_log_len() + 1);
+    for (uint64_t i = 0; i < at; i++)
+        disk_image_apply(image, disk_log_get(i), 0);
+    disk_empty(w->state);
+    disk_empty(w->kept);
+    disk_empty(w->model->parents[PARENT_LOST]);
+    disk_empty(harness_format("%s/run", harness_tmpfs()));
+    w->model = model_new();
+    w->model->always = first.model->always;
+    memcpy(w->model->parents, first.model->parents, sizeof(w->model->parents));
+    disk_log_open(w->root); /* anew */
+    disk_image_write(image, &cut, "state", w->state);
+    disk_image_free(image);
+    disk_log_add(&(struct disk_entry){.op = DISK_SYNC});
+    w->replayed = disk_log_mark();
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        second_boot(&first, w);
+    harness_track(pid);
+    assert_int_equal(harness_wait(pid), 0);
+}
+
 static void run(const struct crash_case *c, uint64_t point)
 {
     const struct setting *s = c->data;
@@ -218,6 +291,8 @@ static void run(const struct crash_case *c, uint64_t point)
         work_run(&work);
     if (s->replay)
         run_replay(&w);
+    if (s->twice)
+        run_second_boot(&w);
     disk_log_stop();
     crash_count("entries", disk_log_len());
     check_log(&w);
@@ -252,6 +327,7 @@ static const struct crash_case cases[] = {
          .states = 30),
     CASE("creation", 2000, .processes = 2, .operations = 2, .slots = 1, .early = true, .states = 30),
     CASE("reaper", 2000, .processes = 1, .operations = 24, .slots = 8, .replay = true, .states = 30),
+    CASE("twice", 2000, .processes = 1, .operations = 40, .slots = 6, .twice = true, .states = 30),
     CASE("quarantine", 1000, .operations = 12, .beside = true, .states = 30),
     CASE("no-fdatasync", 20, BOXES, WITHOUT(FLUSH_FDATASYNC)),
     CASE("no-dsync", 20, BOXES, WITHOUT(FLUSH_DSYNC)),

@@ -88,7 +88,7 @@ static void read_found(const struct model *m, const struct rbxj_result *result, 
     }
 }
 
-static void list(const struct world *w, const struct rbxj_options *o, uint32_t *found)
+void disk_list(const struct world *w, const struct rbxj_options *o, uint32_t *found)
 {
     struct rbxj_result *result = NULL;
     struct rbxj_error e = {0};
@@ -187,7 +187,7 @@ _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct
     EXPECT(!wrong, "%s", wrong);
     if (w->beside)
         _exit(0);
-    list(w, &o, found);
+    disk_list(w, &o, found);
     wrong = model_judge(w->model, at, found);
     EXPECT(!wrong, "%s", wrong);
     disk_image_names(image, cut, "kept", check_leftover, &left);
@@ -197,14 +197,14 @@ _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct
     if (w->model->incident && op->end && op->end <= at)
         check_incidents(&o);
     begin_another(w, &o);
-    list(w, &o, again);
+    disk_list(w, &o, again);
     EXPECT(memcmp(found, again, sizeof(found)) == 0, "another box has changed what there was");
     size_t boxes = 0;
     for (size_t i = 0; i < MODEL_BOXES; i++)
         boxes += found[i] != 0;
     EXPECT(disk_replay(&o, NULL) == boxes, "the replay did not handle all boxes");
     EXPECT(disk_replay(&o, NULL) == 0, "a second replay found something");
-    list(w, &o, found);
+    disk_list(w, &o, found);
     for (size_t i = 0; i < MODEL_BOXES; i++)
         EXPECT(!found[i], "a box is still there");
     _exit(0);

@@ -18,7 +18,7 @@ extern bool disk_no_reserve;      /* a file system that knows no fallocate() */
 
 struct setting {
     unsigned processes, operations, slots;
-    bool always, big, no_fallocate, replay, early, beside, killed;
+    bool always, big, no_fallocate, replay, early, beside, killed, twice;
     unsigned states;   /* that are tried of one workload */
     unsigned left_out; /* flushes, 1 << enum disk_flush: a loss must be found */
 };
@@ -36,6 +36,10 @@ struct world {
 struct rbxj_options disk_options(const struct world *w, const char *state);
 /* Nothing is left in that directory, which is made where it is missing. */
 void disk_empty(const char *directory);
+
+/* The records of each box of the model, as model_judge() takes them. Ends the process with 1 and a message where there are
+ * others. */
+void disk_list(const struct world *w, const struct rbxj_options *o, uint32_t *found);
 
 /* A replay that must leave nothing: how many boxes it handled. ret_incident may be NULL: does it tell of one? Ends the
  * process with 1 and a message where it fails. */

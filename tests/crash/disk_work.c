@@ -199,7 +199,7 @@ static void step(struct worker *k)
     }
 }
 
-static void worker(const struct work *w, unsigned process)
+void work_as(const struct work *w, unsigned process)
 {
     struct worker k = {.w = w, .m = w->model, .process = process, .random = w->random + process * 0x1234567};
     struct rbxj_error e = {0};
@@ -220,7 +220,7 @@ void work_run(const struct work *w)
         assert_true(pids[p] >= 0);
         if (pids[p] == 0) {
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-            worker(w, p);
+            work_as(w, p);
             _exit(0);
         }
         harness_track(pids[p]);

@@ -16,6 +16,8 @@ struct work {
     uint64_t random;
 };
 
+/* What one process does, in the calling one. */
+void work_as(const struct work *w, unsigned process);
 /* Runs every process to its end; fails the test when one fails. */
 void work_run(const struct work *w);
 
