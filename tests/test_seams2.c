@@ -47,6 +47,56 @@ static void a_changed_plan_is_not_done(void **state)
     replay_is_clean(2);
 }
 
+static void run_plan(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)take_plan_here(box);
+}
+
+static void run_replay(const char *box, unsigned int parts)
+{
+    (void)box;
+    (void)parts;
+    replay_here(&(struct rbxj_replay){0});
+}
+
+/* Its boxes were claimed before it was known that the plan has changed: this process lives on, and is in nobody's way. */
+static void k11_plan_that_is_not_done_gives_its_boxes_back(void **state)
+{
+    (void)state;
+    world_open();
+    (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
+    replay_tells(&(struct rbxj_replay){.plan = "0123456789abcdef"}, 1, "a 1 present skipped\n");
+    (void)supervisor_fork(run_replay, "", 0);
+    assert_string_equal(told->error, "a 1 present undone\n");
+    assert_int_equal(told->result, 0);
+}
+
+/* ---- a name that is taken ---- */
+
+/* What stands there is the box's that has the name: the supervisor is told to wait for the reaper, not that there is
+ * something that nobody knows of. */
+static void k11_taken_name_is_told_before_what_it_made(void **state)
+{
+    (void)state;
+    world_open();
+    struct rbxj *handle;
+    struct rbxj_error e = {0};
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")},
+            (struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)});
+    const struct rbxj_box box = {.name = "a", .plan = plan, .plan_len = plan_len};
+    crash_with_plan("a");
+    assert_int_equal(rbxj_open(&world.options, &handle, &e), 0);
+    assert_int_equal(rbxj_begin(handle, &box, NULL, &e), -RBXJ_E_BOX_STALE);
+    assert_non_null(strstr(e.message, "run rbxj replay first"));
+    rbxj_close(handle);
+    replay_is_clean(1);
+    (void)supervisor_fork(run_plan, "a", 0);
+    assert_int_equal(rbxj_open(&world.options, &handle, &e), 0);
+    assert_int_equal(rbxj_begin(handle, &box, NULL, &e), -RBXJ_E_BOX_LIVE);
+    rbxj_close(handle);
+}
+
 /* ---- two at the same time ---- */
 
 /* Holds the claim of told->incarnation, as a reaper with another runtime lock or a hook would. */
@@ -214,6 +264,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         harness_test(d1_plan_of_what_is_gone_meanwhile),
         harness_test(a_changed_plan_is_not_done),
+        harness_test(k11_plan_that_is_not_done_gives_its_boxes_back),
+        harness_test(k11_taken_name_is_told_before_what_it_made),
         harness_test(d2_k11_box_that_somebody_has_claimed),
         harness_test(d3_two_replays_in_threads_of_one_process),
         harness_test(k7_who_merely_waits_does_not_hold_the_box),

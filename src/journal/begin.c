@@ -55,6 +55,20 @@ static int refuse_name(struct journal *j, const struct box *found, struct rbxj_e
                      found->supervisor.pid);
 }
 
+int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e)
+{
+    struct snapshot_box taken;
+    struct rbxj_error error = {0};
+    int r = journal_get(j, name, &taken, &error);
+    if (r == -RBXJ_E_NO_SUCH_BOX)
+        return 0;
+    if (r < 0)
+        return error_set(e, error.code, error.errnum, "%s", error.message);
+    r = refuse_name(j, &taken.box, e);
+    snapshot_box_clear(&taken);
+    return r;
+}
+
 /* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction), JOURNAL_DAMAGED.
  */
 static int check_name(struct write *w, const char *name, struct box *ret_taken, struct rbxj_error *e)

@@ -63,6 +63,10 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
  * (EXISTS). */
 int journal_begin(struct journal *j, struct box *box, struct record *plan, size_t n, struct rbxj_error *e);
 
+/* Would journal_begin() refuse that name now? 0, BOX_LIVE, BOX_STALE. Before the caller looks at what a box of that
+ * name may have made. */
+int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e);
+
 /* One more intent of a box of this journal; r->seq and r->incarnation out. */
 int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e);
 

@@ -165,6 +165,19 @@ static int refuse_quarantined(const struct config *config, const char *box, stru
                      quarantine_name(q.reason), q.detail);
 }
 
+/* What is there already may be that of a box of this name that began after the name was looked at: then that is why.
+ */
+static int explain_exists(struct rbxj *handle, const char *name, struct rbxj_error *e)
+{
+    struct rbxj_error taken = {0};
+    int r = journal_check_name(handle->journal, name, &taken);
+    if (r != -RBXJ_E_BOX_LIVE && r != -RBXJ_E_BOX_STALE)
+        return -RBXJ_E_EXISTS;
+    if (e)
+        *e = taken;
+    return r;
+}
+
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error)
 {
@@ -183,6 +196,8 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
     if (r == 0)
         r = identify_supervisor(box->supervisor, &new.supervisor, error);
     if (r == 0)
+        r = journal_check_name(handle->journal, box->name, error);
+    if (r == 0)
         r = find_parent(handle, box->parent, &new.parent, error);
     struct record *plan = calloc(box->plan_len + 1, sizeof(*plan));
     if (r == 0 && !plan)
@@ -194,6 +209,8 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
         u.records_len = i + 1;
     }
     mounts_free(u.mounts);
+    if (r == -RBXJ_E_EXISTS)
+        r = explain_exists(handle, box->name, error);
     if (r == 0)
         r = journal_begin(handle->journal, &new, plan, box->plan_len, error);
     clear_records(plan, box->plan_len);
