@@ -241,6 +241,48 @@ static void k11_claimed_box_takes_no_intents_and_frees_with_its_end(void **state
 /* A claimer in another pid namespace: its pid says nothing here, that it has the journals open does. */
 static void k11_claim_from_another_namespace_ends_with_its_process(void **state)
 {
+/* Many boxes in one transaction: what is free, or claimed by one who is dead, and nothing else. */
+static void k11_claims_of_a_replay_take_what_is_free(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e = {0};
+    struct snapshot snapshot;
+    struct journal *j = place_open(&p);
+    struct claim claims[4] = {{.incarnation = must_begin(j, "free", NULL).incarnation},
+                              {.incarnation = must_begin(j, "dead", NULL).incarnation},
+                              {.incarnation = must_begin(j, "taken", NULL).incarnation},
+                              {.incarnation = 1}};
+    pid_t pids[2];
+    for (int i = 0; i < 2; i++) {
+        pids[i] = CHILD({
+            struct rbxj_error error = {0};
+            struct journal *own;
+            CHECK(journal_open(&p.options, &own, &error) == 0);
+            CHECK(journal_claim(own, claims[i + 1].incarnation, &error) == 0);
+            atomic_store(&s->step, i + 1);
+            pause();
+        });
+        wait_for(s, i + 1);
+    }
+    harness_kill(pids[0]);
+    assert_ok(journal_claim_all(j, claims, ARRAY_LEN(claims), &e), e);
+    assert_int_equal(claims[0].result, 0);
+    assert_int_equal(claims[1].result, 0);
+    assert_int_equal(claims[2].result, -RBXJ_E_BUSY);
+    assert_int_equal(claims[2].claimer.pid, pids[1]);
+    assert_int_equal(claims[3].result, -RBXJ_E_NO_SUCH_BOX);
+    /* given back is what was taken, and nobody else's */
+    journal_unclaim_all(j, claims, ARRAY_LEN(claims));
+    assert_ok(journal_snapshot(j, &snapshot, &e), e);
+    assert_int_equal(find_box(&snapshot, "free")->claimer.pid, 0);
+    assert_int_equal(find_box(&snapshot, "dead")->claimer.pid, 0);
+    assert_int_equal(find_box(&snapshot, "taken")->claimer.pid, pids[1]);
+    snapshot_clear(&snapshot);
+}
+
     (void)state;
     harness_need_root();
     struct place p = place_make();
@@ -344,6 +386,7 @@ int main(void)
         journal_test(k11_claim_from_another_namespace_ends_with_its_process),
         journal_test(k34_attempts_are_remembered_until_they_end),
         journal_test(k32_writing_a_record_again_replaces_it),
+        journal_test(k11_claims_of_a_replay_take_what_is_free),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

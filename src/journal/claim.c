@@ -59,6 +59,86 @@ void journal_unclaim(struct journal *j, uint64_t incarnation)
     leftover_withdraw(j, incarnation, &(struct withdrawal){.claim = true});
 }
 
+/* One box of many. *ret_unknown: somebody has it of whom it is not known whether he lives. MDB_* */
+static int claim_one(struct write *w, struct claim *c, bool *ret_unknown)
+{
+    struct box box;
+    struct procid claimer = {0};
+    c->result = write_get_box(w, c->incarnation, &box, NULL);
+    if (c->result < 0) /* it has ended; a damaged one is told of by who reads it next */
+        return MDB_SUCCESS;
+    int rc = write_mark_get(w, MARK_CLAIM, c->incarnation, 0, &claimer, sizeof(claimer));
+    if (rc != MDB_SUCCESS && rc != MDB_NOTFOUND)
+        return rc;
+    if (rc == MDB_SUCCESS && !procid_equal(&claimer, &w->j->self)) {
+        bool judged = c->judged && procid_equal(&claimer, &c->claimer);
+        if (!judged || c->alive) {
+            c->claimer = claimer;
+            c->judged = judged;
+            c->result = -RBXJ_E_BUSY;
+            *ret_unknown = *ret_unknown || !judged;
+            return MDB_SUCCESS;
+        }
+    }
+    return write_mark(w, MARK_CLAIM, c->incarnation, 0, &w->j->self, sizeof(w->j->self));
+}
+
+int journal_claim_all(struct journal *j, struct claim *claims, size_t n, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < n; i++)
+        leftover_reclaim(j, claims[i].incarnation);
+    for (bool unknown = n > 0; unknown;) {
+        struct write w;
+        int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
+        if (r < 0)
+            return r;
+        unknown = false;
+        for (size_t i = 0; i < n && rc == MDB_SUCCESS; i++)
+            rc = claim_one(&w, &claims[i], &unknown);
+        if (!unknown || rc != MDB_SUCCESS) {
+            r = write_end(&w, 0, rc, e);
+            if (r < 0)
+                return r;
+            continue;
+        }
+        write_abort(&w);
+        /* judged outside of the transaction (J5); who is dead stays dead */
+        for (size_t i = 0; i < n; i++) {
+            struct claim *c = &claims[i];
+            if (c->result != -RBXJ_E_BUSY || c->judged)
+                continue;
+            c->judged = true;
+            c->alive = !claimer_is_dead(j, &c->claimer);
+        }
+    }
+    return 0;
+}
+
+static int unclaim_all(struct journal *j, const struct claim *claims, size_t n)
+{
+    struct write w;
+    struct procid claimer;
+    int rc = MDB_SUCCESS, r = write_begin(j, &w, NULL);
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < n && rc == MDB_SUCCESS; i++)
+        if (claims[i].result == 0 &&
+            write_mark_get(&w, MARK_CLAIM, claims[i].incarnation, 0, &claimer, sizeof(claimer)) ==
+                MDB_SUCCESS &&
+            procid_equal(&claimer, &j->self))
+            rc = write_unmark(&w, MARK_CLAIM, claims[i].incarnation, 0);
+    return write_end(&w, 0, rc, NULL);
+}
+
+void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n)
+{
+    if (unclaim_all(j, claims, n) == 0)
+        return;
+    for (size_t i = 0; i < n; i++)
+        if (claims[i].result == 0)
+            journal_unclaim(j, claims[i].incarnation);
+}
+
 static_assert(GATE_WORKERS == JOURNAL_WORKERS, "a word for each worker");
 
 void journal_touch(struct journal *j, unsigned worker, uint64_t incarnation)

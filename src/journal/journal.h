@@ -87,6 +87,17 @@ int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
 /* The reaper's worker is about to touch that box, or (0) has come to an end with it (K34). Costs nothing: it
+/* The same for a replay, of all its boxes in one transaction, before it reads what they hold. */
+struct claim {
+    uint64_t incarnation;
+    int result;            /* 0, BUSY, NO_SUCH_BOX (it has ended) */
+    struct procid claimer; /* BUSY: who has it */
+    bool judged, alive;    /* that one: asked outside of the transaction */
+};
+int journal_claim_all(struct journal *j, struct claim *claims, size_t n, struct rbxj_error *e);
+/* Gives back what of it was not torn down. */
+void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n);
+
  * is a word in shared memory that outlives the process. worker: below JOURNAL_WORKERS; one reaper at a time.
  */
 #define JOURNAL_WORKERS 16

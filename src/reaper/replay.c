@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The reaper (DESIGN "Replay"): which boxes are stale, a look at all of them, what was found is written down, the
+ * The reaper (DESIGN "Replay"): which boxes are stale (replay_choose.c), a look at all of them, what was found is written down, the
  * passes that undo them (replay_passes.c), and what became of it is told.
  */
 #include "base/cleanup.h"
@@ -17,49 +17,6 @@
 #include <string.h>
 #include <syslog.h>
 #include <xxhash.h>
-
-/* ---- who is stale ---- */
-
-static size_t index_of(const struct snapshot *s, uint64_t incarnation)
-{
-    size_t i = 0;
-    while (i < s->len && s->boxes[i].box.incarnation != incarnation)
-        i++;
-    return i;
-}
-
-int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
-             struct rbxj_error *e)
-{
-    _cleanup_free_ enum liveness *live = calloc(s->len + 1, sizeof(*live));
-    if (!live)
-        return error_sys(e, ENOMEM, "boxes");
-    for (size_t i = 0; i < s->len; i++) {
-        int r = box_find_liveness(j, config->state_dir, &s->boxes[i].box, &live[i]);
-        if (r < 0)
-            return error_sys(e, -r, "box %s: is its supervisor alive", s->boxes[i].box.name);
-    }
-    /* a box in which another one lives counts as live while that does (K4) */
-    for (size_t i = 0; i < s->len; i++) {
-        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent)
-                                                                      : s->len;
-        for (size_t depth = 0; outer < s->len && depth < s->len; depth++) {
-            if (live[outer] == LIVE_DEAD)
-                live[outer] = LIVE_ALIVE;
-            outer = s->boxes[outer].box.parent ? index_of(s, s->boxes[outer].box.parent) : s->len;
-        }
-    }
-    *ret = steal_ptr(live);
-    return 0;
-}
-
-static bool is_named(const struct rbxj_replay *how, const char *name)
-{
-    for (size_t i = 0; i < how->boxes_len; i++)
-        if (strcmp(how->boxes[i], name) == 0)
-            return true;
-    return false;
-}
 
 const char *cause_of(const struct teardown *t)
 {
@@ -78,47 +35,9 @@ static void replay_clear(struct replay *p)
         teardown_clear(&p->boxes[i]);
     free(p->boxes);
     free(p->causes);
+    free(p->claims);
     mounts_free(p->reaper.mounts);
     snapshot_clear(&p->snapshot);
-}
-
-static int compare_attempts(const void *a, const void *b)
-{
-    uint32_t x = ((const struct teardown *)a)->sb->attempts, y = ((const struct teardown *)b)->sb->attempts;
-    return (x > y) - (x < y);
-}
-
-/* Newest first, as a nested box is younger than the one it lives in; those that did not come to their end the
- * last time go last (K34). */
-static int choose(struct replay *p, struct rbxj_error *e)
-{
-    struct snapshot *s = &p->snapshot;
-    _cleanup_free_ enum liveness *live = NULL;
-    int r = classify(p->reaper.journal, p->reaper.config, s, &live, e);
-    if (r < 0)
-        return r;
-    p->boxes = calloc(s->len + 1, sizeof(*p->boxes));
-    p->causes = calloc(s->len + 1, sizeof(*p->causes));
-    if (!p->boxes || !p->causes)
-        return error_sys(e, ENOMEM, "replay");
-    for (int poison = 0; poison < 2; poison++) {
-        for (size_t i = s->len; i-- > 0;) {
-            bool named = is_named(p->how, s->boxes[i].box.name);
-            bool stale = live[i] == LIVE_DEAD || (live[i] == LIVE_UNKNOWN && p->how->assume_dead && named);
-            if (!poison && !stale)
-                p->live++;
-            if (!stale || (p->how->boxes_len && !named) || (s->boxes[i].attempts > 0) != poison)
-                continue;
-            r = teardown_init(&p->boxes[p->len], &p->reaper, &s->boxes[i], false);
-            if (r < 0)
-                return error_sys(e, -r, "replay");
-            p->len++;
-        }
-        p->sound = poison ? p->sound : p->len;
-    }
-    if (p->len > p->sound)
-        qsort(p->boxes + p->sound, p->len - p->sound, sizeof(*p->boxes), compare_attempts);
-    return 0;
 }
 
 static int look_at_all(struct replay *p, struct rbxj_error *e)
@@ -211,7 +130,7 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
 
 static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
-    int r = choose(p, e);
+    int r = replay_choose(p, e);
     if (r == 0)
         r = look_at_all(p, e);
     if (r < 0)
@@ -223,14 +142,6 @@ static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
     return undo_and_tell(p, ret, e);
 }
 
-static int check_snapshot(const struct snapshot *s, struct rbxj_error *e)
-{
-    if (!s->damaged)
-        return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged: nothing is undone",
-                     s->damaged);
-}
-
 /* ---- the two ways in ---- */
 
 static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
@@ -238,7 +149,7 @@ static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error
     const struct config *config = p->reaper.config;
     int r = snapshot_read(config->state_dir, config->runtime_dir, &p->snapshot, e);
     if (r == 0)
-        r = check_snapshot(&p->snapshot, e);
+        r = replay_check(&p->snapshot, e);
     return r < 0 ? r : run(p, ret, e);
 }
 
@@ -307,15 +218,15 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
         r = journal_count_attempts(j, e);
-    if (r == 0)
-        r = journal_snapshot(j, &p->snapshot, e);
-    if (r == 0)
-        r = check_snapshot(&p->snapshot, e);
-    if (r < 0)
-        quarantine_damaged(config, e);
     p->reaper.journal = j;
     if (r == 0)
+        r = replay_claim(p, e);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED)
+        quarantine_damaged(config, e);
+    if (r == 0)
         r = run(p, ret, e);
+    if (p->claims_len && !p->busy.code) /* what was not even tried, and what now has a living box in it */
+        journal_unclaim_all(j, p->claims, p->claims_len);
     cleanup_closep(&lock);
     journal_close(own);
     atomic_flag_clear(&reaping);

@@ -2,7 +2,7 @@
  *
  * The passes of a replay (DESIGN "Replay").
  *
- *   pass:  claim and quiesce each; wait for each; read mountinfo; undo each, newest box first; settle all
+ *   pass:  quiesce each; wait for each; read mountinfo; undo each, newest box first; settle all
  *
  * Passes repeat while something changes: what was busy may be free once another box is gone. It always ends:
  * each pass but the last drops at least one record.
@@ -78,12 +78,11 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again)
 {
     for (size_t i = from; i < to; i++) {
         struct teardown *t = &p->boxes[i];
-        if (again && teardown_left(t) == 0)
+        if (!t->claimed || (again && teardown_left(t) == 0))
             continue;
         if (again)
             teardown_again(t);
-        if (t->claimed || teardown_claim(t) == 0)
-            teardown_quiesce(t);
+        teardown_quiesce(t);
     }
     for (size_t i = from; i < to; i++)
         if (p->boxes[i].claimed)

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A replay at work: which boxes, and the passes over them. Shared by replay.c, which chooses, looks and tells, and
- * replay_passes.c, which undoes.
+ * A replay at work: which boxes (replay_choose.c), and the passes over them (replay_passes.c). replay.c looks and tells.
  */
 #ifndef RBXJ_REAPER_REPLAY_PASSES_H
 #define RBXJ_REAPER_REPLAY_PASSES_H
@@ -13,6 +12,9 @@ struct replay {
     const struct rbxj_replay *how;
     struct reaper reaper;
     struct snapshot snapshot;
+    struct claim *claims; /* what was taken, or could not be; unless it is a dry run */
+    size_t claims_len;
+    struct rbxj_error busy; /* the journal was: nothing could be claimed */
     struct teardown *boxes; /* the stale ones, in the order undone */
     size_t len, live;
     size_t sound;      /* the first so many have no attempt that did not end (K34) */
@@ -23,6 +25,12 @@ struct replay {
     const char *procedure; /* for the incident */
 };
 
+/* 0 or JOURNAL_DAMAGED. */
+int replay_check(const struct snapshot *s, struct rbxj_error *e);
+/* Claims what is stale, and reads the snapshot. */
+int replay_claim(struct replay *p, struct rbxj_error *e);
+/* Fills p->boxes, from the snapshot. */
+int replay_choose(struct replay *p, struct rbxj_error *e);
 /* Undoes the boxes as far as can be. It always ends. */
 void replay_undo(struct replay *p);
 

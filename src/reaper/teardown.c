@@ -85,15 +85,10 @@ int teardown_drop(struct teardown *t, const uint32_t *seqs, size_t n, enum settl
     return r;
 }
 
-int teardown_claim(struct teardown *t)
+void teardown_leave_alone(struct teardown *t)
 {
-    int r = if_not_busy(t, &t->error);
-    if (r == 0)
-        r = note_busy(t, journal_claim(t->reaper->journal, t->sb->box.incarnation, &t->error), &t->error);
-    t->claimed = r == 0;
-    for (size_t i = 0; r < 0 && i < t->sb->len; i++)
+    for (size_t i = 0; i < t->sb->len; i++)
         t->items[i].outcome = OUTCOME_SKIPPED;
-    return r;
 }
 
 /* ---- quiesce ---- */

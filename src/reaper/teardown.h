@@ -59,9 +59,9 @@ struct teardown {
     struct undo u;
     struct teardown_item *items; /* as the records, oldest first */
     bool owner;                  /* a normal teardown by the box's own supervisor: it has the flocks itself */
-    bool claimed;
-    bool stopped; /* something failed: what is older stays */
-    bool held;    /* somebody who is not its payload holds a lock (K7) */
+    bool claimed;                /* ours; a replay claims before it reads the records */
+    bool stopped;                /* something failed: what is older stays */
+    bool held;                   /* somebody who is not its payload holds a lock (K7) */
     bool corrupt;
     bool failed;             /* this time: says teardown_finish() */
     bool fleeting;           /* something was undone that a power cut may bring back: its records stay */
@@ -73,7 +73,7 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
 void teardown_clear(struct teardown *t);
 
 void teardown_look(struct teardown *t);
-int teardown_claim(struct teardown *t); /* 0, or <0 with t->error: left alone */
+void teardown_leave_alone(struct teardown *t); /* not claimed; t->error says why */
 void teardown_quiesce(struct teardown *t);
 void teardown_quiesced(struct teardown *t);
 void teardown_undo(struct teardown *t);
