@@ -223,7 +223,8 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
  * something is (ret is set then, too). */
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
 
-/* Ends a box that has nothing left; LEFT otherwise. Goes to disk with the next commit that anyone makes. */
+/* Ends a box that has nothing left; LEFT otherwise, BUSY while a replay takes it down that was told to assume its
+ * supervisor dead. Goes to disk with the next commit that anyone makes. */
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error);
 
 /* How a replay is told what to do. Zero-initialise. */

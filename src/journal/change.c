@@ -91,10 +91,10 @@ int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs
 {
     struct write w;
     struct box box;
-    int rc = MDB_SUCCESS, r = write_begin(j, &w, e);
+    /* whoever has not claimed it may do this only while nobody has */
+    int rc = MDB_SUCCESS, r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r < 0)
         return r;
-    r = write_get_box(&w, incarnation, &box, e);
     for (size_t i = 0; i < n && r == 0; i++)
         r = drop(&w, &box, seqs[i], e);
     if (r == 0 && how == SETTLE_END)

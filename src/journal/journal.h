@@ -79,14 +79,14 @@ int journal_update_box(struct journal *j, const struct box *box, struct rbxj_err
 
 int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e);
 
-/* Drops the header; LEFT while granted records are there (pending ones go along). */
+/* Drops the header; LEFT while granted records are there (pending ones go along), BUSY while another living process has
+ * claimed it. */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
 /* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY:
  * somebody living has it. */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* The reaper's worker is about to touch that box, or (0) has come to an end with it (K34). Costs nothing: it
 /* The same for a replay, of all its boxes in one transaction, before it reads what they hold. */
 struct claim {
     uint64_t incarnation;
@@ -98,6 +98,7 @@ int journal_claim_all(struct journal *j, struct claim *claims, size_t n, struct 
 /* Gives back what of it was not torn down. */
 void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n);
 
+/* The reaper's worker is about to touch that box, or (0) has come to an end with it (K34). Costs nothing: it
  * is a word in shared memory that outlives the process. worker: below JOURNAL_WORKERS; one reaper at a time.
  */
 #define JOURNAL_WORKERS 16

@@ -118,32 +118,61 @@ static void note_forgotten(const struct config *config, const struct snapshot_bo
                   note ? note : reason);
 }
 
-static int forget(struct journal *j, const struct config *config, const char *box, uint32_t seq,
-                  const char *reason, struct rbxj_error *e)
+static const struct record *find_seq(const struct snapshot_box *sb, uint32_t seq, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < sb->len; i++)
+        if (sb->records[i].seq == seq)
+            return &sb->records[i];
+    (void)error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", sb->box.name, seq);
+    return NULL;
+}
+
+/* The box is claimed: nobody writes to it any more, and it is read again. */
+static int forget_claimed(struct journal *j, const struct config *config, const struct box *box, uint32_t seq,
+                          const char *reason, struct rbxj_error *e)
 {
     struct snapshot_box sb;
-    const struct record *record = NULL;
-    int r = journal_get(j, box, &sb, e);
+    int r = journal_get(j, box->name, &sb, e);
     if (r < 0)
         return r;
-    if (box_liveness(j, config->state_dir, &sb.box) != LIVE_DEAD)
-        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY,
-                      "box %s: its supervisor, pid %d, may be alive: forget is for what the "
-                      "dead left",
-                      box, sb.box.supervisor.pid);
-    for (size_t i = 0; r == 0 && i < sb.len; i++)
-        if (sb.records[i].seq == seq)
-            record = &sb.records[i];
+    if (sb.box.incarnation != box->incarnation)
+        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has ended meanwhile", box->name);
+    const struct record *record = r == 0 ? find_seq(&sb, seq, e) : NULL;
     if (r == 0 && !record)
-        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
+        r = -RBXJ_E_NO_SUCH_BOX;
     if (r == 0)
-        r = journal_claim(j, sb.box.incarnation, e);
-    if (r == 0)
-        r = journal_settle(j, sb.box.incarnation, &seq, 1, sb.len == 1 ? SETTLE_END : SETTLE_UNCLAIM, e);
+        r = journal_settle(j, box->incarnation, &seq, 1, sb.len == 1 ? SETTLE_END : SETTLE_UNCLAIM, e);
     if (r == 0)
         note_forgotten(config, &sb, record, reason);
     snapshot_box_clear(&sb);
-    return r == 0 ? journal_flush(j, e) : r;
+    return r;
+}
+
+static int forget(struct journal *j, const struct config *config, const char *name, uint32_t seq,
+                  const char *reason, struct rbxj_error *e)
+{
+    struct snapshot_box sb;
+    int r = journal_get(j, name, &sb, e);
+    if (r < 0)
+        return r;
+    struct box box = sb.box;
+    if (box_liveness(j, config->state_dir, &box) != LIVE_DEAD)
+        r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY,
+                      "box %s: its supervisor, pid %d, may be alive: forget is for what the "
+                      "dead left",
+                      name, box.supervisor.pid);
+    else if (!find_seq(&sb, seq, e))
+        r = -RBXJ_E_NO_SUCH_BOX;
+    snapshot_box_clear(&sb);
+    if (r == 0)
+        r = journal_claim(j, box.incarnation, e);
+    if (r < 0)
+        return r;
+    r = forget_claimed(j, config, &box, seq, reason, e);
+    if (r == 0)
+        return journal_flush(j, e);
+    (void)journal_settle(j, box.incarnation, NULL, 0, SETTLE_UNCLAIM, NULL);
+    return r;
 }
 
 int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
