@@ -4,6 +4,7 @@
  */
 #include "journal_fixture.h"
 
+#include <sched.h>
 #include <sys/mount.h>
 
 /* A child that stops (or whatever it is told) while it holds a gate. */
@@ -142,6 +143,89 @@ static void k25_nobody_is_overtaken_without_bound(void **state)
     print_message("%lu to %lu turns, longest wait %lu ms\n", least, most, longest / 1000000);
     assert_true(least > 5);
     assert_true(longest < 1000000000);
+}
+
+/* On a processor of its own, where there is more than one: else whoever is woken may run before the one that wakes it
+ * goes on, and nobody is ever overtaken. */
+static void run_on(int number)
+{
+    cpu_set_t all, one;
+    CPU_ZERO(&one);
+    CHECK(sched_getaffinity(0, sizeof(all), &all) == 0);
+    for (int cpu = 0; cpu < CPU_SETSIZE; cpu++)
+        if (CPU_ISSET(cpu, &all) && number-- == 0)
+            CPU_SET(cpu, &one);
+    if (CPU_COUNT(&one))
+        CHECK(sched_setaffinity(0, sizeof(one), &one) == 0);
+}
+
+/* Gives the gate back and takes it again at once, as a stream of short writers does: whoever waits is woken too late
+ * each time, unless it has its turn. A turn takes 10 ms. */
+static void k25_stream_of_short_holders_starves_nobody(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    enum { TURNS_MAX = 100 }; /* with a turn of its own it is overtaken three times */
+    for (int disk = 0; disk < 2; disk++) {
+        struct shared *s = shared_make();
+        struct journal *j = place_open(&p);
+        struct gate *gate = disk ? &j->gates->disk : &j->gates->boot;
+        pid_t stream = CHILD({
+            run_on(0);
+            while (!atomic_load(&s->stop) && atomic_load(&s->value[0]) < TURNS_MAX) {
+                CHECK(disk ? gate_lock_unless(gate, &s->value[1], 1, "test", 10000000000, NULL) == 1
+                           : gate_lock(gate, "test", 10000000000, NULL) == 0);
+                atomic_store(&s->step, 1);
+                (void)usleep(10000);
+                atomic_fetch_add(&s->value[0], 1);
+                gate_unlock(gate);
+            }
+        });
+        wait_for(s, 1);
+        pid_t waiter = CHILD({
+            run_on(1);
+            CHECK(gate_lock(gate, "test", 60000000000, NULL) == 0);
+            atomic_store(&s->stop, 1);
+            gate_unlock(gate);
+        });
+        assert_child(stream);
+        assert_child(waiter);
+        print_message("overtaken %lu times\n", (unsigned long)atomic_load(&s->value[0]));
+        assert_true(atomic_load(&s->value[0]) < TURNS_MAX);
+        place_close();
+    }
+}
+
+/* Ten boxes cost one timeout, not ten; and as soon as anybody else has it, it is waited for again. */
+static void k25_one_holding_is_waited_for_once(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    const int64_t timeout = 1000000000;
+    for (int disk = 0; disk < 2; disk++) {
+        _Atomic uint64_t never = 0;
+        for (int round = 0; round < 2; round++) {
+            struct shared *s = shared_make();
+            pid_t holder = hold(&p, disk, s);
+            struct journal *j = place_open(&p);
+            int64_t start = now_monotonic_ns(), first = 0;
+            for (int i = 0; i < 30; i++) {
+                struct rbxj_error e = {0};
+                int r = disk ? gate_lock_unless(&j->gates->disk, &never, 1, "test", timeout, &e)
+                             : gate_lock(&j->gates->boot, "test", timeout, &e);
+                assert_refused(r, e, RBXJ_E_JOURNAL_BUSY, harness_format("held by pid %d", holder));
+                first = first ? first : now_monotonic_ns() - start;
+            }
+            assert_true(first >= timeout);
+            assert_true(now_monotonic_ns() - start < 15 * timeout);
+            harness_kill(holder);
+            assert_int_equal(gate_lock(disk ? &j->gates->disk : &j->gates->boot, "test", timeout, NULL), 0);
+            gate_unlock(disk ? &j->gates->disk : &j->gates->boot);
+            place_close();
+        }
+    }
 }
 
 /* ---- what always fits (K26) ---- */
@@ -285,6 +369,8 @@ int main(void)
         journal_test(k25_killed_holder_lets_the_waiter_in_at_once),
         journal_test(k25_killed_inside_a_transaction_leaves_nothing),
         journal_test(k25_nobody_is_overtaken_without_bound),
+        journal_test(k25_stream_of_short_holders_starves_nobody),
+        journal_test(k25_one_holding_is_waited_for_once),
         journal_test(k26_full_map_refuses_intents_and_takes_every_end),
         journal_test(k26_map_is_raised_only_when_nobody_else_is_there),
         journal_test(k26_full_runtime_directory_takes_every_end),

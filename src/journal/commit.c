@@ -191,9 +191,12 @@ static int commit_locked(struct journal *j, uint64_t position, bool *ret_damaged
 
 int commit_through(struct journal *j, uint64_t position, bool intent, struct rbxj_error *e)
 {
-    int r = gate_lock_unless(&j->gates->disk, &j->gates->covered, position, "disk journal",
-                             j->options.gate_timeout_ns, e);
-    if (r <= 0)
+    int64_t timeout = j->options.gate_timeout_ns;
+    /* a flush is nobody else's work: it waits for its turn */
+    int r = position == EVERYTHING
+                ? gate_lock(&j->gates->disk, "disk journal", timeout, e)
+                : gate_lock_unless(&j->gates->disk, &j->gates->covered, position, "disk journal", timeout, e);
+    if (r < 0 || (r == 0 && position != EVERYTHING))
         return r;
     bool damaged = false;
     r = revive_disk(j, e);

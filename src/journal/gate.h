@@ -4,7 +4,8 @@
  * where a robust mutex that was held at a power cut would stay locked for ever.
  *
  *  - robust: a holder that died hands it on at once;
- *  - bounded: a holder that is stopped or frozen is named after the timeout (JOURNAL_BUSY), and hangs nobody;
+ *  - bounded: a holder that is stopped or frozen is named after the timeout (JOURNAL_BUSY), and hangs nobody; as long
+ *    as it is the very same holding, a process that has waited once does not wait again: ten boxes cost one timeout;
  *  - fair: a waiter that was overtaken for GATE_ELDER_AFTER_NS becomes the elder, and newcomers wait until
  *    it had its turn.
  */
@@ -26,7 +27,9 @@ struct gate {
     _Atomic uint32_t elder;         /* the thread whose turn is next, 0: none; a futex */
     _Atomic int64_t elder_until_ns; /* CLOCK_MONOTONIC: it has died or given up after that */
     _Atomic uint32_t turn;          /* counts gate_pass(); a futex */
+    _Atomic uint32_t tenure;        /* counts who got it: tells one holding from another */
     int32_t holder_pid;             /* written by the holder; for messages */
+    uint32_t id, number;            /* random, and its place in the page */
 };
 
 /* The file RUNTIME/journal-<boot id>/gate, mapped shared by every process that has the journals open. */
@@ -38,6 +41,7 @@ struct gate_page {
     uint32_t size;            /* of this struct: another libc or version lays it out differently */
     struct gate boot;         /* writers of the boot journal */
     struct gate disk;         /* leaders of a disk commit */
+    struct gate open;         /* who opens the journals: LMDB has a lock of its own there, without a bound */
     _Atomic uint64_t covered; /* what the disk is known to have; a hint that lags, never leads */
     _Atomic uint64_t touched[GATE_WORKERS]; /* the boxes that a reaper works on now (K34) */
 };
