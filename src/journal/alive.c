@@ -69,7 +69,7 @@ static int describe_self(const struct journal *j, char *buf, size_t size)
     return 0;
 }
 
-int alive_enter(struct journal *j, struct rbxj_error *e)
+int alive_enter(struct journal *j, bool exclusive, struct rbxj_error *e)
 {
     char own[RECORD_PATH_MAX + 128], found[RECORD_PATH_MAX + 128];
     pid_t pid;
@@ -83,6 +83,8 @@ int alive_enter(struct journal *j, struct rbxj_error *e)
     int others = fd_record_holder(j->alive_fd, ALIVE_OPEN_BYTE, &pid);
     if (others < 0)
         return error_sys(e, -others, "%s/alive", j->state_dir);
+    if (!others && !exclusive)
+        return -EAGAIN;
     j->alone = others == 0;
     if (strcmp(own, found) != 0) {
         /* another boot or another runtime directory: only if nobody is at work there */

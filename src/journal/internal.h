@@ -164,8 +164,9 @@ int create_disk_journal(int state_fd, const char *state_dir, const struct journa
 
 /* ---- liveness (alive.c) ---- */
 
-#define ALIVE_OPEN_BYTE 0                     /* shared: has the journals open */
-#define ALIVE_CREATE_BYTE ((1ull << 62) + 16) /* exclusive: creates a journal */
+#define ALIVE_OPEN_BYTE 0 /* shared: has the journals open */
+#define ALIVE_CREATE_BYTE                                                                                    \
+    ((1ull << 62) + 16) /* exclusive: creates a journal, or is alone; shared: opens one */
 /* Byte of an incarnation: never reused (K9). */
 uint64_t alive_slot(uint64_t incarnation);
 /* Opens STATE/alive: a descriptor or -errno. alive_close() keeps it while a box of this process goes on. */
@@ -174,10 +175,9 @@ void alive_close(int fd);
 /* Takes and gives back the lock of a box of this process. */
 int alive_own(struct journal *j, uint64_t incarnation);
 void alive_disown(struct journal *j, uint64_t incarnation);
-/* Settles who may use which runtime directory (K21), takes the shared lock. Between the two calls
- * the caller holds the creation lock. */
-int alive_enter(struct journal *j, struct rbxj_error *e);
-void alive_created(struct journal *j);
+/* Settles who may use which runtime directory (K21), and takes the shared lock. The caller holds the creation lock;
+ * who has it only shared, and finds nobody in, must come again with it alone: -EAGAIN, without an error set. */
+int alive_enter(struct journal *j, bool exclusive, struct rbxj_error *e);
 
 /* The open journal of this process whose STATE/alive that is, or NULL. */
 const struct journal *journal_with_alive(const struct stat *alive);

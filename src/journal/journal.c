@@ -61,11 +61,8 @@ static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_e
                      j->state_dir);
 }
 
-/* Opens STATE/alive and takes the creation lock, with a bound. */
-static int enter_creation(struct journal *j, struct rbxj_error *e)
+static int open_alive(struct journal *j, struct rbxj_error *e)
 {
-    int64_t deadline = now_monotonic_ns() + j->options.gate_timeout_ns;
-    pid_t pid = 0;
     j->alive_fd = alive_open(j->state_fd);
     if (j->alive_fd < 0)
         return error_sys(e, -j->alive_fd, "%s/alive", j->state_dir);
@@ -74,19 +71,10 @@ static int enter_creation(struct journal *j, struct rbxj_error *e)
     if (!S_ISREG(j->alive_st.st_mode) || j->alive_st.st_uid != geteuid())
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s/alive: is not a regular file of ours",
                          j->state_dir);
-    int r;
-    while ((r = fd_record_lock(j->alive_fd, F_WRLCK, ALIVE_CREATE_BYTE)) == -EAGAIN) {
-        if (now_monotonic_ns() >= deadline) {
-            (void)fd_record_holder(j->alive_fd, ALIVE_CREATE_BYTE, &pid);
-            return error_set(e, RBXJ_E_JOURNAL_BUSY, 0, "journal %s: pid %d has been opening it for too long",
-                             j->state_dir, pid);
-        }
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
-    }
-    return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
+    return 0;
 }
 
-void alive_created(struct journal *j)
+static void leave_creation(struct journal *j)
 {
     (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_CREATE_BYTE);
 }
@@ -171,8 +159,6 @@ static int open_boot(struct journal *j, struct rbxj_error *e)
     int r = store_open(&j->boot, j->folder, MDB_NOSYNC, true, &j->options, e);
     if (r == 0)
         r = check_format(&j->boot, j->folder, e);
-    if (r == 0)
-        r = map_gate(j, e);
     if (r < 0)
         return r;
     int rc = store_read_meta(&j->boot, META_INSTANCE, instance, 16);
@@ -205,16 +191,97 @@ static int note_durability(struct journal *j, struct rbxj_error *e)
     if (rc == MDB_SUCCESS && (j->options.always || !always))
         return 0;
     always = 0;
-    if (rc == MDB_SUCCESS)
-        rc = mdb_txn_begin(j->disk.env, NULL, 0, &txn);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, j->disk.path);
-    rc = meta_put(txn, j->disk.meta, META_ALWAYS, &always, sizeof(always));
-    if (rc == MDB_SUCCESS)
-        rc = mdb_txn_commit(txn);
-    else
-        mdb_txn_abort(txn);
+    int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
+    if (r < 0)
+        return r;
+    rc = mdb_txn_begin(j->disk.env, NULL, 0, &txn);
+    if (rc == MDB_SUCCESS) {
+        rc = meta_put(txn, j->disk.meta, META_ALWAYS, &always, sizeof(always));
+        if (rc == MDB_SUCCESS)
+            rc = mdb_txn_commit(txn);
+        else
+            mdb_txn_abort(txn);
+    }
+    gate_pass(&j->gates->disk);
     return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, j->disk.path);
+}
+
+/* ---- alone, or beside others ----
+ *
+ * Who is the first, or finds no boot journal, has the creation lock exclusively: it may create, and raise the map.
+ * Everybody else shares it, so that many open at once, each waiting its turn at a gate for the one step in which
+ * LMDB's own lock might make it wait without a bound.
+ */
+
+/* 1: open; 0: only who is alone can go on. */
+static int open_shared(struct journal *j, const char *data, struct rbxj_error *e)
+{
+    int r = files_check_data(j->runtime_fd, data, j->folder, true, e);
+    if (r < 0)
+        return r == -ENOENT ? 0 : r;
+    if ((r = make_disk(j, data, true, e)) < 0 || (r = alive_enter(j, false, e)) < 0)
+        return r == -EAGAIN ? 0 : r;
+    if ((r = map_gate(j, e)) < 0 ||
+        (r = gate_lock(&j->gates->open, j->folder, j->options.gate_timeout_ns, e)) < 0)
+        return r;
+    r = open_disk(j, e);
+    if (r == 0)
+        r = open_boot(j, e);
+    gate_unlock(&j->gates->open);
+    if (r == 0)
+        r = note_durability(j, e);
+    return r < 0 ? r : 1;
+}
+
+static int open_alone(struct journal *j, const char *data, struct rbxj_error *e)
+{
+    int found = files_check_data(j->runtime_fd, data, j->folder, true, e);
+    if (found < 0 && found != -ENOENT)
+        return found;
+    int r = make_disk(j, data, found == 0, e);
+    if (r < 0 || (r = alive_enter(j, true, e)) < 0 || (r = open_disk(j, e)) < 0)
+        return r;
+    if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
+        return r;
+    if ((r = map_gate(j, e)) < 0 || (r = open_boot(j, e)) < 0 || (r = note_durability(j, e)) < 0)
+        return r;
+    if (j->alone && ((r = store_raise_map(&j->disk, j->options.map_size, e)) < 0 ||
+                     (r = store_raise_map(&j->boot, j->options.map_size, e)) < 0))
+        return r;
+    return 1;
+}
+
+/* 1: it is open, 0: somebody else has the creation lock, or only the other way is open. */
+static int try_open(struct journal *j, const char *data, struct rbxj_error *e)
+{
+    struct stat st;
+    int others = fd_record_holder(j->alive_fd, ALIVE_OPEN_BYTE, NULL);
+    bool share = others > 0 && fstatat(j->runtime_fd, data, &st, AT_SYMLINK_NOFOLLOW) == 0;
+    int r = others < 0 ? others : fd_record_lock(j->alive_fd, share ? F_RDLCK : F_WRLCK, ALIVE_CREATE_BYTE);
+    if (r < 0)
+        return r == -EAGAIN ? 0 : error_sys(e, -r, "%s/alive: its lock", j->state_dir);
+    r = share ? open_shared(j, data, e) : open_alone(j, data, e);
+    leave_creation(j);
+    return r;
+}
+
+static int open_with_a_bound(struct journal *j, const char *data, struct rbxj_error *e)
+{
+    int64_t deadline = now_monotonic_ns() + j->options.gate_timeout_ns;
+    pid_t pid = 0;
+    for (int r; (r = try_open(j, data, e)) <= 0;) {
+        if (r < 0)
+            return r;
+        if (now_monotonic_ns() >= deadline) {
+            (void)fd_record_holder(j->alive_fd, ALIVE_CREATE_BYTE, &pid);
+            return error_set(e, RBXJ_E_JOURNAL_BUSY, 0, "journal %s: pid %d has been opening it for too long",
+                             j->state_dir, pid);
+        }
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    return 0;
 }
 
 static int open_all(struct journal *j, struct rbxj_error *e)
@@ -233,23 +300,9 @@ static int open_all(struct journal *j, struct rbxj_error *e)
         return error_sys(e, ENOMEM, "journal");
     }
     (void)snprintf(data, sizeof(data), "%s/data.mdb", name);
-    if ((r = open_dirs(j, e)) < 0 || (r = check_mounted(j, data, e)) < 0 || (r = enter_creation(j, e)) < 0)
+    if ((r = open_dirs(j, e)) < 0 || (r = check_mounted(j, data, e)) < 0 || (r = open_alive(j, e)) < 0)
         return r;
-    int found = files_check_data(j->runtime_fd, data, j->folder, true, e);
-    if (found < 0 && found != -ENOENT)
-        return found;
-    if ((r = make_disk(j, data, found == 0, e)) < 0 || (r = alive_enter(j, e)) < 0 ||
-        (r = open_disk(j, e)) < 0)
-        return r;
-    if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
-        return r;
-    if ((r = open_boot(j, e)) < 0 || (r = note_durability(j, e)) < 0)
-        return r;
-    if (j->alone && ((r = store_raise_map(&j->disk, j->options.map_size, e)) < 0 ||
-                     (r = store_raise_map(&j->boot, j->options.map_size, e)) < 0))
-        return r;
-    alive_created(j);
-    return 0;
+    return open_with_a_bound(j, data, e);
 }
 
 /* Makes j the one of this process. One that was inherited by fork() is the parent's and does not count. */
