@@ -72,10 +72,14 @@ all_there() {
         lives "$(cat "$work/w/$i.tmp/up")" || { echo "  payload of $i is dead"; return 1; }
     done
 }
+# An empty lock file may stay: whoever was killed between making it and writing into it can't be told from others (K1).
 all_gone() {
     local i path
     for i; do
-        for path in $(resources "$i"); do gone "$path" || { echo "  there: $path"; return 1; }; done
+        for path in $(resources "$i"); do
+            [[ $path == *.lock && -f $path && ! -s $path ]] && rm "$path"
+            gone "$path" || { echo "  there: $path"; return 1; }
+        done
         ! mounted "$work/w/$i.mnt" || return 1
     done
 }
