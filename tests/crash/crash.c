@@ -38,7 +38,7 @@ static struct settings {
     const char *program, *state, *only;
     uint64_t seed, only_point, failures;
     bool all, list, one;
-    double seconds;
+    double seconds, case_seconds;
 } settings;
 
 static const struct crash_case *now; /* in the process of a point */
@@ -71,6 +71,11 @@ void crash_past_the_end(void)
     shared->result = PAST_THE_END;
     skip();
     abort();
+}
+
+double crash_seconds(void)
+{
+    return settings.all && settings.case_seconds < 120 ? 120 : settings.case_seconds;
 }
 
 static double seconds_now(void)
@@ -148,7 +153,7 @@ static bool skipped(int fd)
 static int point_run(const struct crash_case *c, uint64_t point)
 {
     _cleanup_close_ int out = memfd_create("point", MFD_CLOEXEC);
-    unsigned limit = c->timeout ? c->timeout : 60;
+    unsigned limit = (c->timeout ? c->timeout : 60) + (c->whole ? (unsigned)crash_seconds() : 0);
     int status = 0;
 
     now = c;
@@ -272,6 +277,7 @@ static void case_sample(const struct crash_case *c, struct tally *t, double seco
 
 static void case_run(const struct crash_case *c, struct tally *t, double seconds)
 {
+    settings.case_seconds = seconds;
     if (c->points && !settings.one) {
         int r = point_run(c, UINT64_MAX);
         t->points = shared->points;

@@ -34,6 +34,7 @@ struct crash_case {
     uint64_t (*points)(const struct crash_case *c);
     uint64_t all;     /* without points: how many --all tries */
     unsigned timeout; /* seconds for one point; 0: 60 */
+    bool whole; /* a point takes all the time of its case, crash_seconds(); the timeout comes on top of it */
     const void *data; /* the program's */
 };
 
@@ -41,6 +42,8 @@ int crash_main(int argc, char **argv, double seconds, const struct crash_case *c
 
 /* For run(): adds to a figure that the summary prints, e.g. crash_count("killed", 1). At most 16 names. */
 void crash_count(const char *what, uint64_t n);
+/* For run() of a case with whole: how long it goes on; with --all two minutes at least. */
+double crash_seconds(void);
 /* For run(): there is no such point, since the run ended before it. Ends the point; --all goes on with the next
  * case. */
 _Noreturn void crash_past_the_end(void);
