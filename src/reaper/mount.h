@@ -44,8 +44,11 @@ bool mount_is_of_record(const struct record *r, const struct mount *m);
 bool mount_is_older(const struct record *r, const struct mount_space *space, const struct mount *m);
 /* Is m still mounted where the reading has it? 1, 0, or a negative code: a look-up does not tell. */
 int mount_peek(const struct mount_space *space, const struct mount *m);
-/* A copy of r's mount in any namespace but one (K12): 1 (*ret_space, *ret), 0 none, or a negative code. */
-int mount_find_copy(struct undo *u, const struct record *r, uint64_t except_ns, struct mount_space *ret_space,
+/* Is m what another record of this box names? */
+bool mount_is_of_box(const struct undo *u, const struct record *r, const struct mount *m);
+/* A copy of r's mount in any namespace (K12): 1 (*ret_space, *ret), 0 none, or a negative code. In ns, where it was
+ * itself, what shows the file system that it brought into being, but for the binds that the box has journaled. */
+int mount_find_copy(struct undo *u, const struct record *r, uint64_t ns, struct mount_space *ret_space,
                     struct mount **ret, struct rbxj_error *e);
 /* Does another file system show the number of the one that r's mount brought into being? Then that is no
  * more: 1, 0, or a negative code. */

@@ -4,6 +4,8 @@
  * that the evidence names, by unique id where the kernel has them, wherever it was moved to; and without
  * evidence only one that says so itself, or a block device that nobody had mounted before (K1).
  */
+#include "base/cleanup.h"
+#include "base/fd.h"
 #include "reaper/mount.h"
 
 #include <errno.h>
@@ -182,6 +184,14 @@ bool mount_is_of_record(const struct record *r, const struct mount *m)
     return strcmp(m->source, ours) == 0;
 }
 
+bool mount_is_of_box(const struct undo *u, const struct record *r, const struct mount *m)
+{
+    for (size_t i = 0; i < u->records_len; i++)
+        if (u->records[i].seq != r->seq && mount_is_of_record(&u->records[i], m))
+            return true;
+    return false;
+}
+
 /* ---- copies ---- */
 
 static struct mount_set candidates(const struct record *r, const struct mount_table *table)
@@ -194,13 +204,31 @@ static struct mount_set candidates(const struct record *r, const struct mount_ta
     return mount_table_find(table, r->flags & REC_EVIDENCE ? MOUNT_BY_TARGET : MOUNT_BY_SOURCE, &key);
 }
 
-/* What shows a file system that we made is a copy; of another's file system, what shows the same of it at the
- * same place. */
-static bool is_copy(const struct record *r, const struct mount *m)
+/* Has another file system, with the same source, the number that ours has given up? Its root tells, where it shows;
+ * in doubt it has not. */
+static bool is_another(const struct record *r, const struct mount_space *space, const struct mount *m)
 {
-    if (m->gone || !(r->flags & REC_EVIDENCE))
-        return !m->gone;
-    return r->devices_held ? has_same_file_system(r, m) : has_same_content(r, m);
+    const char *base;
+    struct mount_at at;
+    struct fileid id;
+    if (space->pid || strcmp(m->root, "/") != 0 || !fileid_is_set(&r->id) ||
+        !mount_path_is_local(space->table, m))
+        return false;
+    _cleanup_close_ int parent = fd_open_parent(m->target, &base);
+    return parent >= 0 && mount_at(parent, base, &at) == 0 && at.id == m->id &&
+           fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->id, true);
+}
+
+/* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's file
+ * system, what shows the same of it at the same place in another namespace. here: the one where ours was. */
+static bool is_copy(const struct undo *u, const struct record *r, const struct mount_space *space, bool here,
+                    const struct mount *m)
+{
+    if (m->gone || (here && (!r->devices_held || mount_is_of_box(u, r, m))))
+        return false;
+    if (!(r->flags & REC_EVIDENCE))
+        return true;
+    return r->devices_held ? has_same_file_system(r, m) && !is_another(r, space, m) : has_same_content(r, m);
 }
 
 static int reload(struct undo *u, struct mount_space *space, struct rbxj_error *e)
@@ -214,8 +242,8 @@ static int reload(struct undo *u, struct mount_space *space, struct rbxj_error *
 
 /* 1 there is one (*ret), 0 none, or a negative code. The reading may be from before the unmount: each
  * candidate is looked up by its name, and only where that does not tell, the namespace is read again. */
-static int find_copy_in(struct undo *u, const struct record *r, struct mount_space *space, struct mount **ret,
-                        struct rbxj_error *e)
+static int find_copy_in(struct undo *u, const struct record *r, struct mount_space *space, bool here,
+                        struct mount **ret, struct rbxj_error *e)
 {
     bool fresh = false;
     for (;;) {
@@ -223,7 +251,7 @@ static int find_copy_in(struct undo *u, const struct record *r, struct mount_spa
         bool in_doubt = false;
         for (size_t i = 0; i < set.len && !in_doubt; i++) {
             struct mount *m = set.mounts[i];
-            if (!is_copy(r, m))
+            if (!is_copy(u, r, space, here, m))
                 continue;
             int there = fresh ? 1 : mount_peek(space, m);
             if (there == 0)
@@ -243,20 +271,20 @@ static int find_copy_in(struct undo *u, const struct record *r, struct mount_spa
     }
 }
 
-int mount_find_copy(struct undo *u, const struct record *r, uint64_t except_ns, struct mount_space *ret_space,
+int mount_find_copy(struct undo *u, const struct record *r, uint64_t ns, struct mount_space *ret_space,
                     struct mount **ret, struct rbxj_error *e)
 {
     struct mount_space space = {
         .ns = mounts_own_ns(u->mounts), .whole = true, .table = mounts_own(u->mounts)};
-    int rc = space.ns == except_ns ? 0 : find_copy_in(u, r, &space, ret, e);
+    int rc = find_copy_in(u, r, &space, space.ns == ns, ret, e);
     for (size_t i = 0; rc == 0; i++) {
         int more = mounts_other(u->mounts, i, &space, e);
         if (more == 0)
             return 0;
         if (more < 0 && more != -ENODATA)
             return more;
-        if (more == 1 && space.ns != except_ns)
-            rc = find_copy_in(u, r, &space, ret, e);
+        if (more == 1)
+            rc = find_copy_in(u, r, &space, space.ns == ns, ret, e);
     }
     if (rc == 1)
         *ret_space = space;

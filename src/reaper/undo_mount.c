@@ -43,15 +43,6 @@ static int outcome(const struct finding *f)
     return f->error.code ? -f->error.code : -RBXJ_E_BUSY;
 }
 
-/* Is m what another record of this box names? */
-static bool is_of_box(const struct undo *u, const struct record *r, const struct mount *m)
-{
-    for (size_t i = 0; i < u->records_len; i++)
-        if (u->records[i].seq != r->seq && mount_is_of_record(&u->records[i], m))
-            return true;
-    return false;
-}
-
 /* A stranger's mount exactly on ours (K13). */
 static bool is_covered(struct undo *u, const struct record *r, const struct sight *sight, struct finding *f)
 {
@@ -59,7 +50,7 @@ static bool is_covered(struct undo *u, const struct record *r, const struct sigh
     struct mount_set children = mount_table_find(sight->space.table, MOUNT_BY_PARENT, &key);
     for (size_t i = 0; i < children.len; i++) {
         const struct mount *child = children.mounts[i];
-        if (child->gone || strcmp(child->target, sight->mount->target) || is_of_box(u, r, child))
+        if (child->gone || strcmp(child->target, sight->mount->target) || mount_is_of_box(u, r, child))
             continue;
         f->found = FOUND_BUSY;
         (void)error_set(&f->error, RBXJ_E_BUSY, EBUSY,
@@ -75,7 +66,7 @@ static void look_at_place(struct undo *u, const struct record *r, const struct m
                           struct finding *f)
 {
     const struct mount *top = mount_table_top(space->table, r->path);
-    if (!top || is_of_box(u, r, top) || mount_is_older(r, space, top))
+    if (!top || mount_is_of_box(u, r, top) || mount_is_older(r, space, top))
         return;
     f->found = FOUND_FOREIGN;
     f->identity = (uint64_t)top->id;
@@ -84,11 +75,11 @@ static void look_at_place(struct undo *u, const struct record *r, const struct m
                     top->source);
 }
 
-static int look_for_copy(struct undo *u, const struct record *r, uint64_t except_ns, struct finding *f)
+static int look_for_copy(struct undo *u, const struct record *r, uint64_t ns, struct finding *f)
 {
     struct mount_space space;
     struct mount *copy;
-    int rc = mount_find_copy(u, r, except_ns, &space, &copy, &f->error);
+    int rc = mount_find_copy(u, r, ns, &space, &copy, &f->error);
     if (rc <= 0)
         return rc;
     f->found = FOUND_BUSY;
