@@ -2,6 +2,7 @@
 #include "reaper/cgroup.h"
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/fd.h"
 #include "base/procid.h"
 
@@ -132,13 +133,14 @@ bool cgroup_members_have(const struct cgroup_members *members, pid_t pid)
     return members->len && bsearch(&pid, members->pids, members->len, sizeof(pid), compare_pids);
 }
 
-/* The process of a thread; 0 when it is gone. */
+/* The process of a thread; 0 when it is gone, or -errno: that is not known now. */
 static pid_t process_of(pid_t tid)
 {
     char path[64], text[4096];
     (void)snprintf(path, sizeof(path), "/proc/%d/status", tid);
-    if (fd_read_file(AT_FDCWD, path, text, sizeof(text)) < 0)
-        return 0;
+    ssize_t n = fd_read_file(AT_FDCWD, path, text, sizeof(text));
+    if (n < 0)
+        return errno_is_want((int)-n) ? (pid_t)n : 0;
     const char *line = strstr(text, "\nTgid:");
     return line ? (pid_t)strtol(line + 6, NULL, 10) : 0;
 }
@@ -176,6 +178,8 @@ static int add_members(int fd, void *data)
         members->hidden |= pid == 0;
         if (pid > 0 && threads)
             pid = process_of(pid);
+        if (pid < 0)
+            return pid;
         if (pid > 0)
             members->pids[members->len++] = pid;
     }

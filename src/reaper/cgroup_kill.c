@@ -5,6 +5,7 @@
 #include "reaper/cgroup.h"
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/fd.h"
 
 #include <errno.h>
@@ -15,7 +16,8 @@
 #include <sys/pidfd.h>
 #include <sys/vfs.h>
 
-#define PIDFDS_MAX 128 /* descriptors held at once */
+#define PIDFDS_MAX 128 /* descriptors held at once, where there are as many */
+#define PIDFDS_SPARE 8 /* for what is read meanwhile */
 
 static bool is_v2(int fd)
 {
@@ -32,15 +34,32 @@ static void close_all(int *fds, size_t n)
             (void)close(fds[i]);
 }
 
-/* Kills up to PIDFDS_MAX processes. A pid may have been given to a stranger since the list was read: the
- * pidfds are opened first, then the list is read again, and only who is on both is killed. */
-static int kill_batch(int fd, const pid_t *pids, size_t n, cgroup_guard guard, void *data)
+/* Opens the first n of these, or as many as leave some descriptors free; -1 for who is dead. Returns how many, 0: not
+ * one. */
+static size_t open_pidfds(const pid_t *pids, size_t n, int fds[PIDFDS_MAX])
+{
+    int spare[PIDFDS_SPARE];
+    size_t len = 0;
+    bool want = false;
+    for (size_t i = 0; i < PIDFDS_SPARE; i++)
+        spare[i] = open("/", O_PATH | O_CLOEXEC);
+    for (; len < n && len < PIDFDS_MAX && !want; len += !want) {
+        fds[len] = pidfd_open(pids[len], 0);
+        want = fds[len] < 0 && errno_is_want(errno);
+    }
+    close_all(spare, PIDFDS_SPARE);
+    return len;
+}
+
+/* Kills up to PIDFDS_MAX processes; *ret_n: how many it looked at. A pid may have been given to a stranger since
+ * the list was read: the pidfds are opened first, then the list is read again, and only who is on both is killed.
+ */
+static int kill_batch(int fd, const pid_t *pids, size_t len, cgroup_guard guard, void *data, size_t *ret_n)
 {
     _cleanup_(cgroup_members_clear) struct cgroup_members again = {0};
     int fds[PIDFDS_MAX];
-    for (size_t i = 0; i < n; i++)
-        fds[i] = pidfd_open(pids[i], 0);
-    int r = cgroup_members(fd, &again);
+    size_t n = *ret_n = open_pidfds(pids, len, fds);
+    int r = n ? cgroup_members(fd, &again) : -EMFILE;
     for (size_t i = 0; i < n && r == 0; i++) {
         if (fds[i] < 0 || !cgroup_members_have(&again, pids[i]))
             continue;
@@ -57,10 +76,8 @@ int cgroup_kill_round(int fd, cgroup_guard guard, void *data)
     _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
     (void)fd_write_file(fd, "pids.max", "0"); /* a fork bomb would win the race for ever */
     int r = cgroup_members(fd, &members);
-    for (size_t i = 0; i < members.len && r == 0; i += PIDFDS_MAX) {
-        size_t n = members.len - i < PIDFDS_MAX ? members.len - i : PIDFDS_MAX;
-        r = kill_batch(fd, members.pids + i, n, guard, data);
-    }
+    for (size_t i = 0, n; i < members.len && r == 0; i += n)
+        r = kill_batch(fd, members.pids + i, members.len - i, guard, data, &n);
     return r;
 }
 
@@ -151,15 +168,17 @@ static int wait_members(int fd, int64_t deadline_ns)
 {
     _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
     struct pollfd fds[PIDFDS_MAX];
+    int pidfds[PIDFDS_MAX];
     nfds_t n = 0;
     int r = cgroup_members(fd, &members);
     if (r < 0 || (members.len == 0 && !members.hidden))
         return r;
-    for (size_t i = 0; i < members.len && n < PIDFDS_MAX; i++) {
-        int pidfd = pidfd_open(members.pids[i], 0);
-        if (pidfd >= 0)
-            fds[n++] = (struct pollfd){.fd = pidfd, .events = POLLIN};
-    }
+    size_t opened = open_pidfds(members.pids, members.len, pidfds);
+    if (!opened && members.len)
+        return -EMFILE;
+    for (size_t i = 0; i < opened; i++)
+        if (pidfds[i] >= 0)
+            fds[n++] = (struct pollfd){.fd = pidfds[i], .events = POLLIN};
     int ms = wait_ms(deadline_ns);
     bool gone = n == 0 && members.len > 0; /* all of them died under our hands */
     r = gone ? 1 : poll(fds, n, ms < 100 ? ms : 100);
