@@ -308,12 +308,17 @@ static void refused_until_forgotten(enum part part, const char *text)
     is_as_before(before, "%s", kind);
 }
 
+static void remove_tree(const char *path)
+{
+    assert_int_equal(system(harness_format("rm -rf '%s'", path)), 0);
+}
+
 static void k2_tmpdir_of_somebody_else_is_refused(void **state)
 {
     (void)state;
     world_open();
     (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
-    assert_int_equal(rename(part_path("a", TMPDIR), harness_format("%s/elsewhere", world.work)), 0);
+    remove_tree(part_path("a", TMPDIR));
     harness_mkdir(part_path("a", TMPDIR));
     harness_write(harness_format("%s/precious", part_path("a", TMPDIR)), "data");
     refused_until_forgotten(TMPDIR, "another directory");
@@ -328,6 +333,7 @@ static void k1_copied_stamp_proves_nothing(void **state)
     assert_int_equal(rename(part_path("a", TMPDIR), harness_format("%s/elsewhere", world.work)), 0);
     assert_int_equal(system(harness_format("cp -a '%s/elsewhere' '%s'", world.work, part_path("a", TMPDIR))),
                      0);
+    remove_tree(harness_format("%s/elsewhere", world.work)); /* else it is found there, and undone */
     refused_until_forgotten(TMPDIR, "another directory");
 }
 

@@ -451,8 +451,9 @@ struct refill {
 };
 
 /* Puts another stamped directory beside each that is entered: the last one of each pass is not seen in it. */
-static int refill(void *data, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
+static int refill(void *data, int fd, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
 {
+    (void)fd;
     struct refill *refill = data;
     (void)e;
     char *name = harness_format("%s/%d", refill->top, refill->made++);
@@ -467,7 +468,7 @@ static void k17_refilled_three_times_is_busy_naming_the_writer(void **state)
     harness_need_root();
     struct refill data = {.top = make_top(harness_disk())};
     struct rmtree how = {.deadline_ns = in_seconds(20), .stamped = refill, .data = &data};
-    (void)refill(&data, 1, 1, NULL);
+    (void)refill(&data, -1, 1, 1, NULL);
     pid_t writer = fork();
     if (writer == 0) {
         if (chdir(data.top) < 0)
@@ -525,8 +526,9 @@ static void k17_ends_while_a_thread_refills(void **state)
     assert_false(path_exists(top));
 }
 
-static int refuse_seven(void *data, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
+static int refuse_seven(void *data, int fd, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
 {
+    (void)fd;
     (*(int *)data)++;
     return incarnation == 7 ? error_set(e, EBUSY, EBUSY, "box %u is in there", seq) : 0;
 }

@@ -435,16 +435,24 @@ static void k2_another_directory_is_foreign(void **state)
     assert_int_equal(verify(), 0); /* what is there is not ours */
 }
 
-static void k2_symlink_to_a_directory_is_foreign(void **state)
+static void k2_symlink_in_its_place_is_foreign(void **state)
 {
     (void)state;
     acquire_in(harness_disk(), 0);
-    char *ours = harness_format("%s/ours", harness_disk());
+    char *ours = harness_format("%s/ours", harness_disk()),
+         *other = harness_format("%s/other", harness_disk());
     fill(target);
     assert_int_equal(rename(target, ours), 0);
-    assert_int_equal(symlink(ours, target), 0);
+    harness_mkdir(other);
+    fill(other);
+    assert_int_equal(symlink(other, target), 0);
+    assert_found(FOUND_PRESENT); /* under the name that it has now */
+    assert_int_equal(undo_it(), 1);
+    assert_int_equal(verify(), 0);
+    assert_false(path_exists(ours));
+    assert_true(path_exists(target));
+    assert_filled(other);
     assert_refused();
-    assert_filled(ours); /* although it is ours: it is not where it was journaled */
 }
 
 static void k2_file_is_foreign(void **state)
@@ -713,7 +721,7 @@ int main(void)
         harness_test(k1_unproven_is_rmdired_as_it_is),
         harness_test(k1_anothers_stamp_is_foreign_even_if_empty),
         harness_test(k2_another_directory_is_foreign),
-        harness_test(k2_symlink_to_a_directory_is_foreign),
+        harness_test(k2_symlink_in_its_place_is_foreign),
         harness_test(k2_file_is_foreign),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),

@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -42,6 +43,14 @@ int fd_open_parent(const char *path, const char **ret_base)
     if (fd >= 0)
         *ret_base = slash + 1;
     return fd;
+}
+
+void fd_path(int fd, char *buf, size_t size)
+{
+    char proc[32];
+    (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+    ssize_t n = readlink(proc, buf, size - 1); /* too deep: ENAMETOOLONG */
+    buf[n > 0 ? n : 0] = 0;
 }
 
 ssize_t fd_read_file(int dirfd, const char *path, char *buf, size_t size)

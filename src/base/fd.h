@@ -22,6 +22,9 @@ int fd_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t res
  * way, -ENOENT). */
 int fd_open_parent(const char *path, const char **ret_base);
 
+/* Where an open file is by now, for messages; empty where that can't be told. */
+void fd_path(int fd, char *buf, size_t size);
+
 /* Reads at most size - 1 bytes of path (relative to dirfd) and terminates; returns the length or -errno,
  * -EFBIG when there was more. Files in /proc and cgroup directories may be read so. */
 ssize_t fd_read_file(int dirfd, const char *path, char *buf, size_t size);

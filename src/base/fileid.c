@@ -244,6 +244,29 @@ int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
     return fileid_of_fd(fd, ret);
 }
 
+int fileid_open(int dirfd, const struct fileid *id, bool same_boot)
+{
+    union {
+        struct file_handle h;
+        char space[sizeof(struct file_handle) + FILEID_HANDLE_MAX];
+    } u = {.h = {.handle_bytes = id->handle_len, .handle_type = id->handle_type}};
+    struct fileid found;
+    struct stat st;
+    if (!id->handle_len || id->handle_len == sizeof(XXH128_canonical_t) || fs_is_network(id->fs_magic))
+        return -EOPNOTSUPP; /* of that length it may be the hash of a longer one */
+    memcpy(u.h.f_handle, id->handle, id->handle_len);
+    _cleanup_close_ int dir = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* O_PATH will not do */
+    if (dir < 0)
+        return errno == EACCES || errno == EPERM ? -EOPNOTSUPP : -errno;
+    _cleanup_close_ int fd = open_by_handle_at(dir, &u.h, O_PATH | O_CLOEXEC);
+    if (fd < 0)
+        return errno == EPERM || errno == EACCES ? -EOPNOTSUPP : -errno;
+    int r = fstat(fd, &st) < 0 ? -errno : fileid_of_fd(fd, &found);
+    if (r == 0 && (st.st_nlink == 0 || !fileid_equal(&found, id, same_boot)))
+        r = -ESTALE;
+    return r < 0 ? r : steal_fd(&fd);
+}
+
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot)
 {
     static const uint8_t none[16];

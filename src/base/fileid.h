@@ -31,6 +31,10 @@ int fileid_of_fd(int fd, struct fileid *ret);
 /* Of a name below dirfd, not followed if it is a symlink. */
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret);
 
+/* Opens the file itself (O_PATH), wherever on the file system of the directory dirfd and under whichever name it
+ * is now. -ESTALE: it is no more. -EOPNOTSUPP: it can't be found so (no handle, no privilege). Or -errno. */
+int fileid_open(int dirfd, const struct fileid *id, bool same_boot);
+
 /* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither
  * handle nor birth time on both sides the answer in another boot is no. */
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot);

@@ -199,18 +199,16 @@ static bool in_other_view(const struct undo *u, const struct record *r)
 /* The parent is not there: gone for sure only if the nearest ancestor is where the parent was (K14). */
 static int judge_missing(struct undo *u, const struct record *r, struct finding *f)
 {
-    char path[RECORD_PATH_MAX];
+    char path[RECORD_PATH_MAX], name[NAME_MAX + 1];
     struct fileid found;
     (void)snprintf(path, sizeof(path), "%s", r->path);
     for (;;) {
         char *slash = strrchr(path, '/');
         slash[slash == path] = 0;
-        int fd = fd_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
+        _cleanup_close_ int fd = fd_openat2(AT_FDCWD, path, O_PATH | O_DIRECTORY, 0, RESOLVE_NO_SYMLINKS);
         if (fd < 0 && (fd == -ENOENT || fd == -ENOTDIR) && path[1])
             continue;
         int r2 = fd < 0 ? fd : fileid_of_fd(fd, &found);
-        if (fd >= 0)
-            (void)close(fd);
         if (r2 < 0)
             return refuse(f, false, RBXJ_E_FOREIGN, -r2, path, "can't be looked at");
         if (in_other_view(u, r))
@@ -218,6 +216,12 @@ static int judge_missing(struct undo *u, const struct record *r, struct finding 
         if (!on_recorded_fs(&r->parent, &found, u->same_boot))
             return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
                           "the file system that it is on is not mounted");
+        if (r->kind == RBXJ_TMPDIR || r->kind == RBXJ_CGROUP)
+            r2 = guard_moved(u, r, fd, name, f);
+        if (r2 > 0) /* two things at once have been renamed */
+            return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "was moved");
+        if (r2 < 0)
+            return r2;
         f->found = FOUND_GONE;
         return -ENOENT;
     }

@@ -6,7 +6,7 @@
  * rename fails (a project quota, a btrfs subvolume, overlay: EXDEV; no space) the levels become a window that
  * *slides* down: the uppermost but the top is closed, and once everything in the window is removed the walk
  * starts again from the top. Each start removes at least a window, so it ends, and nothing needs to be
- * remembered.
+ * remembered. Where there are descriptors for fewer levels, there are fewer.
  *
  * A directory is read in passes from its first to its last entry. Local file systems return every entry that
  * was there throughout a pass although others are removed meanwhile, so a directory that is not empty after a
@@ -16,10 +16,8 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "base/procid.h"
 #include "reaper/undo.h"
 
-#include <ctype.h>
 #include <dirent.h>
 #include <limits.h>
 #include <linux/fs.h>
@@ -51,6 +49,7 @@ struct walk {
     int parentfd, top;
     struct level *levels[LEVELS]; /* 0 is the top */
     size_t depth;                 /* of the level at hand */
+    size_t room;                  /* levels at most: LEVELS, or as many as there are descriptors for */
     bool cut;                     /* the window has slid: level 1 does not lie in the top */
     bool hoisted;                 /* during this pass over the top: another one must follow */
     uint64_t removed;
@@ -139,10 +138,8 @@ static int remove_name(int dirfd, bool ours, const char *name, int how)
 
 static void path_of(int fd, const char *name, char *buf, size_t size)
 {
-    char proc[32];
-    (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
-    ssize_t n = readlink(proc, buf, size - 1); /* too deep: ENAMETOOLONG */
-    size_t len = n > 0 ? (size_t)n : 0;
+    fd_path(fd, buf, size);
+    size_t len = strlen(buf);
     (void)snprintf(buf + len, size - len, "%s%s", len && name ? "/" : "", name ? name : "");
 }
 
@@ -161,49 +158,6 @@ static void keep(struct walk *w, struct level *l, const char *name, int errnum)
     int r = fail(w, l->fd, name, errnum, NULL);
     if (!w->first)
         w->first = r;
-}
-
-static bool link_is_below(int dirfd, const char *link, const char *dir)
-{
-    char target[PATH_MAX + NAME_MAX + 2];
-    ssize_t n = readlinkat(dirfd, link, target, sizeof(target) - 1);
-    if (n <= 0)
-        return false;
-    target[n] = 0;
-    return path_is_below(target, dir);
-}
-
-static bool process_is_inside(int proc, const char *pid, const char *dir)
-{
-    _cleanup_close_ int fd = openat(proc, pid, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    if (fd < 0)
-        return false;
-    if (link_is_below(fd, "cwd", dir) || link_is_below(fd, "root", dir))
-        return true;
-    int fds = openat(fd, "fd", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *list = fds >= 0 ? fdopendir(fds) : NULL;
-    for (struct dirent *d; list && (d = readdir(list));)
-        if (link_is_below(dirfd(list), d->d_name, dir))
-            return true;
-    return false;
-}
-
-/* Names a process that has its working directory, its root or a descriptor in the tree, if one can be seen.
- */
-static void name_writer(struct walk *w)
-{
-    char top[PATH_MAX + NAME_MAX + 2], who[160];
-    path_of(w->top, NULL, top, sizeof(top));
-    _cleanup_closedir_ DIR *proc = opendir("/proc");
-    for (struct dirent *d; top[0] == '/' && proc && (d = readdir(proc));) {
-        if (!isdigit((unsigned char)d->d_name[0]) || atoi(d->d_name) == getpid())
-            continue;
-        if (!process_is_inside(dirfd(proc), d->d_name, top))
-            continue;
-        procid_describe(atoi(d->d_name), who, sizeof(who));
-        error_detail(w->e, "written to by pid %s (%s)", d->d_name, who);
-        return;
-    }
 }
 
 /* ---- the walk ---- */
@@ -291,11 +245,22 @@ static int walk_hoist(struct walk *w, struct level *l, const char *name, int fd)
     return r == 0 || errno == ENOENT ? 0 : 1;
 }
 
+/* Opens an entry to enter it; without a descriptor for it, the level below the top gives its own. */
+static int walk_open(struct walk *w, const struct level *l, const char *name)
+{
+    int fd = rmtree_open(l->fd, name);
+    if ((fd != -EMFILE && fd != -ENFILE) || w->depth < 4)
+        return fd;
+    w->room = w->depth - 1; /* some are needed for other things */
+    walk_slide(w);
+    return rmtree_open(l->fd, name);
+}
+
 static int walk_enter(struct walk *w, struct level *l, const char *name)
 {
     uint64_t incarnation;
     uint32_t seq;
-    _cleanup_close_ int fd = rmtree_open(l->fd, name);
+    _cleanup_close_ int fd = walk_open(w, l, name);
     if (fd == -EXDEV)
         return fail(w, l->fd, name, EBUSY, "something is mounted on it");
     if (fd == -ENOENT || fd == -ENOTDIR || fd == -ELOOP) /* replaced meanwhile: that is a refill */
@@ -306,11 +271,11 @@ static int walk_enter(struct walk *w, struct level *l, const char *name)
         return 0;
     }
     if (stamped > 0 && w->how->stamped) {
-        int r = w->how->stamped(w->how->data, incarnation, seq, w->e);
+        int r = w->how->stamped(w->how->data, fd, incarnation, seq, w->e);
         if (r < 0)
             return r;
     }
-    if (w->depth + 1 == LEVELS) {
+    if (w->depth + 1 >= w->room) {
         int r = walk_hoist(w, l, name, fd);
         if (r <= 0)
             return r;
@@ -379,7 +344,7 @@ static int level_remove(struct walk *w, struct level *l)
         if (++l->rounds < ROUNDS)
             return 1;
         r = fail(w, l->fd, NULL, EBUSY, "refilled while it was removed");
-        name_writer(w);
+        rmtree_name_writer(w->top, w->e);
         return r;
     default:
         if (!above)
@@ -439,7 +404,7 @@ int rmtree(int parentfd, const char *name, int fd, const struct rmtree *how, str
     _cleanup_free_ struct level *levels = malloc(LEVELS * sizeof(*levels));
     if (!levels)
         return error_set(e, ENOMEM, ENOMEM, "remove %s", name);
-    struct walk w = {.how = how, .e = e, .parentfd = parentfd, .top = fd};
+    struct walk w = {.how = how, .e = e, .parentfd = parentfd, .top = fd, .room = LEVELS};
     for (size_t i = 0; i < LEVELS; i++)
         w.levels[i] = &levels[i];
     random_bytes(&w.random, sizeof(w.random));

@@ -182,6 +182,8 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     } else if (f.found == FOUND_FOREIGN && !f.refused) { /* ours is gone, another one is there (K2) */
         item->outcome = OUTCOME_ALREADY_GONE;
         drop(t, item);
+    } else if (f.waits) {
+        item->outcome = OUTCOME_SKIPPED;
     } else if (f.refused || (f.partial && item->record->kind != RBXJ_MOUNT)) {
         item->outcome = OUTCOME_REFUSED;
     } else if (f.partial) {
@@ -266,21 +268,32 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
     }
 }
 
+/* Newest first. True: another round will get further, as something waited for what is gone now. */
+static bool undo_round(struct teardown *t)
+{
+    bool waits = false, dropped = false;
+    for (size_t i = t->sb->len; i-- > 0;) {
+        struct teardown_item *item = &t->items[i];
+        if (item->verified || (item->outcome != OUTCOME_NONE && item->outcome != OUTCOME_SKIPPED))
+            continue;
+        if (!item->silent)
+            undo_item(t, item);
+        else if (!t->held)
+            drop(t, item);
+        dropped |= item->verified && !item->silent;
+        waits |= item->done.waits && !item->verified;
+    }
+    return waits && dropped && !t->stopped;
+}
+
 void teardown_undo(struct teardown *t)
 {
     int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
     touch(t, true);
     teardown_enter(t);
-    for (size_t i = t->sb->len; i-- > 0;) {
-        struct teardown_item *item = &t->items[i];
-        if (item->verified)
-            continue;
-        if (!item->silent)
-            undo_item(t, item);
-        else if (!t->held)
-            drop(t, item);
-    }
+    while (undo_round(t))
+        ;
     teardown_leave(t);
     touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;

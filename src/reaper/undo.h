@@ -25,6 +25,8 @@
 #include "base/error.h"
 #include "journal/record.h"
 
+#include <limits.h>
+
 struct mounts;   /* reaper/mountinfo.h: one reading of this namespace's mountinfo */
 struct snapshot; /* journal/journal.h: all boxes and records, read at one moment */
 struct undo;
@@ -34,11 +36,12 @@ enum found { FOUND_PRESENT, FOUND_GONE, FOUND_FOREIGN, FOUND_BUSY };
 /* What look() or undo() saw. */
 struct finding {
     enum found found;
-    bool refused;            /* not ours or not allowed: left alone; stops no older entry (K2) */
-    bool not_mounted;        /* refused only because a file system is not there yet (K14): no failed replay */
-    bool partial;            /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
-    bool corrupt;            /* a lock whose content is neither ours nor JSON: lock corruption */
-    uint64_t identity;       /* a number for what was seen, for the plan id; 0: nothing there */
+    bool refused;      /* not ours or not allowed: left alone; stops no older entry (K2) */
+    bool not_mounted;  /* refused only because a file system is not there yet (K14): no failed replay */
+    bool partial;      /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
+    bool waits;        /* not undone, as an older one of this box was moved into it: that one goes first */
+    bool corrupt;      /* a lock whose content is neither ours nor JSON: lock corruption */
+    uint64_t identity; /* a number for what was seen, for the plan id; 0: nothing there */
     struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
 };
 
@@ -99,6 +102,12 @@ int guard_protected_name(const struct config *config, enum rbxj_kind kind, const
  *   -ENOENT with f->found GONE: the path is gone, for sure;
  *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
 int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
+
+/* The directory that r names is not at its path, and dirfd is one on its file system: the one in which it should be,
+ * or an ancestor. 0: it is gone for sure. 1: it is in dirfd, under *name. Or a negative code: it has been moved to
+ * where nothing of ours is (f refused), or that can't be known now (f busy). */
+int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAME_MAX + 1],
+                struct finding *f);
 
 /* Before every kill, rename, unmount and delete (K4): is a recorded resource of another box at or below path
  * (or, for what is renamed or deleted, is path where another's lies)? 0, or -EBUSY with f->error naming the

@@ -22,7 +22,8 @@
 /* What stands at the record's name. */
 struct place {
     int parent;
-    const char *base; /* inside the record's path */
+    const char *base;                          /* inside path */
+    char path[RECORD_PATH_MAX + NAME_MAX + 1]; /* the record's, or where it was renamed to (v1) */
     int fd;
     struct fileid id;
     bool ours; /* by evidence or stamp; else it is only known to be empty, which allows rmdir alone (K1) */
@@ -203,18 +204,42 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
     return 1;
 }
 
+/* Ours is not under its name: v1 has renames. As locate(). */
+static int locate_renamed(struct undo *u, const struct record *r, struct place *place, struct finding *f)
+{
+    char name[NAME_MAX + 1];
+    struct finding moved = {0};
+    int rc = guard_moved(u, r, place->parent, name, &moved);
+    if (rc == 0)
+        return 0;
+    *f = moved;
+    if (rc < 0)
+        return rc;
+    size_t dir = (size_t)(place->base - place->path);
+    (void)snprintf(place->path + dir, sizeof(place->path) - dir, "%s", name);
+    cleanup_closep(&place->fd);
+    place->fd = cgroup_open(place->parent, place->base);
+    if (place->fd >= 0 && judge(u, r, place, f) == 1)
+        return 1;
+    f->found = FOUND_BUSY;
+    return error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: is being renamed", r->path);
+}
+
 /* 1: it is there, and in place. 0: it is gone. Negative: refused or busy, f says why. */
 static int locate(struct undo *u, const struct record *r, struct place *place, struct finding *f)
 {
     f->found = FOUND_GONE;
     if (!of_this_boot(u, r))
         return 0;
-    place->parent = guard_open_parent(u, r, &place->base, f);
+    const char *base;
+    place->parent = guard_open_parent(u, r, &base, f);
     if (place->parent < 0)
         return place->parent == -ENOENT && f->found == FOUND_GONE && !f->refused ? 0 : place->parent;
+    (void)snprintf(place->path, sizeof(place->path), "%s", r->path);
+    place->base = place->path + (base - r->path);
     place->fd = cgroup_open(place->parent, place->base);
     if (place->fd == -ENOENT)
-        return 0;
+        return locate_renamed(u, r, place, f);
     if (place->fd == -EXDEV) {
         f->found = FOUND_BUSY;
         return error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: something is mounted over it", r->path);
@@ -222,6 +247,8 @@ static int locate(struct undo *u, const struct record *r, struct place *place, s
     if (place->fd < 0)
         return refused(f, RBXJ_E_FOREIGN, -place->fd, r, "not a cgroup");
     int rc = judge(u, r, place, f);
+    if (rc == 0)
+        rc = locate_renamed(u, r, place, f);
     uint64_t kills = place->ours ? cgroup_oom_kills(place->fd) : 0;
     if (kills) /* the count goes with the cgroup */
         error_detail(&f->error, "%llu out-of-memory kills in it", (unsigned long long)kills);
@@ -262,7 +289,7 @@ static int ask_members(struct undo *u, const struct record *r, const struct plac
                        struct finding *f)
 {
     _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
-    int rc = guard_overlap(u, r, r->path, f);
+    int rc = guard_overlap(u, r, place->path, f);
     if (rc == 0) {
         rc = cgroup_members(place->fd, &members);
         if (rc < 0)
@@ -365,7 +392,7 @@ static int cgroup_undo(struct undo *u, struct record *r, struct finding *f)
         /* children only of what is ours: what is nobody's was found to have none */
         rc = place.ours ? cgroup_remove_children(place.fd, u->deadline_ns) : 0;
         if (rc == 0)
-            rc = cgroup_remove(place.parent, place.base, r->path, &place.id);
+            rc = cgroup_remove(place.parent, place.base, place.path, &place.id);
         if (rc == 0 || rc == -ENOENT || rc == -ESTALE)
             return rc == 0; /* else somebody else removed it */
         if (rc != -EBUSY || !place.ours || round == EMPTYING_ROUNDS)
@@ -385,9 +412,13 @@ static int cgroup_undo(struct undo *u, struct record *r, struct finding *f)
 static int cgroup_verify(struct undo *u, const struct record *r, struct finding *f)
 {
     _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
-    int rc = locate(u, r, &place, f);
+    struct finding seen = {0};
+    int rc = locate(u, r, &place, &seen);
+    if (rc == 0)
+        return 0;
     if (rc > 0)
-        rc = error_set(&f->error, RBXJ_E_LEFT, 0, "cgroup %s: is still there", r->path);
+        rc = error_set(&seen.error, RBXJ_E_LEFT, 0, "cgroup %s: is still there", r->path);
+    *f = seen;
     return rc;
 }
 

@@ -4,7 +4,8 @@
  *
  * It is undone in three steps: renamed aside, which frees the box's path at once; emptied; removed. The name
  * aside is made from the record's nonce, so whoever runs this again after it was killed in between finds the
- * directory under either name, and gone means that it is under neither (K17).
+ * directory under either name, and gone means that it is under neither (K17), and that its file system has it under no
+ * other name either: one that was renamed where it is, is undone there; one that was moved elsewhere is left.
  *
  * A directory that could not be proved ours when it was acquired (K1: no evidence, no stamp) is at most
  * rmdir'ed, in place, as is one with REC_RMDIR_ONLY (K18).
@@ -12,43 +13,15 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "journal/journal.h"
-#include "reaper/mountinfo.h"
+#include "reaper/mount.h"
 #include "reaper/rmtree.h"
-#include "reaper/undo.h"
+#include "reaper/tmpdir.h"
 
 #include <limits.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#include <xxhash.h>
-
-#define ASIDE_PREFIX ".rbxj-"
-
-/* What is under one of the names. */
-enum sight { SIGHT_NOTHING, SIGHT_FOREIGN, SIGHT_MOUNTED, SIGHT_EMPTY, SIGHT_OURS };
-
-struct name {
-    const char *name;
-    char path[PATH_MAX + NAME_MAX + 2];
-    int fd;           /* O_PATH */
-    enum sight sight; /* EMPTY: of the expected owner, but with nothing that proves it ours */
-    const char *why;  /* it is foreign */
-    struct fileid id;
-};
-
-struct place {
-    int parent;
-    char aside_name[sizeof(ASIDE_PREFIX) + 32];
-    struct name aside, proper;
-};
-
-static void place_close(struct place *p)
-{
-    cleanup_closep(&p->parent);
-    cleanup_closep(&p->aside.fd);
-    cleanup_closep(&p->proper.fd);
-}
 
 /* ---- prepare, acquire, prove ---- */
 
@@ -165,123 +138,10 @@ static int tmpdir_acquire(struct undo *u, struct record *r, const char *options,
     return rc;
 }
 
-/* ---- look ---- */
-
-/* Without evidence: a stamp, or at least empty and of the expected owner (K1). */
-static int judge_unproven(struct undo *u, const struct record *r, struct name *n)
-{
-    uint64_t incarnation;
-    uint32_t seq;
-    _cleanup_close_ int fd = fd_openat2(n->fd, ".", O_RDONLY | O_DIRECTORY, 0, RESOLVE_BENEATH);
-    if (fd < 0)
-        return fd;
-    n->sight = SIGHT_OURS;
-    int ours = stamp_is_ours(fd, r, &n->id, u->same_boot);
-    if (ours != 0)
-        return ours < 0 ? ours : 0;
-    n->sight = SIGHT_FOREIGN;
-    int stamped = stamp_get(fd, &incarnation, &seq);
-    if (stamped < 0 && stamped != -EOPNOTSUPP)
-        return stamped;
-    n->why = "its stamp is another one's, or a copy";
-    if (stamped > 0)
-        return 0;
-    n->why = "not known to be the one that was journaled: no evidence and no stamp";
-    int empty = n->id.uid == r->owner ? rmtree_is_empty(fd) : 0;
-    if (empty > 0)
-        n->sight = SIGHT_EMPTY;
-    return empty < 0 ? empty : 0;
-}
-
-static int judge(struct undo *u, const struct record *r, int parent, struct name *n)
-{
-    n->fd = fd_openat2(parent, n->name, O_PATH | O_NOFOLLOW, 0,
-                       RESOLVE_BENEATH | RESOLVE_NO_SYMLINKS | RESOLVE_NO_XDEV);
-    n->sight = n->fd == -EXDEV ? SIGHT_MOUNTED : SIGHT_NOTHING;
-    if (n->fd == -ENOENT || n->fd == -EXDEV)
-        return 0;
-    int rc = n->fd < 0 ? n->fd : fileid_of_fd(n->fd, &n->id);
-    if (rc < 0)
-        return rc;
-    n->sight = SIGHT_FOREIGN;
-    n->why = S_ISLNK(n->id.mode) ? "a symlink" : "not a directory";
-    if (!S_ISDIR(n->id.mode))
-        return 0;
-    if (!(r->flags & REC_EVIDENCE))
-        return judge_unproven(u, r, n);
-    n->why = "another directory than the one that was journaled";
-    if (fileid_equal(&n->id, &r->id, u->same_boot))
-        n->sight = SIGHT_OURS;
-    return 0;
-}
-
-static uint64_t identity_of(const struct place *p)
-{
-    const struct name *names[] = {&p->aside, &p->proper};
-    uint64_t seen[2][4] = {0};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (names[i]->fd >= 0) {
-            seen[i][0] = names[i]->sight;
-            seen[i][1] = names[i]->id.ino;
-            seen[i][2] = (uint64_t)names[i]->id.btime_ns;
-            seen[i][3] = XXH3_64bits(names[i]->id.handle, names[i]->id.handle_len);
-        }
-    return XXH3_64bits(seen, sizeof(seen));
-}
-
-/* The verdict on both names together. One of them that is ours decides; beside it a stranger has a right to
- * the other name. */
-static void conclude(const struct record *r, const struct place *p, struct finding *f)
-{
-    enum sight aside = p->aside.sight, proper = p->proper.sight;
-    f->identity = aside || proper ? identity_of(p) : 0;
-    if (aside == SIGHT_MOUNTED || proper == SIGHT_MOUNTED) {
-        f->found = FOUND_BUSY;
-        (void)error_set(&f->error, EBUSY, EBUSY, "tmpdir %s: something is mounted on it",
-                        proper == SIGHT_MOUNTED ? r->path : p->aside.path);
-    } else if (aside >= SIGHT_EMPTY || proper >= SIGHT_EMPTY) {
-        f->found = FOUND_PRESENT;
-    } else if (aside == SIGHT_FOREIGN || proper == SIGHT_FOREIGN) {
-        const struct name *n = proper == SIGHT_FOREIGN ? &p->proper : &p->aside;
-        f->found = FOUND_FOREIGN;
-        f->refused = true;
-        (void)error_set(&f->error, RBXJ_E_FOREIGN, 0, "tmpdir %s: %s", n->path, n->why);
-    } else {
-        f->found = FOUND_GONE;
-    }
-}
-
-/* Looks at both names, the proper one first: a rename meanwhile goes from there to the one aside, so that
- * what is there is not missed. 0 and f has the verdict, or <0. */
-static int survey(struct undo *u, const struct record *r, struct place *p, struct finding *f)
-{
-    const char *base;
-    p->parent = guard_open_parent(u, r, &base, f);
-    if (p->parent < 0)
-        return 0; /* gone or refused: f says which */
-    memcpy(p->aside_name, ASIDE_PREFIX, sizeof(ASIDE_PREFIX));
-    hex_encode(p->aside_name + sizeof(ASIDE_PREFIX) - 1, r->nonce, sizeof(r->nonce));
-    p->aside.name = p->aside_name;
-    p->proper.name = base;
-    (void)snprintf(p->aside.path, sizeof(p->aside.path), "%.*s%s", (int)(base - r->path), r->path,
-                   p->aside_name);
-    (void)snprintf(p->proper.path, sizeof(p->proper.path), "%s", r->path);
-    struct name *names[] = {&p->proper, &p->aside};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
-        int rc = judge(u, r, p->parent, names[i]);
-        if (rc < 0)
-            return error_sys(&f->error, -rc, "tmpdir %s", names[i]->path);
-    }
-    conclude(r, p, f);
-    return 0;
-}
-
-static const struct place no_place = {.parent = -1, .aside = {.fd = -1}, .proper = {.fd = -1}};
-
 static int tmpdir_look(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = no_place;
-    return survey(u, r, &p, f);
+    _cleanup_(tmpdir_place_close) struct tmpdir_place p = tmpdir_no_place;
+    return tmpdir_survey(u, r, &p, f);
 }
 
 /* ---- undo ---- */
@@ -299,21 +159,41 @@ static int foreign(struct finding *f, const char *path, const char *why)
     return error_set(&f->error, RBXJ_E_FOREIGN, 0, "tmpdir %s: %s", path, why);
 }
 
-/* Nothing may be mounted at or below it. What is ours there was undone before; a rename would carry along
- * what is not (6.18). */
-static int guard_mounts(struct undo *u, const char *path, struct finding *f)
+/* Is it, or what it lies in below path, a mount of this box that was moved there? It goes by its own record. */
+static bool goes_by_its_record(const struct undo *u, const struct record *r, const struct mount *m,
+                               const char *path)
+{
+    const struct mount_table *own = mounts_own(u->mounts);
+    for (size_t depth = 0; m && path_is_below(m->target, path) && depth < PATH_MAX; depth++) {
+        if (mount_is_of_box(u, r, m))
+            return true;
+        m = m->parent == m->id ? NULL : mount_table_by_id(own, m->parent);
+    }
+    return false;
+}
+
+/* Nothing may be mounted at or below it. What is ours there was undone before, if it was not moved there; a rename
+ * would carry along what is not (6.18). */
+static int guard_mounts(struct undo *u, const struct record *r, const char *path, struct finding *f)
 {
     int rc = u->mounts ? 0 : mounts_read(&u->mounts, &f->error);
     if (rc < 0)
         return rc;
     struct mount_set all = mount_table_all(mounts_own(u->mounts));
-    for (size_t i = 0; i < all.len; i++)
-        if (!all.mounts[i]->gone && path_is_below(all.mounts[i]->target, path)) {
-            f->found = FOUND_BUSY;
-            return error_set(&f->error, EBUSY, EBUSY, "tmpdir %s: mounted at %s is a %s", path,
-                             all.mounts[i]->target, all.mounts[i]->fstype);
-        }
-    return 0;
+    const struct mount *found = NULL;
+    bool waits = true;
+    for (size_t i = 0; i < all.len && waits; i++) {
+        if (all.mounts[i]->gone || !path_is_below(all.mounts[i]->target, path))
+            continue;
+        found = all.mounts[i];
+        waits = goes_by_its_record(u, r, found, path);
+    }
+    if (!found)
+        return 0;
+    f->found = FOUND_BUSY;
+    f->waits = waits;
+    return error_set(&f->error, EBUSY, EBUSY, "tmpdir %s: mounted at %s is a %s", path, found->target,
+                     found->fstype);
 }
 
 static int not_still(struct finding *f, const char *path, int still)
@@ -323,7 +203,7 @@ static int not_still(struct finding *f, const char *path, int still)
 }
 
 /* rmdir and nothing else. */
-static int remove_empty(const struct place *p, const struct name *n, struct finding *f)
+static int remove_empty(const struct tmpdir_place *p, const struct tmpdir_name *n, struct finding *f)
 {
     int still = fd_is_named(p->parent, n->name, n->fd);
     if (still <= 0)
@@ -341,23 +221,23 @@ static int remove_empty(const struct place *p, const struct name *n, struct find
 }
 
 /* Renames it aside: 0 it is, 1 it can't be and is deleted in place, or <0. */
-static int move_aside(struct place *p, int fd, struct finding *f)
+static int move_aside(struct tmpdir_place *p, const struct tmpdir_name *n, int fd, struct finding *f)
 {
-    const char *from = p->proper.name, *to = p->aside.name;
+    const char *from = n->name, *to = p->aside.name;
     int still = fd_is_named(p->parent, from, fd);
     if (still <= 0)
-        return not_still(f, p->proper.path, still);
+        return not_still(f, n->path, still);
     int r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
     if (r < 0 && errno == EPERM && rmtree_unprotect(fd))
         r = renameat2(p->parent, from, p->parent, to, RENAME_NOREPLACE);
     if (r < 0)
-        return errno == EBUSY ? busy(f, p->proper.path, "something is mounted on it") : 1;
+        return errno == EBUSY ? busy(f, n->path, "something is mounted on it") : 1;
     still = fd_is_named(p->parent, to, fd);
     if (still != 0) /* whatever it is that lies aside: another look will tell */
         return still < 0 ? not_still(f, p->aside.path, still) : 0;
     if (renameat2(p->parent, to, p->parent, from, RENAME_NOREPLACE) < 0)
         return foreign(f, p->aside.path, "was put in place of ours meanwhile, and can't be moved back");
-    return foreign(f, p->proper.path, "was replaced meanwhile");
+    return foreign(f, n->path, "was replaced meanwhile");
 }
 
 struct stamp_check {
@@ -366,24 +246,46 @@ struct stamp_check {
     const char *path;
 };
 
-/* rmtree's question: is that another box's directory, by whichever path (K4)? */
-static int refuse_anothers(void *data, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
+/* Whoever copies a directory copies its stamp: cp -a does, and an overlay that copies up. The evidence of the one
+ * that was stamped tells it from a copy. 1 it is a copy, 0 it may be the one, or a negative code. */
+static int is_copy(const struct snapshot *s, const struct snapshot_box *sb, int fd, uint32_t seq)
 {
-    const struct stamp_check *check = data;
-    const struct snapshot *s = check->u->snapshot;
-    for (size_t i = 0; s && incarnation != check->r->incarnation && i < s->len; i++)
-        if (s->boxes[i].box.incarnation == incarnation)
-            return error_set(e, EBUSY, EBUSY, "tmpdir %s: a directory of box %s (seq %u) is in it",
-                             check->path, s->boxes[i].box.name, seq);
+    struct fileid id;
+    for (size_t i = 0; i < sb->len; i++) {
+        const struct record *r = &sb->records[i];
+        if (r->seq != seq || r->kind != RBXJ_TMPDIR || !(r->flags & REC_EVIDENCE))
+            continue;
+        int rc = fileid_of_fd(fd, &id);
+        bool same_boot = memcmp(r->evidence_boot, s->boot_id, sizeof(s->boot_id)) == 0;
+        return rc < 0 ? rc : !fileid_equal(&id, &r->id, same_boot);
+    }
     return 0;
 }
 
-static int remove_ours(struct undo *u, const struct record *r, struct place *p, const struct name *n,
-                       struct finding *f)
+/* rmtree's question: is that another box's directory, by whichever path (K4)? */
+static int refuse_anothers(void *data, int fd, uint64_t incarnation, uint32_t seq, struct rbxj_error *e)
+{
+    const struct stamp_check *check = data;
+    const struct snapshot *s = check->u->snapshot;
+    for (size_t i = 0; s && incarnation != check->r->incarnation && i < s->len; i++) {
+        if (s->boxes[i].box.incarnation != incarnation)
+            continue;
+        int copy = is_copy(s, &s->boxes[i], fd, seq);
+        if (copy < 0)
+            return error_sys(e, -copy, "tmpdir %s: a stamped directory in it", check->path);
+        if (!copy)
+            return error_set(e, EBUSY, EBUSY, "tmpdir %s: a directory of box %s (seq %u) is in it",
+                             check->path, s->boxes[i].box.name, seq);
+    }
+    return 0;
+}
+
+static int remove_ours(struct undo *u, const struct record *r, struct tmpdir_place *p,
+                       const struct tmpdir_name *n, struct finding *f)
 {
     int rc = guard_overlap(u, r, n->path, f);
     if (rc == 0)
-        rc = guard_mounts(u, n->path, f);
+        rc = guard_mounts(u, r, n->path, f);
     if (rc < 0)
         return rc;
     if ((r->flags & REC_RMDIR_ONLY) || n->sight != SIGHT_OURS)
@@ -391,8 +293,8 @@ static int remove_ours(struct undo *u, const struct record *r, struct place *p, 
     _cleanup_close_ int fd = rmtree_open(n->fd, ".");
     if (fd < 0)
         return error_sys(&f->error, -fd, "tmpdir %s", n->path);
-    if (n == &p->proper) {
-        rc = move_aside(p, fd, f);
+    if (n != &p->aside) {
+        rc = move_aside(p, n, fd, f);
         if (rc < 0)
             return rc;
         if (rc == 0)
@@ -408,14 +310,16 @@ static int remove_ours(struct undo *u, const struct record *r, struct place *p, 
 
 static int tmpdir_undo(struct undo *u, struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = no_place;
-    int rc = survey(u, r, &p, f);
+    _cleanup_(tmpdir_place_close) struct tmpdir_place p = tmpdir_no_place;
+    int rc = tmpdir_survey(u, r, &p, f);
     if (rc < 0 || f->found == FOUND_GONE)
         return rc;
+    if (p.proper.sight == SIGHT_MOUNTED && f->found == FOUND_BUSY)
+        (void)guard_mounts(u, r, p.proper.path, f); /* by a mount of this box? */
     if (f->found != FOUND_PRESENT)
         return -f->error.code;
     /* one aside is from an undo that did not come to its end */
-    const struct name *names[] = {&p.aside, &p.proper};
+    const struct tmpdir_name *names[] = {&p.aside, &p.proper, &p.moved};
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         rc = names[i]->sight >= SIGHT_EMPTY ? remove_ours(u, r, &p, names[i], f) : 0;
         if (rc < 0)
@@ -426,10 +330,10 @@ static int tmpdir_undo(struct undo *u, struct record *r, struct finding *f)
 
 static int tmpdir_verify(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place p = no_place;
+    _cleanup_(tmpdir_place_close) struct tmpdir_place p = tmpdir_no_place;
     struct finding seen = {0};
-    int rc = survey(u, r, &p, &seen);
-    bool looked = p.parent >= 0; /* else a refusal says nothing about it */
+    int rc = tmpdir_survey(u, r, &p, &seen);
+    bool looked = p.parent >= 0 && !p.away; /* else a refusal says nothing about it */
     if (rc == 0 && (seen.found == FOUND_GONE || (seen.found == FOUND_FOREIGN && looked)))
         return 0;
     if (rc == 0 && seen.found == FOUND_PRESENT)
