@@ -263,15 +263,6 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
     return r;
 }
 
-static struct record *find_record(struct snapshot_box *sb, uint32_t seq, struct rbxj_error *e)
-{
-    for (size_t i = 0; i < sb->len; i++)
-        if (sb->records[i].seq == seq && !(sb->records[i].flags & REC_PENDING))
-            return &sb->records[i];
-    (void)error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", sb->box.name, seq);
-    return NULL;
-}
-
 /* Journals the evidence: without a flush, unless only the journal can tell that it is ours (K1). */
 static int record_evidence(struct rbxj *handle, const struct record *r, struct rbxj_error *e)
 {
@@ -280,46 +271,56 @@ static int record_evidence(struct rbxj *handle, const struct record *r, struct r
     return journal_update(handle->journal, r, durable, e);
 }
 
-int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
-{
-    error_clear(error);
+/* A record of a box of ours. */
+struct own {
     struct snapshot_box sb;
-    int r = handle_get_own(handle, box, &sb, error);
+    struct undo u;
+    struct record *record;
+};
+
+static void own_close(struct own *own)
+{
+    mounts_free(own->u.mounts);
+    snapshot_box_clear(&own->sb);
+}
+
+static int own_open(struct rbxj *handle, const char *box, uint32_t seq, struct own *ret, struct rbxj_error *e)
+{
+    error_clear(e);
+    int r = handle_get_own(handle, box, &ret->sb, e);
     if (r < 0)
         return r;
-    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
-    struct record *record = find_record(&sb, seq, error);
-    r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->prove(&u, record, error);
+    ret->u = handle_undo(handle, &ret->sb.box, ret->sb.records, ret->sb.len);
+    for (size_t i = 0; i < ret->sb.len; i++)
+        if (ret->sb.records[i].seq == seq && !(ret->sb.records[i].flags & REC_PENDING))
+            ret->record = &ret->sb.records[i];
+    return ret->record ? 0 : error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
+}
+
+int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    int r = own_open(handle, box, seq, &own, error);
     if (r == 0)
-        r = record_evidence(handle, record, error);
-    mounts_free(u.mounts);
-    snapshot_box_clear(&sb);
-    return r;
+        r = kind_of(own.record->kind)->prove(&own.u, own.record, error);
+    return r < 0 ? r : record_evidence(handle, own.record, error);
 }
 
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error)
 {
-    error_clear(error);
-    struct snapshot_box sb;
+    _cleanup_(own_close) struct own own = {0};
     _cleanup_close_ int fd = -1;
-    int r = handle_get_own(handle, box, &sb, error);
+    int r = own_open(handle, box, seq, &own, error);
     if (r < 0)
         return r;
-    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
-    struct record *record = find_record(&sb, seq, error);
-    const struct kind *kind = record ? kind_of(record->kind) : NULL;
-    if (!record)
-        r = -RBXJ_E_NO_SUCH_BOX;
-    else if (!kind->acquire || (record->kind == RBXJ_LOCK && !ret_fd))
-        r = error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq,
-                      kind->name);
-    else
-        r = kind->acquire(&u, record, options, &fd, error);
+    const struct kind *kind = kind_of(own.record->kind);
+    if (!kind->acquire || (own.record->kind == RBXJ_LOCK && !ret_fd))
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq,
+                         kind->name);
+    r = kind->acquire(&own.u, own.record, options, &fd, error);
     if (r == 0)
-        r = record_evidence(handle, record, error);
-    mounts_free(u.mounts);
-    snapshot_box_clear(&sb);
+        r = record_evidence(handle, own.record, error);
     if (r == 0 && ret_fd)
         *ret_fd = steal_fd(&fd);
     return r;
@@ -327,26 +328,22 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
 
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
 {
-    error_clear(error);
-    struct snapshot_box sb;
+    _cleanup_(own_close) struct own own = {0};
     struct finding f = {0};
-    int r = handle_get_own(handle, box, &sb, error);
+    int r = own_open(handle, box, seq, &own, error);
     if (r < 0)
         return r;
-    struct undo u = handle_undo(handle, &sb.box, sb.records, sb.len);
-    u.dry_run = true;
-    struct record *record = find_record(&sb, seq, error);
-    r = !record ? -RBXJ_E_NO_SUCH_BOX : kind_of(record->kind)->look(&u, record, &f);
-    if (record && r < 0)
-        r = error_set(error, -r, f.error.errnum, "%s", f.error.message);
-    if (r == 0 && f.found != FOUND_GONE && !(f.found == FOUND_FOREIGN && !f.refused))
-        r = error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
-                      box, seq);
-    if (r == 0)
-        r = durable_drop(handle->journal, record, error);
-    mounts_free(u.mounts);
-    snapshot_box_clear(&sb);
-    return r;
+    own.u.dry_run = true;
+    r = kind_of(own.record->kind)->look(&own.u, own.record, &f);
+    if (r < 0)
+        return error_set(error, -r, f.error.errnum, "%s", f.error.message);
+    bool unseen = f.found != FOUND_PRESENT && f.error.errnum && f.error.errnum != EBUSY;
+    if (f.found != FOUND_GONE && unseen)
+        return error_sys(error, f.error.errnum, "box %s: seq %u: was it given back", box, seq);
+    if (f.found != FOUND_GONE && !(f.found == FOUND_FOREIGN && !f.refused))
+        return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
+                         box, seq);
+    return durable_drop(handle->journal, own.record, error);
 }
 
 static int report_undo(const struct teardown *t, struct rbxj_result **ret, struct rbxj_error *e)

@@ -49,9 +49,14 @@ static int refuse_existing(int parent, const char *base, const struct record *r,
         return 0;
     if (fd == -EXDEV)
         return error_set(e, RBXJ_E_PROTECTED_PATH, 0, "cgroup %s: a mount point", r->path);
-    if (fd >= 0 && (cgroup_members(fd, &members) < 0 || cgroup_members_have(&members, getpid())))
+    if (fd == -ENOTDIR || fd == -ELOOP)
+        return error_set(e, RBXJ_E_EXISTS, -fd, "cgroup %s", r->path);
+    int rc = fd < 0 ? fd : cgroup_members(fd, &members);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s", r->path);
+    if (cgroup_members_have(&members, getpid()))
         return error_set(e, RBXJ_E_PROTECTED_PATH, 0, "cgroup %s: the calling process lives in it", r->path);
-    return error_set(e, RBXJ_E_EXISTS, fd < 0 ? -fd : EEXIST, "cgroup %s", r->path);
+    return error_set(e, RBXJ_E_EXISTS, EEXIST, "cgroup %s", r->path);
 }
 
 static int open_parent(const struct record *r, const char **ret_base, struct rbxj_error *e)
