@@ -4,6 +4,8 @@
  */
 #include "spawn_fixture.h"
 
+#include "reaper/handle.h"
+
 #include <pthread.h>
 
 /* ---- take ---- */
@@ -83,6 +85,90 @@ static void a_take_that_fails_leaves_no_record(void **state)
     undo_and_end("a");
 }
 
+/* ---- taking back ---- */
+
+static uint32_t take(enum part p, int *lock)
+{
+    struct rbxj_resource r = part_resource("a", p);
+    uint32_t seq = 0;
+    if (rbxj_take(handle, "a", &r, &seq, p == LOCK ? lock : NULL, &error) < 0)
+        fail_msg("%s: %s (%s)", part_names[p], error.message, error.detail);
+    return seq;
+}
+
+/* Nobody has a claim on it any more: a nested box can begin. */
+static void is_unclaimed(const char *box)
+{
+    struct rbxj_box inner = {.name = "inner", .parent = box};
+    if (rbxj_begin(handle, &inner, NULL, &error) < 0 || rbxj_end(handle, "inner", &error) < 0)
+        fail_msg("nested in %s: %s", box, error.message);
+}
+
+/* What is there and proven ours is undone; the box's other records stay, with their things. */
+static void i8_only_that_record_is_taken_back(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    for (enum part again = 0; again < PARTS; again++) {
+        int lock = -1;
+        uint32_t seqs[PARTS] = {0};
+        size_t taken = 0;
+        if (!(possible(ALL) & 1U << again))
+            continue;
+        for (enum part p = 0; p < PARTS; p++)
+            if (possible(ALL) & 1U << p) {
+                seqs[p] = take(p, &lock);
+                taken++;
+            }
+        if (again == LOCK) /* else it is held */
+            cleanup_closep(&lock);
+        bool blocked = again == MOUNT; /* the inner directory is on it */
+        handle_take_back(handle, "a", seqs[again]);
+        assert_int_equal(taken - !blocked, records("a", NULL));
+        for (enum part p = 0; p < PARTS; p++)
+            if (possible(ALL) & 1U << p)
+                assert_int_equal(p != again || blocked, path_exists(part_path("a", p)));
+        assert_int_equal(1, harness_mounts_below(part_path("a", MOUNT)));
+        is_unclaimed("a");
+        undo_and_end("a");
+        if (again != LOCK)
+            cleanup_closep(&lock);
+        begin("a", NULL, 0);
+    }
+    uint32_t seq = take(MOUNT, NULL);
+    handle_take_back(handle, "a", seq);
+    assert_int_equal(0, records("a", NULL));
+    assert_int_equal(0, harness_mounts_below(part_path("a", MOUNT)));
+}
+
+/* The acquisition has failed, so its flock is not ours: only with it the file is touched. */
+static void k7_a_lock_is_taken_back_under_its_flock(void **state)
+{
+    (void)state;
+    open_with("a");
+    for (int before = 0; before < 2; before++) {
+        const char *path = part_path("a", LOCK);
+        int lock = -1;
+        if (before)
+            harness_write(path, "{\"pid\":1}");
+        uint32_t seq = take(LOCK, &lock);
+        (void)close(lock);
+        char *ours = harness_read(path);
+        int stranger = open(path, O_RDWR | O_CLOEXEC);
+        assert_int_equal(0, flock(stranger, LOCK_EX | LOCK_NB));
+        handle_take_back(handle, "a", seq);
+        assert_string_equal(ours, harness_read(path));
+        assert_int_equal(1, records("a", NULL));
+        is_unclaimed("a");
+        (void)close(stranger);
+        handle_take_back(handle, "a", seq);
+        assert_int_equal(0, records("a", NULL));
+        assert_int_equal(before, path_exists(path));
+    }
+    assert_string_equal("{\"pid\":1}", harness_read(part_path("a", LOCK)));
+}
+
 /* ---- threads ---- */
 
 static struct {
@@ -100,7 +186,7 @@ static void *whole_lives(void *name)
     const char *box = name;
     struct rbxj_box b = {.name = box};
     for (int i = 0; i < 5 && !shared.failed[0]; i++) {
-        uint32_t seq;
+        uint32_t seq, of_process = 0;
         pid_t pid;
         int status, lock = -1;
         struct rbxj_resource group = part_resource("x", GROUP), dir = part_resource("x", TMPDIR),
@@ -115,8 +201,10 @@ static void *whole_lives(void *name)
             rbxj_take(handle, box, &dir, NULL, NULL, &e) < 0 ||
             rbxj_take(handle, box, &group, &seq, NULL, &e) < 0)
             thread_failed("begin and take", &e);
-        else if (rbxj_spawn(handle, box, &how, &pid, NULL, NULL, &e) < 0)
+        else if (rbxj_spawn(handle, box, &how, &pid, NULL, &of_process, &e) < 0)
             thread_failed("spawn", &e);
+        else if (seq != 3 || of_process != 4) /* its own box's, whatever the others do */
+            (void)snprintf(shared.failed, sizeof(shared.failed), "%s: seq %u, %u", box, seq, of_process);
         else if (waitpid(pid, &status, 0) != pid || status)
             thread_failed("the process", &e);
         else if (rbxj_undo(handle, box, NULL, &e) < 0 || rbxj_end(handle, box, &e) < 0)
@@ -148,6 +236,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         spawn_test(take_of_each_kind),
         spawn_test(a_take_that_fails_leaves_no_record),
+        spawn_test(i8_only_that_record_is_taken_back),
+        spawn_test(k7_a_lock_is_taken_back_under_its_flock),
         spawn_test(eight_threads_on_one_handle),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

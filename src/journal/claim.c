@@ -59,6 +59,11 @@ void journal_unclaim(struct journal *j, uint64_t incarnation)
     leftover_withdraw(j, incarnation, &(struct withdrawal){.claim = true});
 }
 
+void journal_unclaim_later(struct journal *j, uint64_t incarnation)
+{
+    leftover_remember(j, incarnation, &(struct withdrawal){.claim = true});
+}
+
 /* One box of many. *ret_unknown: somebody has it of whom it is not known whether he lives. MDB_* */
 static int claim_one(struct write *w, struct claim *c, bool *ret_unknown)
 {
@@ -136,7 +141,7 @@ void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n
         return;
     for (size_t i = 0; i < n; i++)
         if (claims[i].result == 0)
-            journal_unclaim(j, claims[i].incarnation);
+            journal_unclaim_later(j, claims[i].incarnation);
 }
 
 static_assert(GATE_WORKERS == JOURNAL_WORKERS, "a word for each worker");

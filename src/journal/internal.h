@@ -239,6 +239,7 @@ struct withdrawal {
 };
 /* Takes it back now, or remembers it. */
 void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
+void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
 /* Does what was remembered, as far as can be. JOURNAL_BUSY: no more could be remembered, so nothing is begun. */
 int leftover_retry(struct journal *j, struct rbxj_error *e);
 /* The box is claimed again: what was remembered of an earlier claim counts no more. */

@@ -119,6 +119,8 @@ int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs
 /* Gives a claimed box back. Where that can't be done now it is done before this journal's next intent, or when it
  * is closed. A box that is no more, or is not claimed, is fine. */
 void journal_unclaim(struct journal *j, uint64_t incarnation);
+/* The same, without a try now: the journal is known to be busy. */
+void journal_unclaim_later(struct journal *j, uint64_t incarnation);
 
 /* Adds to the counters: one transaction on the boot journal, no flush. */
 int journal_count(struct journal *j, const struct counters *more, struct rbxj_error *e);

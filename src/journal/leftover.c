@@ -13,7 +13,8 @@
 
 #include <string.h>
 
-#define LEFTOVERS_MAX 64
+#define INTENTS_MAX 64    /* then nothing more is begun */
+#define CLAIMS_MAX 100000 /* of one replay; what is beyond is given back when the process ends */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* taken before a gate, never inside one */
 static struct leftover {
@@ -21,8 +22,8 @@ static struct leftover {
     uint8_t generation[16];
     uint64_t incarnation;
     struct withdrawal what;
-} leftovers[LEFTOVERS_MAX];
-static size_t leftovers_len;
+} * leftovers;
+static size_t leftovers_len, leftovers_room;
 
 static int withdraw_records(struct write *w, const struct box *box, const struct withdrawal *what,
                             int *ret_rc)
@@ -72,19 +73,51 @@ static bool is_of(const struct leftover *l, const struct journal *j)
 static void forget(size_t i)
 {
     leftovers[i] = leftovers[--leftovers_len];
+    if (leftovers_len == 0) {
+        free(leftovers);
+        leftovers = NULL;
+        leftovers_room = 0;
+    }
+}
+
+static size_t count(bool claims)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < leftovers_len; i++)
+        n += leftovers[i].what.claim == claims;
+    return n;
+}
+
+static struct leftover *add(void)
+{
+    if (leftovers_len == leftovers_room) {
+        size_t room = leftovers_room ? 2 * leftovers_room : 16;
+        struct leftover *grown = reallocarray(leftovers, room, sizeof(*grown));
+        if (!grown)
+            return NULL;
+        leftovers = grown;
+        leftovers_room = room;
+    }
+    return &leftovers[leftovers_len++];
 }
 
 void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
 {
     int r = withdraw_now(j, incarnation, what);
-    if (r == 0 || r == -RBXJ_E_NO_SUCH_BOX)
-        return;
+    if (r < 0 && r != -RBXJ_E_NO_SUCH_BOX)
+        leftover_remember(j, incarnation, what);
+}
+
+void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+{
+    struct leftover *l = NULL;
     (void)pthread_mutex_lock(&lock);
     for (size_t i = leftovers_len; i-- > 0;)
         if (leftovers[i].pid != getpid())
             forget(i);
-    if (leftovers_len < LEFTOVERS_MAX) {
-        struct leftover *l = &leftovers[leftovers_len++];
+    if (what->claim ? leftovers_len < CLAIMS_MAX : count(false) < INTENTS_MAX)
+        l = add();
+    if (l) {
         *l = (struct leftover){.pid = getpid(), .incarnation = incarnation, .what = *what};
         memcpy(l->generation, j->generation, sizeof(l->generation));
     }
@@ -103,7 +136,7 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
             break; /* not yet */
         forget(i);
     }
-    full = leftovers_len == LEFTOVERS_MAX;
+    full = count(false) >= INTENTS_MAX;
     (void)pthread_mutex_unlock(&lock);
     return full ? error_set(e, RBXJ_E_JOURNAL_BUSY, 0,
                             "journal %s: too much of this process waits to be withdrawn", j->folder)

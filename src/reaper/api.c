@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The supervisor's side of rbxj.h; the reaper's is replay.c, list and forget are in inspect.c.
+ * The supervisor's side of rbxj.h; its teardown is in teardown_own.c. The reaper's is replay.c, list and forget
+ * are in inspect.c.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "reaper/aftermath.h"
 #include "reaper/durable.h"
 #include "reaper/handle.h"
 #include "reaper/intent.h"
+#include "reaper/mountinfo.h"
 #include "reaper/quarantine.h"
-#include "reaper/teardown.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -344,109 +344,6 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
         return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
                          box, seq);
     return durable_drop(handle->journal, own.record, error);
-}
-
-static int report_undo(const struct teardown *t, struct rbxj_result **ret, struct rbxj_error *e)
-{
-    int64_t now = now_realtime_ns();
-    struct rbxj_result *result = calloc(1, sizeof(*result));
-    if (result)
-        result->boxes = calloc(1, sizeof(*result->boxes));
-    if (!result || !result->boxes || teardown_report(t, false, &result->boxes[0]) < 0) {
-        rbxj_result_free(result);
-        return error_sys(e, ENOMEM, "undo: its report");
-    }
-    result->len = 1;
-    result->started_ns = now - t->worked_ns;
-    result->duration_ns = t->worked_ns;
-    result->boxes[0].state = "live";
-    if (t->corrupt || teardown_left(t)) /* it is an incident */
-        result->boxes[0].cause = t->corrupt ? "lock_corruption" : "cleanup_failure";
-    result->boxes[0].alive = true;
-    *ret = result;
-    return 0;
-}
-
-/* The box is claimed, and the snapshot was taken after that: nothing can have begun inside it since (K4). */
-static int undo_box(struct reaper *reaper, struct snapshot_box *sb, struct rbxj_result **ret,
-                    struct rbxj_error *e)
-{
-    struct teardown t;
-    struct rbxj_result *result = NULL;
-    struct aftermath after = {.reaper = reaper, .procedure = "undo"};
-    int r = teardown_init(&t, reaper, sb, true);
-    if (r < 0)
-        return error_sys(e, -r, "box %s", sb->box.name);
-    t.claimed = true;
-    teardown_look(&t);
-    aftermath_prepare(&after, &t);
-    teardown_quiesce(&t);
-    teardown_quiesced(&t);
-    mounts_free(reaper->mounts);
-    reaper->mounts = NULL;
-    teardown_undo(&t);
-    (void)teardown_settle(&t, 1);
-    teardown_finish(&t);
-    size_t left = teardown_left(&t);
-    r = report_undo(&t, &result, e);
-    if (r == 0) {
-        if (result->boxes[0].cause)
-            aftermath_begin(&after, &t, 1, result);
-        aftermath_end(&after, &t, 1, result);
-    }
-    if (r == 0 && ret)
-        *ret = steal_ptr(result);
-    rbxj_result_free(result);
-    if (r == 0 && left)
-        r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
-    else if (r == 0 && t.error.code) /* all is gone, but its records could not be dropped */
-        r = error_set(e, t.error.code, t.error.errnum, "%s", t.error.message);
-    teardown_clear(&t);
-    return r;
-}
-
-static int undo_claimed(struct rbxj *handle, uint64_t incarnation, struct rbxj_result **ret,
-                        struct rbxj_error *e)
-{
-    struct snapshot snapshot;
-    int r = journal_snapshot(handle->journal, &snapshot, e);
-    if (r < 0)
-        return r;
-    struct reaper reaper = {
-        .config = &handle->config,
-        .journal = handle->journal,
-        .snapshot = &snapshot,
-        .deadline_ns = INT64_MAX,
-        .timeout_ns = handle->config.timeout_ns,
-        .lazy_umount = handle->config.lazy_umount,
-    };
-    struct snapshot_box *sb = NULL;
-    for (size_t i = 0; i < snapshot.len && !sb; i++)
-        if (snapshot.boxes[i].box.incarnation == incarnation)
-            sb = &snapshot.boxes[i];
-    r = procid_boot(reaper.boot_id);
-    if (r < 0)
-        r = error_sys(e, -r, "boot id");
-    else if (!sb)
-        r = error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "undo: the box has ended meanwhile");
-    else
-        r = undo_box(&reaper, sb, ret, e);
-    mounts_free(reaper.mounts);
-    snapshot_clear(&snapshot);
-    return r;
-}
-
-int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
-{
-    error_clear(error);
-    struct snapshot_box own;
-    int r = handle_get_own(handle, box, &own, error);
-    if (r < 0)
-        return r;
-    uint64_t incarnation = own.box.incarnation;
-    snapshot_box_clear(&own);
-    r = journal_claim(handle->journal, incarnation, error);
-    return r < 0 ? r : undo_claimed(handle, incarnation, ret, error);
 }
 
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)

@@ -30,6 +30,11 @@ int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
 /* What the kinds need to know of a box. Free its mounts. */
 struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n);
 
+/* ---- teardown_own.c ---- */
+
+/* Undoes and drops one record of a box of this handle, as far as can be; the box's others are left alone. */
+void handle_take_back(struct rbxj *handle, const char *box, uint32_t seq);
+
 /* ---- replay.c ---- */
 
 struct teardown;

@@ -41,6 +41,13 @@ void teardown_clear(struct teardown *t)
     t->items = NULL;
 }
 
+void teardown_only(struct teardown *t, uint32_t seq)
+{
+    t->single = true;
+    for (size_t i = 0; i < t->sb->len; i++)
+        t->items[i].aside = t->items[i].record->seq != seq;
+}
+
 /* Kinds read mountinfo, and who is above us, when they first need it; what one read serves all. */
 void teardown_enter(struct teardown *t)
 {
@@ -114,7 +121,7 @@ static void each_quiesce(struct teardown *t, bool wait)
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
         const struct kind *kind = kind_of(item->record->kind);
-        if (item->silent || item->verified || !kind || item->look.found != FOUND_PRESENT)
+        if (item->silent || item->aside || item->verified || !kind || item->look.found != FOUND_PRESENT)
             continue;
         int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced
                                                                                    : kind->quiesce;
@@ -274,7 +281,8 @@ static bool undo_round(struct teardown *t)
     bool waits = false, dropped = false;
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
-        if (item->verified || (item->outcome != OUTCOME_NONE && item->outcome != OUTCOME_SKIPPED))
+        if (item->verified || item->aside ||
+            (item->outcome != OUTCOME_NONE && item->outcome != OUTCOME_SKIPPED))
             continue;
         if (!item->silent)
             undo_item(t, item);
@@ -338,7 +346,7 @@ size_t teardown_left(const struct teardown *t)
     size_t left = 0;
     for (size_t i = 0; i < t->sb->len; i++) {
         enum outcome o = t->items[i].outcome;
-        left += !t->items[i].silent && o != OUTCOME_UNDONE && o != OUTCOME_ALREADY_GONE;
+        left += !t->items[i].silent && !t->items[i].aside && o != OUTCOME_UNDONE && o != OUTCOME_ALREADY_GONE;
     }
     return left;
 }
@@ -403,6 +411,7 @@ void teardown_finish(struct teardown *t)
     changed |= count_failures(t);
     if (changed && !t->reaper->busy.code)
         (void)journal_update_box(t->reaper->journal, box, NULL);
-    if (t->claimed)
-        t->claimed = teardown_drop(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0;
+    if (t->claimed && teardown_drop(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0)
+        journal_unclaim_later(t->reaper->journal, box->incarnation);
+    t->claimed = false;
 }

@@ -50,6 +50,7 @@ struct teardown_item {
     bool dropped;  /* its record is gone from the journal */
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
     bool hangs;   /* its file system does not answer: nothing more is asked of it (K16) */
+    bool aside;   /* another record of the box is taken back: this one is only looked at */
     bool silent;  /* pending: dropped without touching anything (K22), not reported */
 };
 
@@ -59,6 +60,7 @@ struct teardown {
     struct undo u;
     struct teardown_item *items; /* as the records, oldest first */
     bool owner;                  /* a normal teardown by the box's own supervisor: it has the flocks itself */
+    bool single;                 /* teardown_only() */
     bool claimed;                /* ours; a replay claims before it reads the records */
     bool stopped;                /* something failed: what is older stays */
     bool held;                   /* somebody who is not its payload holds a lock (K7) */
@@ -71,6 +73,9 @@ struct teardown {
 
 int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner);
 void teardown_clear(struct teardown *t);
+/* From here on it is about that one record, which the box's living supervisor could not acquire: unlike for the
+ * others it has no flock of it. */
+void teardown_only(struct teardown *t, uint32_t seq);
 
 void teardown_look(struct teardown *t);
 void teardown_leave_alone(struct teardown *t); /* not claimed; t->error says why */

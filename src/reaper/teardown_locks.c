@@ -70,8 +70,8 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     const char *base;
     /* one that was there before, with its content as it was, may be held all the same */
     bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) &&
-                  t->u.same_boot;
-    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || t->owner || item->hangs ||
+                  t->u.same_boot && !t->single; /* then nothing of ours is in it, whoever holds it */
+    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || (t->owner && !t->single) || item->hangs ||
         (item->look.found != FOUND_PRESENT && !before))
         return;
     _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
@@ -123,6 +123,6 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
 void teardown_take_flocks(struct teardown *t, bool after)
 {
     for (size_t i = 0; i < t->sb->len; i++)
-        if (!t->items[i].silent && !t->items[i].verified)
+        if (!t->items[i].silent && !t->items[i].aside && !t->items[i].verified)
             take_flock(t, &t->items[i], after);
 }
