@@ -7,6 +7,7 @@
 #include "reaper/handle.h"
 
 #include <pthread.h>
+#include <sys/resource.h>
 
 /* ---- take ---- */
 
@@ -169,6 +170,40 @@ static void k7_a_lock_is_taken_back_under_its_flock(void **state)
     assert_string_equal("{\"pid\":1}", harness_read(part_path("a", LOCK)));
 }
 
+/* With one descriptor less than it needs, two less, and so on: what it made half-way is taken back, or known to
+ * rbxj_undo(). */
+static void a_take_without_descriptors_leaves_nothing_unknown(void **state)
+{
+    (void)state;
+    struct rlimit limit, few;
+    open_with("a");
+    make_target("a", ALL);
+    assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &limit));
+    char *before = machine();
+    for (enum part p = 0; p < PARTS; p++) {
+        struct rbxj_resource r = part_resource("a", p);
+        int rc = -1, failed = 0;
+        if (p == INNER || !(possible(ALL) & 1U << p))
+            continue;
+        for (few = (struct rlimit){3, limit.rlim_max}; rc < 0; few.rlim_cur++) {
+            int fd = -1;
+            assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &few));
+            rc = rbxj_take(handle, "a", &r, NULL, &fd, &error);
+            assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &limit));
+            if (rc < 0 && rc != -RBXJ_E_IO)
+                fail_msg("%s with %ju: %d: %s", part_names[p], (uintmax_t)few.rlim_cur, rc, error.message);
+            failed += rc < 0;
+            if (rbxj_undo(handle, "a", NULL, &error) < 0)
+                fail_msg("%s with %ju: undo: %s", part_names[p], (uintmax_t)few.rlim_cur, error.message);
+            cleanup_closep(&fd);
+            if (p == LOCK && rc < 0) /* made and not written yet it is nobody's: it is left (K1) */
+                (void)unlink(r.path);
+            is_as_before(before, "%s with %ju", part_names[p], (uintmax_t)few.rlim_cur);
+        }
+        assert_true(failed > 1);
+    }
+}
+
 /* ---- threads ---- */
 
 static struct {
@@ -238,6 +273,7 @@ int main(void)
         spawn_test(a_take_that_fails_leaves_no_record),
         spawn_test(i8_only_that_record_is_taken_back),
         spawn_test(k7_a_lock_is_taken_back_under_its_flock),
+        spawn_test(a_take_without_descriptors_leaves_nothing_unknown),
         spawn_test(eight_threads_on_one_handle),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
