@@ -1,7 +1,8 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What the public header declares is exactly what the version script exports and the shared library has.
+# What the public header declares is exactly what the version script exports, the shared library has and test_abi.c
+# lists.
 set -eu
 cd "$(dirname "$0")/.."
 
@@ -17,6 +18,7 @@ compare() {
     status=1
 }
 compare src/librbxj.map "$declared" "$mapped"
+compare tests/test_abi.c "$declared" "$(grep -oE 'SIGNATURE\(rbxj_[a-z_]+' tests/test_abi.c | sed 's/.*(//' | sort -u)"
 if [ -e "$library" ]; then
     compare "$library" "$declared" "$(nm -D --defined-only "$library" | awk '$2 == "T" { sub(/@.*/, "", $3); print $3 }' | sort -u)"
 fi

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The binary interface, as programs that are linked already know it (64 bit, LP64): what is listed here stays as
- * it is. A structure grows by taking from its reserved fields only; what is new is added to the list.
+ * The binary interface, as programs that are linked already know it (64 bit, LP64), and the functions' signatures:
+ * what is listed here stays as it is. A structure grows by taking from its reserved fields only; what is new is added
+ * to the list (check-symbols.sh sees to the functions).
  *
  *     cc -DPRINT_ABI -Iinclude -o /tmp/abi tests/test_abi.c && /tmp/abi    prints how it is now
  */
@@ -83,6 +84,39 @@
     VALUE(RBXJ_PROCESS, 5) \
     VALUE(RBXJ_RMDIR_ONLY, 1)
 
+#define FUNCTIONS \
+    SIGNATURE(rbxj_acquire, int (*)(struct rbxj *, const char *, uint32_t, const char *, int *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_acquired, int (*)(struct rbxj *, const char *, uint32_t, struct rbxj_error *)) \
+    SIGNATURE(rbxj_begin, int (*)(struct rbxj *, const struct rbxj_box *, uint64_t *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_close, void (*)(struct rbxj *)) \
+    SIGNATURE(rbxj_end, int (*)(struct rbxj *, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_forget, int (*)(const struct rbxj_options *, const char *, uint32_t, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_health, int (*)(const struct rbxj_options *, struct rbxj_health *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_incidents, int (*)(const struct rbxj_options *, const char *, int64_t, struct rbxj_incidents **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_incidents_free, void (*)(struct rbxj_incidents *)) \
+    SIGNATURE(rbxj_incidents_json, const char * (*)(const struct rbxj_incidents *, size_t)) \
+    SIGNATURE(rbxj_incidents_len, size_t (*)(const struct rbxj_incidents *)) \
+    SIGNATURE(rbxj_intend, int (*)(struct rbxj *, const char *, const struct rbxj_resource *, uint32_t *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_list, int (*)(const struct rbxj_options *, const char *, struct rbxj_result **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_metrics, int (*)(const struct rbxj_options *, char **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_mount_source, int (*)(struct rbxj *, const char *, uint32_t, char **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_open, int (*)(const struct rbxj_options *, struct rbxj **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_quarantine, int (*)(const struct rbxj_options *, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_recover, int (*)(const struct rbxj_options *, const struct rbxj_replay *, struct rbxj_result **, struct rbxj_health *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_released, int (*)(struct rbxj *, const char *, uint32_t, struct rbxj_error *)) \
+    SIGNATURE(rbxj_replay, int (*)(const struct rbxj_options *, const struct rbxj_replay *, struct rbxj_result **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_result_box, int (*)(const struct rbxj_result *, size_t, struct rbxj_result_box *)) \
+    SIGNATURE(rbxj_result_boxes, size_t (*)(const struct rbxj_result *)) \
+    SIGNATURE(rbxj_result_entry, int (*)(const struct rbxj_result *, size_t, size_t, struct rbxj_result_entry *)) \
+    SIGNATURE(rbxj_result_free, void (*)(struct rbxj_result *)) \
+    SIGNATURE(rbxj_result_info, void (*)(const struct rbxj_result *, struct rbxj_result_info *)) \
+    SIGNATURE(rbxj_spawn, int (*)(struct rbxj *, const char *, const struct rbxj_spawn *, pid_t *, int *, uint32_t *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_strerror, const char * (*)(int)) \
+    SIGNATURE(rbxj_take, int (*)(struct rbxj *, const char *, const struct rbxj_resource *, uint32_t *, int *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_undo, int (*)(struct rbxj *, const char *, struct rbxj_result **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_unquarantine, int (*)(const struct rbxj_options *, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_verify_clean, int (*)(const struct rbxj_options *, struct rbxj_clean *, struct rbxj_error *))
+
 #ifdef PRINT_ABI
 
 #define SIZE(type, n) printf("    SIZE(%s, %zu) \\\n", #type, sizeof(struct type));
@@ -106,6 +140,9 @@ int main(void)
 #define AT(type, field, n) static_assert(offsetof(struct type, field) == (n), "struct " #type ": " #field);
 #define VALUE(name, n) static_assert((name) == (n), #name);
 ABI
+#define SIGNATURE(name, ...) \
+    static_assert(__builtin_types_compatible_p(__typeof__(&name), __VA_ARGS__), "the signature of " #name);
+FUNCTIONS
 static_assert(RBXJ_E_LEFT == 5017, "the last code");
 #endif
 /* clang-format on */

@@ -5,7 +5,6 @@
 #include "base/error.h"
 #include "cli/hook_request.h"
 #include "cli/json.h"
-#include "reaper/handle.h"
 #include "reaper/mount.h"
 
 #include <string.h>
@@ -43,18 +42,11 @@ static int find_parent(const struct hook *hook, pid_t *ret, struct rbxj_error *e
 
 /* ---- the requests: what they reply besides "ok" ---- */
 
-/* May it be mounted with the source that marks it as ours even without evidence (K1)? */
-static bool has_source(const struct rbxj_resource *resource)
+/* The source that marks it as ours even without evidence (K1), if it can have that. */
+static bool get_source(const struct rbxj_resource *resource, uint64_t incarnation, uint32_t seq,
+                       char ret[MOUNT_SOURCE_MAX])
 {
-    return resource->kind == RBXJ_MOUNT && mount_source_is_free(resource->fstype);
-}
-
-static void add_source(struct doc *reply, cJSON *parent, const char *key, uint64_t incarnation, uint32_t seq)
-{
-    struct record record = {.incarnation = incarnation, .seq = seq};
-    char source[MOUNT_SOURCE_MAX];
-    mount_source_format(source, &record);
-    (void)doc_text(reply, parent, key, source);
+    return resource->kind == RBXJ_MOUNT && mount_source(ret, resource->fstype, incarnation, seq);
 }
 
 static int begin(struct hook *hook, const struct hook_request *request, struct doc *reply,
@@ -65,6 +57,7 @@ static int begin(struct hook *hook, const struct hook_request *request, struct d
                            .parent = request->parent,
                            .plan = request->resources,
                            .plan_len = request->resources_len};
+    char source[MOUNT_SOURCE_MAX];
     uint64_t incarnation;
     bool any = false;
     int rc = request->pid ? 0 : find_parent(hook, &box.supervisor, e);
@@ -77,32 +70,27 @@ static int begin(struct hook *hook, const struct hook_request *request, struct d
     cJSON *seqs = doc_array(reply, reply->root, "seq");
     for (uint32_t i = 0; i < box.plan_len; i++) {
         doc_number(reply, seqs, NULL, i + 1);
-        any = any || has_source(&box.plan[i]);
+        any = any || get_source(&box.plan[i], incarnation, i + 1, source);
     }
     cJSON *sources = any ? doc_array(reply, reply->root, "sources") : NULL;
-    for (uint32_t i = 0; any && i < box.plan_len; i++) {
-        if (has_source(&box.plan[i]))
-            add_source(reply, sources, NULL, incarnation, i + 1);
-        else
-            (void)doc_text(reply, sources, NULL, NULL);
-    }
+    for (uint32_t i = 0; any && i < box.plan_len; i++)
+        (void)doc_text(reply, sources, NULL,
+                       get_source(&box.plan[i], incarnation, i + 1, source) ? source : NULL);
     return 0;
 }
 
 static int intend(struct hook *hook, const struct hook_request *request, struct doc *reply,
                   struct rbxj_error *e)
 {
-    struct snapshot_box box;
+    _cleanup_free_ char *source = NULL;
     uint32_t seq;
     int rc = rbxj_intend(hook->handle, request->box, request->resources, &seq, e);
     if (rc < 0)
         return rc;
     doc_number(reply, reply->root, "seq", seq);
-    /* The incarnation is asked of the journal: another hook may have begun the box. */
-    if (has_source(request->resources) && handle_get_own(hook->handle, request->box, &box, NULL) == 0) {
-        add_source(reply, reply->root, "source", box.box.incarnation, seq);
-        snapshot_box_clear(&box);
-    }
+    if (request->resources->kind == RBXJ_MOUNT &&
+        rbxj_mount_source(hook->handle, request->box, seq, &source, NULL) == 0 && source)
+        (void)doc_text(reply, reply->root, "source", source);
     return 0;
 }
 

@@ -8,7 +8,7 @@
 #include "reaper/durable.h"
 #include "reaper/handle.h"
 #include "reaper/intent.h"
-#include "reaper/mountinfo.h"
+#include "reaper/mount.h"
 #include "reaper/quarantine.h"
 
 #include <stdlib.h>
@@ -295,6 +295,22 @@ static int own_open(struct rbxj *handle, const char *box, uint32_t seq, struct o
         if (ret->sb.records[i].seq == seq && !(ret->sb.records[i].flags & REC_PENDING))
             ret->record = &ret->sb.records[i];
     return ret->record ? 0 : error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
+}
+
+int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char **ret_source,
+                      struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    char source[MOUNT_SOURCE_MAX], *copy = NULL;
+    int r = own_open(handle, box, seq, &own, error);
+    if (r < 0)
+        return r;
+    if (own.record->kind != RBXJ_MOUNT)
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u is no mount", box, seq);
+    if (mount_source(source, own.record->fstype, own.record->incarnation, seq) && !(copy = strdup(source)))
+        return error_sys(error, ENOMEM, "box %s: a source", box);
+    *ret_source = copy;
+    return 0;
 }
 
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)

@@ -21,6 +21,8 @@ int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e);
 void mount_source_format(char buf[MOUNT_SOURCE_MAX], const struct record *r);
 /* Is the source of this type free text, so that it can bear that? */
 bool mount_source_is_free(const char *fstype);
+/* The source that marks a mount of that type as that record's (K1); false: the type needs its own. */
+bool mount_source(char buf[MOUNT_SOURCE_MAX], const char *fstype, uint64_t incarnation, uint32_t seq);
 /* Does the intent ask for a bind mount? */
 bool mount_is_bind(const struct record *r);
 /* Is m of the type that the intent asks for? A bind mount has any. */

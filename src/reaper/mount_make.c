@@ -35,6 +35,14 @@ bool mount_source_is_free(const char *fstype)
     return false;
 }
 
+bool mount_source(char buf[MOUNT_SOURCE_MAX], const char *fstype, uint64_t incarnation, uint32_t seq)
+{
+    if (!mount_source_is_free(fstype))
+        return false;
+    mount_source_format(buf, &(struct record){.incarnation = incarnation, .seq = seq});
+    return true;
+}
+
 bool mount_is_bind(const struct record *r)
 {
     return strcmp(r->fstype, "bind") == 0 || strcmp(r->fstype, "rbind") == 0 ||
@@ -194,11 +202,7 @@ static int bind(const struct record *r, const struct how *how, int target, struc
 static int mount_new(const struct record *r, const struct how *how, int target, struct rbxj_error *e)
 {
     char path[40], ours[MOUNT_SOURCE_MAX];
-    const char *source = r->source;
-    if (mount_source_is_free(r->fstype)) {
-        mount_source_format(ours, r);
-        source = ours;
-    }
+    const char *source = mount_source(ours, r->fstype, r->incarnation, r->seq) ? ours : r->source;
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", target);
     if (mount(source, path, r->fstype, how->flags, how->data) < 0)
         return error_sys(e, errno, "mount %s: type %s, source %s", r->path, r->fstype, source);
