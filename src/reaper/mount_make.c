@@ -133,6 +133,17 @@ static void how_clear(struct how *how)
     free(how->data);
 }
 
+/* mnt_split_optstr() takes what it can't read for the end (2.38). */
+static bool is_list(const char *options)
+{
+    char *next = (char *)(uintptr_t)options, *name, *value;
+    size_t name_len, value_len;
+    int rc;
+    while ((rc = mnt_optstr_next_option(&next, &name, &name_len, &value, &value_len)) == 0)
+        ;
+    return rc == 1 && !next[strspn(next, ",")];
+}
+
 static int parse_options(const struct record *r, const char *options, struct how *ret, struct rbxj_error *e)
 {
     static const char *const of_mount_only[] = {"loop", "offset", "sizelimit"};
@@ -140,8 +151,14 @@ static int parse_options(const struct record *r, const char *options, struct how
     _cleanup_free_ char *vfs = NULL;
     if (!options || !*options)
         return 0;
-    if (mnt_split_optstr(options, &user, &vfs, &ret->data, 0, 0) < 0 ||
-        (vfs && mnt_optstr_get_flags(vfs, &ret->flags, mnt_get_builtin_optmap(MNT_LINUX_MAP)) < 0))
+    if (!is_list(options))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "mount %s: bad options: %s", r->path, options);
+    int rc = mnt_split_optstr(options, &user, &vfs, &ret->data, 0, 0);
+    if (rc == 0 && vfs)
+        rc = mnt_optstr_get_flags(vfs, &ret->flags, mnt_get_builtin_optmap(MNT_LINUX_MAP));
+    if (rc == -ENOMEM)
+        return error_sys(e, ENOMEM, "mount %s: its options", r->path);
+    if (rc < 0)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "mount %s: bad options: %s", r->path, options);
     for (size_t i = 0; user && i < ARRAY_LEN(of_mount_only); i++)
         if (mnt_optstr_get_option(user, of_mount_only[i], NULL, NULL) == 0)
@@ -150,6 +167,9 @@ static int parse_options(const struct record *r, const char *options, struct how
     if (ret->flags & (MS_REMOUNT | MS_MOVE))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "mount %s: not a new mount: %s", r->path, options);
     ret->propagation = ret->flags & PROPAGATION;
+    if (ret->propagation & (ret->propagation - 1)) /* it would fail once the mount is there */
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "mount %s: more than one propagation: %s", r->path,
+                         options);
     ret->flags &= ~(unsigned long)PROPAGATION;
     return 0;
 }
@@ -178,6 +198,15 @@ static struct mount_attr attributes(unsigned long flags)
     return attr;
 }
 
+/* What the kernel has against it: wrong options or no such type, or its own trouble. */
+static int refused(struct rbxj_error *e, int errnum, const struct record *r, const char *source)
+{
+    if (errnum == EINVAL || errnum == ENODEV || errnum == ENOTBLK)
+        return error_set(e, RBXJ_E_BAD_REQUEST, errnum, "mount %s: type %s, source %s", r->path, r->fstype,
+                         source);
+    return error_sys(e, errnum, "mount %s: type %s, source %s", r->path, r->fstype, source);
+}
+
 /* K12: private before it is attached. Attached first, on a shared parent, its copies in other namespaces
  * would be peers of the source, and unmounting below it would unmount below the source. This way it has no
  * peers but its own copies, and they go with it. */
@@ -189,13 +218,13 @@ static int bind(const struct record *r, const struct how *how, int target, struc
     struct mount_attr propagation = {.propagation = how->propagation};
     _cleanup_close_ int fd = open_tree(AT_FDCWD, r->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
     if (fd < 0)
-        return error_sys(e, errno, "mount %s: bind %s", r->path, r->source);
+        return refused(e, errno, r, r->source);
     if (mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &alone, sizeof(alone)) < 0 ||
         mount_setattr(fd, "", AT_EMPTY_PATH, &asked, sizeof(asked)) < 0 ||
         move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ||
         (how->propagation &&
          mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &propagation, sizeof(propagation)) < 0))
-        return error_sys(e, errno, "mount %s: bind %s", r->path, r->source);
+        return refused(e, errno, r, r->source);
     return 0;
 }
 
@@ -205,7 +234,7 @@ static int mount_new(const struct record *r, const struct how *how, int target, 
     const char *source = mount_source(ours, r->fstype, r->incarnation, r->seq) ? ours : r->source;
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", target);
     if (mount(source, path, r->fstype, how->flags, how->data) < 0)
-        return error_sys(e, errno, "mount %s: type %s, source %s", r->path, r->fstype, source);
+        return refused(e, errno, r, source);
     if (!how->propagation)
         return 0;
     /* the descriptor is below the new mount: the name is needed once more */
