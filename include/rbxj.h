@@ -147,7 +147,8 @@ struct rbxj_box {
 
 /* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the
  * plan is as durable as its resources are: on disk if any of them could survive the boot, else in the boot
- * journal. ret_incarnation may be NULL. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
+ * journal. ret_incarnation may be NULL. A box of that name whose supervisor is dead is BOX_STALE, a path that another
+ * box has, dead or not, EXISTS. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
  * QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL, JOURNAL_DAMAGED, PERMISSION, IO. */
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error);
@@ -166,16 +167,19 @@ int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char *
                       struct rbxj_error *error);
 
 /* The caller acquired what seq says: looks at the system, checks that it is new and empty, stamps it, and
- * records its identity. Not flushed, except where the resource is persistent and can't bear a stamp. Errors:
- * EXISTS (not empty, or of another owner), NO_SUCH_BOX, and those of rbxj_begin(). */
+ * records its identity. Not flushed, except where the resource is persistent and can't bear a stamp.
+ * Oldest first: what lies in another thing of the box comes after that one, which would not be empty otherwise. Once
+ * more for the same seq changes nothing: 0 as long as it is the same thing. Errors: EXISTS (not empty, of another
+ * owner, or another one than before), BAD_REQUEST (it is not there; or that in which it lies was not acquired yet),
+ * BUSY, NO_SUCH_BOX, and those of rbxj_begin(). */
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay
  * open (lock: the locked file, close-on-exec, the caller's to close), else -1; it may be NULL except for a
  * lock. For a mount, options is the mount's options, comma separated (mount(8)), or NULL; it is ignored for
- * others. Not for processes. Errors: BUSY (somebody holds the lock; detail names him), EXISTS, NO_SUCH_BOX,
- * BAD_REQUEST (no such type, wrong options), PERMISSION, IO, and those of rbxj_acquired(). After a failure the
- * intent is still there: rbxj_undo() knows what became of it. */
+ * others. Not for processes. Once for each seq. Errors: BUSY (somebody holds the lock; detail names him), EXISTS
+ * (something is there, or seq was acquired before), NO_SUCH_BOX, BAD_REQUEST (no such type, wrong options), PERMISSION,
+ * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it. */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error);
 

@@ -83,12 +83,170 @@ static void a_mount_that_can_not_be_is_a_bad_request(void **state)
     undo_and_end("a");
 }
 
+/* ---- twice ---- */
+
+static void acquired_twice_changes_nothing(void **state)
+{
+    (void)state;
+    open_with("a");
+    struct rbxj_resource r = part_resource("a", TMPDIR);
+    char *moved = harness_format("%s/moved", world.work);
+    uint32_t seq = 0;
+    assert_int_equal(0, rbxj_take(handle, "a", &r, &seq, NULL, &error));
+    harness_write(harness_format("%s/file", r.path), "x"); /* it is in use by now */
+    if (rbxj_acquired(handle, "a", seq, &error) < 0)
+        fail_msg("acquired again: %s", error.message);
+    /* another one in its place does not become ours (I4) */
+    assert_int_equal(0, rename(r.path, moved));
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquired(handle, "a", seq, &error));
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+    assert_false(path_exists(r.path)); /* nor is another one made */
+    harness_mkdir(r.path);
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquired(handle, "a", seq, &error));
+    assert_int_equal(-RBXJ_E_LEFT, rbxj_undo(handle, "a", NULL, &error));
+    assert_true(path_exists(r.path));
+    assert_int_equal(0, rmdir(r.path));
+    assert_int_equal(0, rename(moved, r.path));
+    undo_and_end("a");
+    assert_false(path_exists(r.path));
+}
+
+static void acquire_is_for_once(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    int locks[2] = {-1, -1};
+    for (enum part p = 0; p < PARTS; p++) {
+        struct rbxj_resource r = part_resource("a", p);
+        uint32_t seq = 0;
+        if (!(possible(ALL) & 1U << p))
+            continue;
+        assert_int_equal(0, rbxj_intend(handle, "a", &r, &seq, &error));
+        assert_int_equal(0, rbxj_acquire(handle, "a", seq, NULL, &locks[0], &error));
+        int rc = rbxj_acquire(handle, "a", seq, NULL, &locks[1], &error);
+        if (rc != -RBXJ_E_EXISTS)
+            fail_msg("%s again: %d: %s", part_names[p], rc, error.message);
+        if (p == LOCK)
+            assert_int_equal(0, flock(locks[0], LOCK_EX | LOCK_NB)); /* still ours */
+        if (p == LOCK)
+            cleanup_closep(&locks[0]);
+    }
+    assert_int_equal(1, harness_mounts_below(part_path("a", MOUNT)));
+    undo_and_end("a");
+    assert_int_equal(0, harness_mounts_below(part_path("a", MOUNT)));
+}
+
+/* It was mounted, and its evidence could not be written: another one on top would hide it for ever. */
+static void k13_a_mount_is_not_stacked_on_itself(void **state)
+{
+    (void)state;
+    open_with("a");
+    for (int below = 0; below < 2; below++) {
+        struct rbxj_resource r = part_resource("a", MOUNT),
+                             dir = {.kind = RBXJ_TMPDIR, .path = r.path, .flags = RBXJ_RMDIR_ONLY};
+        uint32_t seq = 0;
+        char *source = NULL;
+        if (below) {
+            assert_int_equal(0, rmdir(r.path));
+            assert_int_equal(0, rbxj_take(handle, "a", &dir, NULL, NULL, &error));
+        } else {
+            make_target("a", ALL);
+        }
+        assert_int_equal(0, rbxj_intend(handle, "a", &r, &seq, &error));
+        assert_int_equal(0, rbxj_mount_source(handle, "a", seq, &source, &error));
+        assert_int_equal(0, mount(source, r.path, "tmpfs", 0, NULL));
+        free(source);
+        assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+        assert_int_equal(1, harness_mounts_below(r.path));
+        assert_int_equal(0, rbxj_acquired(handle, "a", seq, &error)); /* that is the way */
+        assert_int_equal(0, rbxj_undo(handle, "a", NULL, &error));
+        assert_int_equal(0, harness_mounts_below(r.path));
+    }
+    undo_and_end("a");
+}
+
+/* ---- out of order ---- */
+
+/* Before the mount is there its inner path leads to the directory below it. */
+static void k13_what_lies_in_a_mount_is_acquired_after_it(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    struct rbxj_resource outer = part_resource("a", MOUNT), inner = part_resource("a", INNER);
+    char *path = harness_format("%s", inner.path);
+    assert_int_equal(0, rbxj_intend(handle, "a", &outer, &(uint32_t){0}, &error));
+    assert_int_equal(0, rbxj_intend(handle, "a", &inner, &(uint32_t){0}, &error));
+    harness_mkdir(path);
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquired(handle, "a", 2, &error));
+    assert_int_equal(0, rmdir(path));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquire(handle, "a", 2, NULL, NULL, &error));
+    assert_false(path_exists(path));
+    assert_int_equal(0, rbxj_acquire(handle, "a", 1, NULL, NULL, &error));
+    harness_mkdir(path);
+    assert_int_equal(0, rbxj_acquired(handle, "a", 2, &error));
+    undo_and_end("a");
+}
+
+static void k13_what_lies_in_a_directory_is_acquired_after_it(void **state)
+{
+    (void)state;
+    open_with("a");
+    struct rbxj_resource outer = part_resource("a", TMPDIR), inner = outer;
+    char *path = harness_format("%s/in", outer.path);
+    inner.path = path;
+    assert_int_equal(0, rbxj_intend(handle, "a", &outer, &(uint32_t){0}, &error));
+    assert_int_equal(0, rbxj_intend(handle, "a", &inner, &(uint32_t){0}, &error));
+    harness_mkdir(outer.path);
+    harness_mkdir(path);
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquired(handle, "a", 2, &error));
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquired(handle, "a", 1, &error)); /* not empty */
+    assert_int_equal(0, rmdir(path));
+    assert_int_equal(0, rbxj_acquired(handle, "a", 1, &error));
+    harness_mkdir(path);
+    assert_int_equal(0, rbxj_acquired(handle, "a", 2, &error));
+    undo_and_end("a");
+    assert_false(path_exists(outer.path));
+}
+
+/* ---- before-images ---- */
+
+static void a_stale_box_is_in_the_way(void **state)
+{
+    (void)state;
+    world_open();
+    harness_write(part_path("a", LOCK), "as it was");
+    if (rbxj_open(&world.options, &handle, &error) < 0)
+        fail_msg("open: %s", error.message);
+    (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
+    struct rbxj_resource r = part_resource("a", LOCK);
+    struct rbxj_box again = {.name = "a", .plan = &r, .plan_len = 1}, other = again;
+    int lock = -1;
+    other.name = "b";
+    assert_int_equal(-RBXJ_E_BOX_STALE, rbxj_begin(handle, &again, NULL, &error));
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_begin(handle, &other, NULL, &error));
+    begin("b", NULL, 0);
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_intend(handle, "b", &r, &(uint32_t){0}, &error));
+    replay_is_clean(1);
+    assert_int_equal(0, rbxj_take(handle, "b", &r, NULL, &lock, &error));
+    undo_and_end("b");
+    (void)close(lock);
+    assert_string_equal("as it was", harness_read(r.path));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         spawn_test(k1_a_mount_with_that_source_is_known),
         spawn_test(k1_only_a_mount_has_a_source),
         spawn_test(a_mount_that_can_not_be_is_a_bad_request),
+        spawn_test(acquired_twice_changes_nothing),
+        spawn_test(acquire_is_for_once),
+        spawn_test(k13_a_mount_is_not_stacked_on_itself),
+        spawn_test(k13_what_lies_in_a_mount_is_acquired_after_it),
+        spawn_test(k13_what_lies_in_a_directory_is_acquired_after_it),
+        spawn_test(a_stale_box_is_in_the_way),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -248,11 +248,25 @@ static int mount_new(const struct record *r, const struct how *how, int target, 
     return 0;
 }
 
+/* Is the mount that is there new since the intent? */
+static bool is_new(const struct record *r, const struct mount_at *at, int parent, const char *base)
+{
+    struct fileid id;
+    if (!at->is_root)
+        return false;
+    if (r->newest_mount && at->unique)
+        return at->unique > r->newest_mount;
+    /* before 6.8: another directory shows there, if it is not one that was bound to itself */
+    return mount_is_bind(r) || !(r->flags & REC_BEFORE_PRESENT) ||
+           (fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->before, true));
+}
+
 int mount_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e)
 {
     _cleanup_(how_clear) struct how how = {0};
     const char *base;
     struct fileid id;
+    struct mount_at at;
     int rc = parse_options(r, options, &how, e);
     if (rc < 0)
         return rc;
@@ -269,6 +283,9 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
         return error_sys(e, -rc, "mount %s", r->path);
     if (r->flags & REC_BEFORE_PRESENT && !fileid_equal(&id, &r->before, true))
         return error_set(e, RBXJ_E_EXISTS, 0, "mount %s: the target is another directory by now", r->path);
+    if (mount_at(parent, base, &at) == 0 && at.unique && is_new(r, &at, parent, base))
+        return error_set(e, RBXJ_E_EXISTS, EEXIST, "mount %s: something was mounted there since the intent",
+                         r->path);
     rc = mount_is_bind(r) ? bind(r, &how, target, e) : mount_new(r, &how, target, e);
     rc = rc < 0 ? rc : mount_prove(u, r, e);
     if (rc == 0 && ret_fd)
@@ -338,19 +355,6 @@ static int fill_evidence(struct record *r, const struct mount_table *table, cons
     r->flags |= REC_EVIDENCE | (strcmp(m->source, ours) == 0 ? REC_STAMPED : 0);
     memcpy(r->evidence_boot, boot, sizeof(boot));
     return 0;
-}
-
-/* Is the mount that is there new since the intent? */
-static bool is_new(const struct record *r, const struct mount_at *at, int parent, const char *base)
-{
-    struct fileid id;
-    if (!at->is_root)
-        return false;
-    if (r->newest_mount && at->unique)
-        return at->unique > r->newest_mount;
-    /* before 6.8: another directory shows there, if it is not one that was bound to itself */
-    return mount_is_bind(r) || !(r->flags & REC_BEFORE_PRESENT) ||
-           (fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->before, true));
 }
 
 int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e)

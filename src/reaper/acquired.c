@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The supervisor's side of rbxj.h, from an intent to its evidence, or to its being given back.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/durable.h"
+#include "reaper/handle.h"
+#include "reaper/mount.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* A record of a box of ours. */
+struct own {
+    struct snapshot_box sb;
+    struct undo u;
+    struct record *record;
+};
+
+static void own_close(struct own *own)
+{
+    mounts_free(own->u.mounts);
+    snapshot_box_clear(&own->sb);
+}
+
+static int own_open(struct rbxj *handle, const char *box, uint32_t seq, struct own *ret, struct rbxj_error *e)
+{
+    error_clear(e);
+    int r = handle_get_own(handle, box, &ret->sb, e);
+    if (r < 0)
+        return r;
+    ret->u = handle_undo(handle, &ret->sb.box, ret->sb.records, ret->sb.len);
+    for (size_t i = 0; i < ret->sb.len; i++)
+        if (ret->sb.records[i].seq == seq && !(ret->sb.records[i].flags & REC_PENDING))
+            ret->record = &ret->sb.records[i];
+    return ret->record ? 0 : error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: has no seq %u", box, seq);
+}
+
+int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char **ret_source,
+                      struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    char source[MOUNT_SOURCE_MAX], *copy = NULL;
+    int r = own_open(handle, box, seq, &own, error);
+    if (r < 0)
+        return r;
+    if (own.record->kind != RBXJ_MOUNT)
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u is no mount", box, seq);
+    if (mount_source(source, own.record->fstype, own.record->incarnation, seq) && !(copy = strdup(source)))
+        return error_sys(error, ENOMEM, "box %s: a source", box);
+    *ret_source = copy;
+    return 0;
+}
+
+/* Journals the evidence: without a flush, unless only the journal can tell that it is ours (K1). */
+static int record_evidence(struct rbxj *handle, const struct record *r, struct rbxj_error *e)
+{
+    bool always = handle->config.durability == DURABILITY_ALWAYS;
+    bool durable = (r->flags & REC_NO_STAMP) && commit_is_needed(always, r);
+    return journal_update(handle->journal, r, durable, e);
+}
+
+/* What lies below another record of the box is that record's only if that one is there, and ours: before that the
+ * path leads elsewhere, and what was made there would be lost once the lower one hides it (K13). */
+static int check_lower(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    struct finding f = {0};
+    const struct record *lower = NULL;
+    for (size_t i = 0; i < u->records_len && !lower; i++)
+        if (r->below && u->records[i].seq == r->below)
+            lower = &u->records[i];
+    if (!lower)
+        return 0;
+    int rc = kind_of(lower->kind)->look(u, lower, &f);
+    if (rc < 0)
+        return error_set(e, f.error.code ? f.error.code : RBXJ_E_IO, f.error.errnum,
+                         "seq %u, in which it lies: %s", lower->seq, f.error.message);
+    /* a directory is covered by the mount on it */
+    bool covered = f.found == FOUND_BUSY && r->kind == RBXJ_MOUNT && strcmp(r->path, lower->path) == 0;
+    if (f.found == FOUND_PRESENT || covered)
+        return 0;
+    return error_set(e, RBXJ_E_BAD_REQUEST, 0, "seq %u: seq %u (%s), in which it lies, was not acquired yet",
+                     r->seq, lower->seq, lower->path);
+}
+
+/* Its evidence stands: another thing in its place never becomes ours by being looked at again (I4). */
+static int check_again(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    struct finding f = {0};
+    int rc = kind_of(r->kind)->look(u, r, &f);
+    if (rc == 0 && f.found == FOUND_PRESENT)
+        return 0;
+    if (rc < 0 || f.found == FOUND_BUSY)
+        return error_set(e, RBXJ_E_BUSY, f.error.errnum, "seq %u: %s", r->seq, f.error.message);
+    return error_set(e, RBXJ_E_EXISTS, 0, "seq %u: was acquired before, and %s now", r->seq,
+                     f.found == FOUND_GONE ? "is gone" : "another one is there");
+}
+
+static int prove(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    if (r->kind == RBXJ_PROCESS) /* the intent is its evidence */
+        return 0;
+    int rc = check_lower(u, r, e);
+    return rc < 0 ? rc : kind_of(r->kind)->prove(u, r, e);
+}
+
+int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    int r = own_open(handle, box, seq, &own, error);
+    if (r < 0)
+        return r;
+    if (own.record->kind != RBXJ_PROCESS && (own.record->flags & REC_EVIDENCE))
+        return check_again(&own.u, own.record, error);
+    r = prove(&own.u, own.record, error);
+    return r < 0 ? r : record_evidence(handle, own.record, error);
+}
+
+int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
+                 struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    _cleanup_close_ int fd = -1;
+    int r = own_open(handle, box, seq, &own, error);
+    if (r < 0)
+        return r;
+    const struct kind *kind = kind_of(own.record->kind);
+    if (!kind->acquire || (own.record->kind == RBXJ_LOCK && !ret_fd))
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq,
+                         kind->name);
+    if (own.record->flags & REC_EVIDENCE)
+        return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was acquired before", box, seq);
+    r = check_lower(&own.u, own.record, error);
+    if (r == 0)
+        r = kind->acquire(&own.u, own.record, options, &fd, error);
+    if (r == 0)
+        r = record_evidence(handle, own.record, error);
+    if (r == 0 && ret_fd)
+        *ret_fd = steal_fd(&fd);
+    return r;
+}
+
+int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
+{
+    _cleanup_(own_close) struct own own = {0};
+    struct finding f = {0};
+    int r = own_open(handle, box, seq, &own, error);
+    if (r < 0)
+        return r;
+    own.u.dry_run = true;
+    r = kind_of(own.record->kind)->look(&own.u, own.record, &f);
+    if (r < 0)
+        return error_set(error, -r, f.error.errnum, "%s", f.error.message);
+    bool unseen = f.found != FOUND_PRESENT && f.error.errnum && f.error.errnum != EBUSY;
+    if (f.found != FOUND_GONE && unseen)
+        return error_sys(error, f.error.errnum, "box %s: seq %u: was it given back", box, seq);
+    if (f.found != FOUND_GONE && !(f.found == FOUND_FOREIGN && !f.refused))
+        return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was not given back, it is still there",
+                         box, seq);
+    return durable_drop(handle->journal, own.record, error);
+}
