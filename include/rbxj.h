@@ -148,7 +148,7 @@ struct rbxj_box {
 /* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the
  * plan is as durable as its resources are: on disk if any of them could survive the boot, else in the boot
  * journal. ret_incarnation may be NULL. A box of that name whose supervisor is dead is BOX_STALE, a path that another
- * box has, dead or not, EXISTS. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
+ * box has, dead or not, EXISTS; so is a lock file that changes while its intent is written. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
  * QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL, JOURNAL_DAMAGED, PERMISSION, IO. */
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error);

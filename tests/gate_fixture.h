@@ -53,4 +53,12 @@ static inline void heard(int fd)
         fail_msg("the other process has ended: %s", told->error);
 }
 
+/* Until that process, of one thread, waits for the gate of the boot journal. */
+static inline void wait_for_waiter(struct gate_page *gates, pid_t pid)
+{
+    for (int i = 0; i < 6000 && atomic_load(&gates->boot.elder) != (uint32_t)pid; i++)
+        (void)usleep(5000);
+    assert_int_equal(pid, atomic_load(&gates->boot.elder));
+}
+
 #endif

@@ -2,6 +2,7 @@
  *
  * Between the intent and its evidence: what rbxj_acquired(), rbxj_acquire() and rbxj_mount_source() promise.
  */
+#include "gate_fixture.h"
 #include "spawn_fixture.h"
 
 /* ---- the source of a mount ---- */
@@ -235,6 +236,66 @@ static void a_stale_box_is_in_the_way(void **state)
     assert_string_equal("as it was", harness_read(r.path));
 }
 
+static void run_begins_held_up(const char *box, int said, int asked, bool intends)
+{
+    struct rbxj_error e = {0};
+    struct rbxj_resource r = part_resource("a", LOCK);
+    struct rbxj_box b = {.name = box, .plan = &r, .plan_len = 1};
+    handle = open_here();
+    if (intends)
+        begin_here(handle, box, 0);
+    tell(said);
+    hear(asked);
+    told->result = intends ? rbxj_intend(handle, box, &r, &(uint32_t){0}, &e)
+                           : rbxj_begin(handle, &b, NULL, &e);
+    tell(said);
+    for (;;)
+        pause();
+}
+
+/* It waits for the gate, with a before-image of what a dead box had there; until its intent is written, that box is
+ * undone. */
+static void a_before_image_is_of_no_dead_box(void **state)
+{
+    (void)state;
+    const char *const after[] = {"as it was", NULL};
+    world_open_with_gate_timeout("60s");
+    for (size_t i = 0; i < 4; i++) {
+        int said[2], asked[2];
+        const char *box = i / 2 ? "c" : "b", *path = part_path("a", LOCK);
+        harness_write(path, "what a dead box wrote");
+        assert_int_equal(0, pipe2(said, O_CLOEXEC));
+        assert_int_equal(0, pipe2(asked, O_CLOEXEC));
+        pid_t pid = fork();
+        if (pid == 0)
+            run_begins_held_up(box, said[1], asked[0], i / 2);
+        harness_track(pid);
+        (void)close(said[1]);
+        heard(said[0]);
+        struct gate_page *gates = map_gate();
+        assert_int_equal(0, gate_lock(&gates->boot, "test", 10000000000, NULL));
+        tell(asked[1]);
+        wait_for_waiter(gates, pid);
+        if (after[i % 2])
+            harness_write(path, after[i % 2]);
+        else
+            assert_int_equal(0, unlink(path));
+        gate_unlock(&gates->boot);
+        heard(said[0]);
+        (void)munmap(gates, sizeof(*gates));
+        assert_int_equal(-RBXJ_E_EXISTS, told->result);
+        assert_int_equal(0, records(box, NULL));
+        if (i / 2 == 0)
+            assert_null(state_of(box));
+        harness_kill(pid);
+        (void)close(said[0]);
+        (void)close(asked[0]);
+        (void)close(asked[1]);
+        rbxj_result_free(replay(0));
+        assert_int_equal(after[i % 2] != NULL, path_exists(path));
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -247,6 +308,7 @@ int main(void)
         spawn_test(k13_what_lies_in_a_mount_is_acquired_after_it),
         spawn_test(k13_what_lies_in_a_directory_is_acquired_after_it),
         spawn_test(a_stale_box_is_in_the_way),
+        spawn_test(a_before_image_is_of_no_dead_box),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -175,9 +175,7 @@ static pid_t hold_up(struct gate_page *gates, pid_t pid, int asked)
 {
     assert_int_equal(0, gate_lock(&gates->boot, "test", 10000000000, NULL));
     tell(asked);
-    for (int i = 0; i < 6000 && atomic_load(&gates->boot.elder) != (uint32_t)pid; i++)
-        (void)usleep(5000);
-    assert_int_equal(pid, atomic_load(&gates->boot.elder));
+    wait_for_waiter(gates, pid);
     return child_of(pid);
 }
 

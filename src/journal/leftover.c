@@ -124,6 +124,15 @@ void leftover_remember(struct journal *j, uint64_t incarnation, const struct wit
     (void)pthread_mutex_unlock(&lock);
 }
 
+void journal_withdraw(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq,
+                      bool whole)
+{
+    leftover_withdraw(j, incarnation,
+                      &(struct withdrawal){.first_seq = first_seq, .last_seq = last_seq, .whole = whole});
+    if (whole)
+        alive_disown(j, incarnation);
+}
+
 int leftover_retry(struct journal *j, struct rbxj_error *e)
 {
     bool full;

@@ -178,6 +178,18 @@ static int explain_exists(struct rbxj *handle, const char *name, struct rbxj_err
     return r;
 }
 
+/* The intents are journaled: from here on nobody else takes what they name. Their before-images were taken before
+ * that, and may be of what a dead box had there, and a replay has undone since. */
+static int confirm(const struct record *records, size_t n, struct rbxj_error *e)
+{
+    int r = 0;
+    for (size_t i = 0; i < n && r == 0; i++) {
+        const struct kind *kind = kind_of(records[i].kind);
+        r = kind->confirm ? kind->confirm(&records[i], e) : 0;
+    }
+    return r;
+}
+
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error)
 {
@@ -213,6 +225,8 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
         r = explain_exists(handle, box->name, error);
     if (r == 0)
         r = journal_begin(handle->journal, &new, plan, box->plan_len, error);
+    if (r == 0 && (r = confirm(plan, box->plan_len, error)) < 0)
+        journal_withdraw(handle->journal, new.incarnation, 1, (uint32_t)box->plan_len, true);
     clear_records(plan, box->plan_len);
     if (r == 0 && box->supervisor && box->supervisor != getpid())
         remember_begun(handle, new.incarnation);
@@ -256,6 +270,8 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
     mounts_free(u.mounts);
     if (r == 0)
         r = journal_intend(handle->journal, sb.box.incarnation, &record, error);
+    if (r == 0 && (r = confirm(&record, 1, error)) < 0)
+        journal_withdraw(handle->journal, sb.box.incarnation, record.seq, record.seq, false);
     if (r == 0)
         *ret_seq = record.seq;
     record_clear(&record);

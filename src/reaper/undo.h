@@ -4,6 +4,7 @@
  * answers the same questions; nothing else in the program knows a kind's details.
  *
  *   prepare   before the intent: is the target allowed and sound, what is there now (the before-image)
+ *   confirm   when the intent is written: is the before-image still true (optional)
  *   acquire   takes it (optional: a process is the caller's)
  *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity
  *             (evidence)
@@ -49,6 +50,7 @@ struct kind {
     const char *name;   /* as in JSON */
     const char *action; /* what undo is called in reports: "unlink", "rmdir", "unmount", "remove", "kill" */
     int (*prepare)(struct undo *u, struct record *r, struct rbxj_error *e);
+    int (*confirm)(const struct record *r, struct rbxj_error *e);
     int (*acquire)(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e);
     int (*prove)(struct undo *u, struct record *r, struct rbxj_error *e);
     int (*look)(struct undo *u, const struct record *r, struct finding *f);

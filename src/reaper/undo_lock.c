@@ -96,6 +96,26 @@ static int lock_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
     return res < 0 ? error_sys(e, -res, "lock %s: its directory", r->path) : read_before(r, parent, base, e);
 }
 
+/* Is what is there what read_before() saw? */
+static int lock_confirm(const struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct record now = {.path = r->path};
+    if (r->below)
+        return 0;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    int res = parent < 0 ? parent : read_before(&now, parent, base, e);
+    bool present = r->flags & REC_BEFORE_PRESENT;
+    bool same = res == 0 && present == !!(now.flags & REC_BEFORE_PRESENT) &&
+                (!present ||
+                 (fileid_equal(&now.before, &r->before, true) && now.content_len == r->content_len &&
+                  memcmp(now.content, r->content, r->content_len) == 0));
+    free(now.content);
+    if (res == 0 && !same)
+        res = error_set(e, RBXJ_E_EXISTS, 0, "lock %s: was changed while its intent was written", r->path);
+    return res;
+}
+
 static int name_one(void *data, pid_t pid)
 {
     char who[128];
@@ -415,6 +435,7 @@ const struct kind kind_lock = {
     .name = "lock",
     .action = "unlink",
     .prepare = lock_prepare,
+    .confirm = lock_confirm,
     .acquire = lock_acquire,
     .prove = lock_prove,
     .look = lock_look,
