@@ -79,8 +79,20 @@ def boxes():
     return {b["box"]: b for b in json.loads(out)["boxes"]}
 
 
+def until(condition):
+    """Whether that came to be within 30 s."""
+    deadline = time.monotonic() + 30
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.002)
+    return True
+
+
 def what_is_left():
-    """None, or what is there of any box but the bystander; or what is not there of that."""
+    """None, or what is there of any box but the bystander; or what is not there of that. A hook is still there until it
+    has seen the end of its input, and may be at its last request until then."""
+    until(lambda: not tagged())
     own = {BYSTANDER, f"{BYSTANDER}.lock"}
     for name in set(os.listdir(base)) - own:
         path = f"{base}/{name}"
@@ -107,7 +119,9 @@ def what_is_left():
 
 def replay():
     """Until nothing is left; how often. A hook that is still at its work may have a box (K11)."""
-    for attempt in range(1, 40):
+    attempt, deadline = 0, time.monotonic() + 30
+    while time.monotonic() < deadline:
+        attempt += 1
         done = subprocess.run([rbxj, "replay"], stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
         if done.returncode == 0:
             return attempt
@@ -139,10 +153,8 @@ def run_and_kill(supervisor, box, delay, how):
         kill(hook)
     process.wait()
     # A shell's children finish what they have begun: see supervisor.sh.
-    deadline = time.monotonic() + 5
-    while supervisor.endswith(".sh") and time.monotonic() < deadline and \
-            set(tagged().values()) - {"sleep", "sh", "rbxj", "python3", "supervisor", "supervisor.py"}:
-        time.sleep(0.002)
+    if supervisor.endswith(".sh"):
+        until(lambda: not set(tagged().values()) - {"sleep", "sh", "rbxj", "python3", "supervisor", "supervisor.py"})
     return kept
 
 
@@ -187,9 +199,6 @@ def kill_batch(batch, spread):
     for fd in kept:
         if fd is not None:
             os.close(fd)
-    deadline = time.monotonic() + 5
-    while "rbxj" in tagged().values() and time.monotonic() < deadline:
-        time.sleep(0.002)
     return attempts
 
 

@@ -280,7 +280,7 @@ def supervisors():
     check("pid 1 is a supervisor like any", far.ask("begin", "one", pid=1)["ok"])
     check("and its box ends", far.ask("end", "one")["ok"] and far.ask("end", "far")["ok"])
     dead = subprocess.Popen(["true"])
-    time.sleep(0.05)  # a zombie is dead
+    os.waitid(os.P_PID, dead.pid, os.WEXITED | os.WNOWAIT)  # a zombie is dead
     check("a dead supervisor is refused", code(far.ask("begin", "dead", pid=dead.pid)) == "bad_request")
     dead.wait()
     check("a pid that nobody has is refused", code(far.ask("begin", "dead", pid=dead.pid)) == "bad_request")
@@ -559,14 +559,14 @@ def lines():
     h.out.close()
     h.p.stdout.close()
     h.raw(line("begin", "x"))
-    status = h.p.wait(timeout=10)
+    status = h.p.wait(timeout=30)
     said = open(f"{WORK}/err").read()
     check("standard output closed: 6, and one line", status == 6 and said.startswith("rbxj: hook: ") and
           said.count("\n") == 1, status, said)
     full = open("/dev/full", "wb")
     h = Hook(stdout=full)
     h.raw(line("begin", "y"))
-    check("standard output full: 6", h.p.wait(timeout=10) == 6)
+    check("standard output full: 6", h.p.wait(timeout=30) == 6)
 
     subprocess.run(["rm", "-rf", f"{WORK}/state"])
     p = subprocess.run([RBXJ, "hook"], input=line("begin", "7"), capture_output=True)
