@@ -3,6 +3,7 @@
  * What could not be taken back because the journal was busy is taken back later (leftover.c).
  */
 #include "gate_fixture.h"
+#include "reaper/handle.h"
 #include "spawn_fixture.h"
 
 static volatile int *again;
@@ -161,11 +162,37 @@ static void k11_a_claim_is_given_back_later(void **state)
     (void)close(holder_says);
 }
 
+/* ---- boxes of others ---- */
+
+/* It begins boxes for others, who die; replays end them. */
+static void a_handle_forgets_boxes_that_have_ended(void **state)
+{
+    (void)state;
+    world_open();
+    if (rbxj_open(&world.options, &handle, &error) < 0)
+        fail_msg("open: %s", error.message);
+    pid_t lives = harness_spawn(NULL);
+    struct rbxj_box box = {.name = "lives", .supervisor = lives};
+    assert_int_equal(0, rbxj_begin(handle, &box, NULL, &error));
+    for (int i = 0; i < 60; i++) {
+        box.name = harness_format("b%d", i);
+        box.supervisor = harness_spawn(NULL);
+        assert_int_equal(0, rbxj_begin(handle, &box, NULL, &error));
+        harness_kill(box.supervisor);
+        if (i % 10 == 9)
+            rbxj_result_free(replay(0));
+    }
+    if (handle->begun_len > 30)
+        fail_msg("it remembers %zu of 2", handle->begun_len);
+    undo_and_end("lives"); /* for that one it still acts */
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         spawn_test(k22_a_begin_is_withdrawn_later),
         spawn_test(k11_a_claim_is_given_back_later),
+        spawn_test(a_handle_forgets_boxes_that_have_ended),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

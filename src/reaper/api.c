@@ -130,11 +130,35 @@ static bool acts_for(struct rbxj *handle, const struct box *box)
     return found;
 }
 
+static bool has_box(const struct snapshot *s, uint64_t incarnation)
+{
+    for (size_t i = 0; i < s->len; i++)
+        if (s->boxes[i].box.incarnation == incarnation)
+            return true;
+    return false;
+}
+
+/* A replay ended those whose supervisors died, and nobody tells this handle: looked for each time as many boxes have
+ * come as there were. */
+static void forget_ended(struct rbxj *handle)
+{
+    struct snapshot snapshot;
+    if (handle->begun_len < 16 || handle->begun_len < handle->begun_look ||
+        journal_snapshot(handle->journal, &snapshot, NULL) < 0)
+        return;
+    for (size_t i = handle->begun_len; i-- > 0;)
+        if (!has_box(&snapshot, handle->begun[i]))
+            handle->begun[i] = handle->begun[--handle->begun_len];
+    snapshot_clear(&snapshot);
+    handle->begun_look = 2 * handle->begun_len;
+}
+
 /* A box that was begun for another process. What can't be remembered can't be acted for; its supervisor's
  * death ends it. */
 static void remember_begun(struct rbxj *handle, uint64_t incarnation)
 {
     (void)pthread_mutex_lock(&handle->mutex);
+    forget_ended(handle);
     uint64_t *grown = reallocarray(handle->begun, handle->begun_len + 1, sizeof(*grown));
     if (grown) {
         handle->begun = grown;

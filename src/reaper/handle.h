@@ -18,6 +18,7 @@ struct rbxj {
     pthread_mutex_t mutex;
     uint64_t *begun;
     size_t begun_len;
+    size_t begun_look; /* from that many on those that have ended are looked for */
 };
 
 int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e);
