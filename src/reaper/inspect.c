@@ -171,7 +171,7 @@ static int forget(struct journal *j, const struct config *config, const char *na
     r = forget_claimed(j, config, &box, seq, reason, e);
     if (r == 0)
         return journal_flush(j, e);
-    (void)journal_settle(j, box.incarnation, NULL, 0, SETTLE_UNCLAIM, NULL);
+    journal_unclaim(j, box.incarnation); /* this process may live on */
     return r;
 }
 
