@@ -134,17 +134,15 @@ static void k11_a_claim_is_given_back_later(void **state)
     if (rbxj_open(&world.options, &handle, &error) < 0)
         fail_msg("open: %s", error.message);
     (void)supervisor_start("a", 1U << TMPDIR, AFTER_EVIDENCE);
-    char *path = harness_format("%s", part_path("a", TMPDIR)),
-         *moved = harness_format("%s/moved", world.work);
-    assert_int_equal(0, rename(path, moved));
-    harness_mkdir(path); /* another one's: refused, and so the box is given back */
+    char *path = harness_format("%s", part_path("a", TMPDIR)), *inside = harness_format("%s/inside", path);
+    harness_mkdir(inside); /* another one's mount in it: it stays, and so the box is given back */
+    assert_int_equal(0, mount("rbxj-test", inside, "tmpfs", 0, NULL));
     start_holder();
     struct rbxj_result *result = replay_how(&(struct rbxj_replay){.progress = make_busy}, 1);
     rbxj_result_free(result);
     tell(ask_holder);
     heard(holder_says);
-    assert_int_equal(0, rmdir(path));
-    assert_int_equal(0, rename(moved, path));
+    assert_int_equal(0, umount2(inside, MNT_DETACH));
     begin("b", NULL, 0); /* which this process, that lives on, does some day */
     pid_t pid = fork();
     if (pid == 0) {

@@ -59,6 +59,7 @@ int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e
 {
     struct snapshot_box taken;
     struct rbxj_error error = {0};
+    (void)leftover_retry(j, NULL); /* it may be this process that still has it */
     int r = journal_get(j, name, &taken, &error);
     if (r == -RBXJ_E_NO_SUCH_BOX)
         return 0;
