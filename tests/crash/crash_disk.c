@@ -127,18 +127,21 @@ static int compare_numbers(const void *a, const void *b)
     return x < y ? -1 : x > y;
 }
 
+static uint64_t below(uint64_t *random, uint64_t n)
+{
+    return n ? crash_random(random) % n : 0;
+}
+
 /* Where the power is cut: anywhere, or where the journal comes to be. */
 static void draw_moments(const struct world *w, uint64_t *random, uint64_t *at, size_t n)
 {
     uint64_t begun = 0, from = w->replayed, len = disk_log_len() + 1;
     while (begun < len && !model_has_begun(w->model, begun))
         begun++;
+    uint64_t early = begun + 20 < len ? begun + 20 : len;
     for (size_t i = 0; i < n; i++) {
-        bool early = w->s->early || crash_random(random) % 8 == 0;
-        uint64_t draw = crash_random(random);
-        at[i] = from    ? from + draw % (len - from)
-                : early ? draw % (begun + 20 < len ? begun + 20 : len)
-                        : draw % len;
+        bool soon = w->s->early || below(random, 8) == 0;
+        at[i] = from ? from + below(random, len - from) : below(random, soon ? early : len);
     }
     qsort(at, n, sizeof(*at), compare_numbers);
 }

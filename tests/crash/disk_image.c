@@ -244,8 +244,10 @@ void disk_image_apply(struct disk_image *image, const struct disk_entry *e, unsi
         break;
     }
     node = walk(image, e->path, NULL);
-    if (!node)
+    if (!node) {
         fail_msg("the log tells of %s, which it has not made", e->path);
+        return;
+    }
     if (e->op == DISK_WRITE)
         file_write(node, e);
     else if (e->op == DISK_SIZE)

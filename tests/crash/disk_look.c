@@ -174,6 +174,12 @@ static void check_incidents(const struct rbxj_options *o)
     rbxj_incidents_free(incidents);
 }
 
+static bool replay_has_ended(const struct model *m, uint64_t at)
+{
+    const struct model_op *last = m->ops_len[0] ? &m->ops[0][m->ops_len[0] - 1] : NULL;
+    return last && last->kind == MODEL_REPLAY && last->end && last->end <= at;
+}
+
 /* In the process that looks at a cut after that many entries of the log. */
 _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct disk_cut *cut, uint64_t at)
 {
@@ -193,8 +199,7 @@ _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct
     disk_image_names(image, cut, "kept", check_leftover, &left);
     EXPECT(!left.text[0], "%s", left.text);
     EXPECT(count_cleanups(&o) <= w->model->cleanups, "more cleanups than were started");
-    const struct model_op *op = &w->model->ops[0][w->model->ops_len[0] - 1];
-    if (w->model->incident && op->end && op->end <= at)
+    if (w->model->incident && replay_has_ended(w->model, at))
         check_incidents(&o);
     begin_another(w, &o);
     disk_list(w, &o, again);

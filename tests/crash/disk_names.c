@@ -15,8 +15,8 @@ static char *copy_text(const char *text)
 
 static struct disk_name *find(struct disk_name *names, size_t n, const char *name)
 {
-    for (size_t i = 0; i < n; i++)
-        if (strcmp(names[i].name, name) == 0)
+    for (size_t i = 0; names && i < n; i++)
+        if (names[i].name && strcmp(names[i].name, name) == 0)
             return &names[i];
     return NULL;
 }
@@ -38,10 +38,10 @@ static void names_copy(struct disk_name **to, size_t *to_len, const struct disk_
 
 static void change_names(struct disk_name **names, size_t *len, const struct disk_change *c)
 {
-    struct disk_name *old = c->from ? find(*names, *len, c->from) : NULL;
-    if (old) {
+    struct disk_name *list = *names, *old = c->from ? find(list, *len, c->from) : NULL;
+    if (old && list) {
         free(old->name);
-        *old = (*names)[--*len];
+        *old = list[--*len];
     }
     if (!c->to)
         return;

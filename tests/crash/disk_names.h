@@ -10,7 +10,7 @@
 /* Room for one more at the end of an array. */
 #define DISK_GROW(array, len)                                                                                \
     ({                                                                                                       \
-        if (((len) & ((len)-1)) == 0) {                                                                      \
+        if (!(array) || ((len) & ((len)-1)) == 0) {                                                          \
             (array) = reallocarray(array, (len) ? 2 * (len) : 1, sizeof(*(array)));                          \
             assert_non_null(array);                                                                          \
         }                                                                                                    \
