@@ -244,6 +244,18 @@ int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
     return fileid_of_fd(fd, ret);
 }
 
+/* ENOMEM is said of an inode number, too, that another process is just giving to a new file (ext4 6.18: iget_locked()
+ * has no other answer): it passes at once, and only want of memory lasts. */
+static int open_handle(int dirfd, struct file_handle *handle)
+{
+    for (int tries = 0;; tries++) {
+        int fd = open_by_handle_at(dirfd, handle, O_PATH | O_CLOEXEC);
+        if (fd >= 0 || errno != ENOMEM || tries == 20)
+            return fd < 0 ? -errno : fd;
+        (void)usleep(500);
+    }
+}
+
 int fileid_open(int dirfd, const struct fileid *id, bool same_boot)
 {
     union {
@@ -258,9 +270,9 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot)
     _cleanup_close_ int dir = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC); /* O_PATH will not do */
     if (dir < 0)
         return errno == EACCES || errno == EPERM ? -EOPNOTSUPP : -errno;
-    _cleanup_close_ int fd = open_by_handle_at(dir, &u.h, O_PATH | O_CLOEXEC);
+    _cleanup_close_ int fd = open_handle(dir, &u.h);
     if (fd < 0)
-        return errno == EPERM || errno == EACCES ? -EOPNOTSUPP : -errno;
+        return fd == -EPERM || fd == -EACCES ? -EOPNOTSUPP : fd;
     int r = fstat(fd, &st) < 0 ? -errno : fileid_of_fd(fd, &found);
     if (r == 0 && (st.st_nlink == 0 || !fileid_equal(&found, id, same_boot)))
         r = -ESTALE;
