@@ -18,9 +18,9 @@
 #include <sys/mount.h>
 #include <sys/wait.h>
 
-static char *deep_parent(void)
+static char *deep_parent(const char *in)
 {
-    char *path = harness_format("%s", harness_disk());
+    char *path = harness_format("%s", in);
     for (unsigned i = 0; i < 12; i++) {
         path = harness_format("%s/%0200u", path, i);
         harness_mkdir(path);
@@ -45,8 +45,9 @@ static struct world world_make(const struct setting *s, uint64_t point)
     harness_write(w.config, harness_format("[journal]\ndurability=%s\nmap_size=16M\npreallocate=1M\n",
                                            s->always ? "always" : "resource"));
     w.model->always = s->always;
-    const char *parents[PARENTS] = {w.kept, harness_format("%s/lost", harness_tmpfs()),
-                                    s->big ? deep_parent() : w.kept};
+    const char *lost = harness_format("%s/lost", harness_tmpfs());
+    const char *parents[PARENTS] = {w.kept, s->big ? deep_parent(lost) : lost,
+                                    s->big ? deep_parent(harness_disk()) : w.kept};
     for (size_t i = 0; i < PARENTS; i++)
         (void)snprintf(w.model->parents[i], sizeof(w.model->parents[i]), "%s", parents[i]);
     disk_no_reserve = s->no_fallocate;

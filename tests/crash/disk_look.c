@@ -129,7 +129,12 @@ static void begin_another(const struct world *w, const struct rbxj_options *o)
     if (r == 0)
         r = rbxj_acquire(handle, "another", 1, NULL, NULL, &e);
     EXPECT(r == 0, "begin: %d: %s", r, e.message);
-    r = rbxj_undo(handle, "another", NULL, &e);
+    struct rbxj_result *result = NULL;
+    struct rbxj_result_entry entry;
+    r = rbxj_undo(handle, "another", &result, &e);
+    if (r < 0 && result && rbxj_result_entry(result, 0, 0, &entry) == 0 && entry.error)
+        (void)fprintf(stderr, "%s: %s\n", entry.error->message, entry.error->detail);
+    rbxj_result_free(result);
     if (r == 0)
         r = rbxj_end(handle, "another", &e);
     EXPECT(r == 0, "end: %d: %s", r, e.message);

@@ -61,9 +61,9 @@ static struct model_record *new_record(struct worker *k, struct slot *s, struct 
     uint32_t die = draw(k, 10);
     *r = (struct model_record){
         .kind = die < 3 ? RBXJ_LOCK : RBXJ_TMPDIR,
-        .parent = k->w->big      ? PARENT_DEEP
-                  : die % 3 == 1 ? PARENT_LOST
-                                 : PARENT_KEPT,
+        .parent = die % 3 == 1 ? PARENT_LOST
+                  : k->w->big  ? PARENT_DEEP
+                               : PARENT_KEPT,
     };
     (void)snprintf(r->base, sizeof(r->base), "p%u-%u-%u-%s", k->process, (unsigned)(s - k->slots), box->len,
                    r->kind == RBXJ_LOCK ? "l" : "d");
