@@ -339,6 +339,12 @@ static void remove_v1(const char *path)
     (void)pthread_mutex_unlock(&library);
 }
 
+int cgroup_is_removed(int fd)
+{
+    _cleanup_close_ int procs = openat(fd, "cgroup.procs", O_RDONLY | O_CLOEXEC);
+    return procs >= 0 ? 0 : errno == ENOENT || errno == ENODEV ? 1 : -errno;
+}
+
 int cgroup_remove(int parent, const char *base, const char *path, const struct fileid *id)
 {
     struct fileid now;

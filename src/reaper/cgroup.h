@@ -78,6 +78,9 @@ int cgroup_enter(int dirfd);
 /* Removes all cgroups below it, deepest first. 0, -EBUSY (one is populated, or a mount is on it), -errno. */
 int cgroup_remove_children(int fd, int64_t deadline_ns);
 
+/* Is the cgroup that is open at fd no more, under any name? 1, 0 or -errno. */
+int cgroup_is_removed(int fd);
+
 /* Removes the cgroup base of parent, if it still is id. path is its whole path. 0, -ENOENT, -ESTALE (it is
  * another one), -EBUSY, -errno. */
 int cgroup_remove(int parent, const char *base, const char *path, const struct fileid *id);

@@ -257,6 +257,14 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
     return steal_fd(&fd);
 }
 
+bool guard_of_this_boot(const struct undo *u, const struct record *r)
+{
+    uint8_t boot[16];
+    if (!(r->flags & REC_EVIDENCE))
+        return u->same_boot;
+    return procid_boot(boot) < 0 || memcmp(boot, r->evidence_boot, sizeof(boot)) == 0;
+}
+
 /* ---- other boxes ---- */
 
 struct overlap {

@@ -9,6 +9,7 @@
 
 #include <errno.h>
 #include <limits.h>
+#include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -74,9 +75,11 @@ int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAM
     char path[PATH_MAX];
     _cleanup_close_ int fd = r->flags & REC_EVIDENCE ? fileid_open(dirfd, &r->id, u->same_boot) : -EOPNOTSUPP;
     int rc = fd;
-    if (fd == -ESTALE)
+    if (fd == -ESTALE && r->id.fs_magic == CGROUP_SUPER_MAGIC) /* so while it is being renamed, too (6.18) */
+        rc = search(dirfd, r, u->same_boot, name);
+    else if (fd == -ESTALE)
         return 0;
-    if (fd == -EOPNOTSUPP) {
+    else if (fd == -EOPNOTSUPP) {
         rc = r->flags & REC_EVIDENCE ? search(dirfd, r, u->same_boot, name) : 0;
         rc = rc == 0 ? judge_parent(u, r, dirfd, f) : rc;
     } else if (fd >= 0) {

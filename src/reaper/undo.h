@@ -105,6 +105,9 @@ int guard_protected_name(const struct config *config, enum rbxj_kind kind, const
  *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
 int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
 
+/* Was it acquired in this boot? In doubt it was. */
+bool guard_of_this_boot(const struct undo *u, const struct record *r);
+
 /* The directory that r names is not at its path, and dirfd is one on its file system: the one in which it should be,
  * or an ancestor. 0: it is gone for sure. 1: it is in dirfd, under *name. Or a negative code: it has been moved to
  * where nothing of ours is (f refused), or that can't be known now (f busy). */

@@ -17,6 +17,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#define RENAMED_TRIES 5   /* of undo(), when it was renamed meanwhile */
 #define EMPTYING_ROUNDS 3 /* of undo(), when it was refilled after the quiesce (K17) */
 
 /* What stands at the record's name. */
@@ -26,6 +27,7 @@ struct place {
     char path[RECORD_PATH_MAX + NAME_MAX + 1]; /* the record's, or where it was renamed to (v1) */
     int fd;
     struct fileid id;
+    bool here; /* under its own name only, not renamed */
     bool ours; /* by evidence or stamp; else it is only known to be empty, which allows rmdir alone (K1) */
 };
 
@@ -173,14 +175,6 @@ static int refused(struct finding *f, int code, int errnum, const struct record 
     return error_set(&f->error, code, errnum, "cgroup %s: %s", r->path, why);
 }
 
-static bool of_this_boot(const struct undo *u, const struct record *r)
-{
-    uint8_t boot[16];
-    if (!(r->flags & REC_EVIDENCE))
-        return u->same_boot;
-    return procid_boot(boot) < 0 || memcmp(boot, r->evidence_boot, sizeof(boot)) == 0;
-}
-
 /* Whose is it? 1 present (ours, or nobody's and empty), 0 a stranger's, so ours is gone (K2), negative
  * refused. */
 static int judge(const struct undo *u, const struct record *r, struct place *place, struct finding *f)
@@ -214,7 +208,7 @@ static int locate_renamed(struct undo *u, const struct record *r, struct place *
 {
     char name[NAME_MAX + 1];
     struct finding moved = {0};
-    int rc = guard_moved(u, r, place->parent, name, &moved);
+    int rc = place->here ? 0 : guard_moved(u, r, place->parent, name, &moved);
     if (rc == 0)
         return 0;
     *f = moved;
@@ -234,7 +228,7 @@ static int locate_renamed(struct undo *u, const struct record *r, struct place *
 static int locate(struct undo *u, const struct record *r, struct place *place, struct finding *f)
 {
     f->found = FOUND_GONE;
-    if (!of_this_boot(u, r))
+    if (!guard_of_this_boot(u, r))
         return 0;
     const char *base;
     place->parent = guard_open_parent(u, r, &base, f);
@@ -384,39 +378,57 @@ static int cgroup_quiesced(struct undo *u, const struct record *r, struct findin
     return wait_until_empty(u, r, &place, f);
 }
 
-static int cgroup_undo(struct undo *u, struct record *r, struct finding *f)
+/* 1 undone, 0 somebody else removed it, -EAGAIN: it lives under another name by now, or another negative code. */
+static int undo_here(struct undo *u, const struct record *r, struct place *place, struct finding *f)
 {
-    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
-    int rc = locate(u, r, &place, f);
-    if (rc <= 0)
-        return rc;
+    int rc;
     for (int round = 0;; round++) {
-        rc = ask_members(u, r, &place, true, f);
+        rc = ask_members(u, r, place, true, f);
         if (rc < 0)
             return rc;
         /* children only of what is ours: what is nobody's was found to have none */
-        rc = place.ours ? cgroup_remove_children(place.fd, u->deadline_ns) : 0;
+        rc = place->ours ? cgroup_remove_children(place->fd, u->deadline_ns) : 0;
         if (rc == 0)
-            rc = cgroup_remove(place.parent, place.base, place.path, &place.id);
-        if (rc == 0 || rc == -ENOENT || rc == -ESTALE)
-            return rc == 0; /* else somebody else removed it */
-        if (rc != -EBUSY || !place.ours || round == EMPTYING_ROUNDS)
+            rc = cgroup_remove(place->parent, place->base, place->path, &place->id);
+        if (rc == 0 || rc == -ENOENT || rc == -ESTALE) {
+            int removed = cgroup_is_removed(place->fd); /* it may be another one that was removed there */
+            if (removed >= 0)
+                return removed ? rc == 0 : -EAGAIN;
+            rc = removed;
+        }
+        if (rc != -EBUSY || !place->ours || round == EMPTYING_ROUNDS)
             break;
-        rc = kill_members(u, r, &place, f);
+        rc = kill_members(u, r, place, f);
         if (rc == 0)
-            rc = wait_until_empty(u, r, &place, f);
+            rc = wait_until_empty(u, r, place, f);
         if (rc < 0)
             return rc;
     }
     if (rc == -EBUSY)
-        return still_populated(r, &place, f);
+        return still_populated(r, place, f);
     f->found = FOUND_BUSY;
     return error_sys(&f->error, -rc, "cgroup %s: %s", r->path, rc == -EXDEV ? "a mount is in it" : "rmdir");
 }
 
+static int cgroup_undo(struct undo *u, struct record *r, struct finding *f)
+{
+    for (int tries = 0; tries < RENAMED_TRIES; tries++) {
+        _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+        int rc = locate(u, r, &place, f);
+        if (rc > 0)
+            rc = undo_here(u, r, &place, f);
+        if (rc != -EAGAIN)
+            return rc;
+        *f = (struct finding){.found = FOUND_PRESENT};
+    }
+    f->found = FOUND_BUSY;
+    return error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: is renamed all the time", r->path);
+}
+
+/* undo() has seen that it is no more, whatever its name was. */
 static int cgroup_verify(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1};
+    _cleanup_(place_close) struct place place = {.parent = -1, .fd = -1, .here = true};
     struct finding seen = {0};
     int rc = locate(u, r, &place, &seen);
     if (rc == 0)

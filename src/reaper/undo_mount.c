@@ -27,14 +27,6 @@ static int read_mounts(struct undo *u, struct finding *f)
     return u->mounts ? 0 : mounts_read(&u->mounts, &f->error);
 }
 
-static bool of_this_boot(const struct undo *u, const struct record *r)
-{
-    uint8_t boot[16];
-    if (!(r->flags & REC_EVIDENCE))
-        return u->same_boot;
-    return procid_boot(boot) < 0 || memcmp(boot, r->evidence_boot, sizeof(boot)) == 0;
-}
-
 /* The return value of undo() and verify() for what was found. */
 static int outcome(const struct finding *f)
 {
@@ -122,7 +114,7 @@ static int locate(struct undo *u, const struct record *r, struct sight *ret, str
     *ret = (struct sight){0};
     f->found = FOUND_GONE;
     f->identity = 0;
-    if (!of_this_boot(u, r))
+    if (!guard_of_this_boot(u, r))
         return 0; /* no mount survives a boot */
     int rc = read_mounts(u, f);
     if (rc < 0)
@@ -140,7 +132,7 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
 {
     struct mount_holders holders;
     f->found = FOUND_GONE;
-    if (!of_this_boot(u, r))
+    if (!guard_of_this_boot(u, r))
         return 0;
     int rc = read_mounts(u, f);
     if (rc < 0)
@@ -348,7 +340,7 @@ static int mount_verify(struct undo *u, const struct record *r, struct finding *
         int rc = look_at_detached(u, r, f);
         return rc < 0 ? rc : outcome(f);
     }
-    if (!of_this_boot(u, r))
+    if (!guard_of_this_boot(u, r))
         return 0;
     struct finding before = *f;
     int rc = read_mounts(u, f);
