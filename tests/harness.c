@@ -191,12 +191,10 @@ static void unescape(char *text)
     *out = '\0';
 }
 
-/* Counts the mounts at or below dir; the last one, which is never below another of them, goes to *ret_last.
- */
-static size_t mounts_below(const char *dir, char **ret_last)
+/* Counts the mounts at or below dir; up to max of their targets go to ret. */
+static size_t mounts_below(const char *dir, char **ret, size_t max)
 {
     _cleanup_free_ char *text = read_file("/proc/self/mountinfo");
-    _cleanup_free_ char *last = NULL;
     size_t n = 0;
     char *rest;
 
@@ -209,18 +207,29 @@ static size_t mounts_below(const char *dir, char **ret_last)
         unescape(target);
         if (!is_below(target, dir))
             continue;
+        if (n < max)
+            ret[n] = strdup(target);
         n++;
-        free(last);
-        last = strdup(target);
     }
-    if (ret_last)
-        *ret_last = steal_ptr(last);
     return n;
 }
 
 size_t harness_mounts_below(const char *dir)
 {
-    return mounts_below(dir, NULL);
+    return mounts_below(dir, NULL, 0);
+}
+
+/* The youngest of them that can be: one that is covered can't be reached before what covers it is gone. */
+static bool unmount_one(const char *dir)
+{
+    char *targets[MAX_KEPT];
+    size_t n = mounts_below(dir, targets, MAX_KEPT);
+    n = n < MAX_KEPT ? n : MAX_KEPT;
+    bool done = false;
+
+    for (size_t i = n; i-- > 0; free(targets[i]))
+        done = done || umount2(targets[i], MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
+    return done;
 }
 
 /* Only ever in our own namespace. */
@@ -228,14 +237,10 @@ static int unmount_below(const char *dir)
 {
     if (!private_mounts || !*dir)
         return 0;
-    for (int round = 0; round < 20000; round++) {
-        _cleanup_free_ char *target = NULL;
-        if (mounts_below(dir, &target) == 0)
-            return 0;
-        if (!target || umount2(target, MNT_DETACH | UMOUNT_NOFOLLOW) < 0)
+    for (int round = 0; round < 20000 && harness_mounts_below(dir) > 0; round++)
+        if (!unmount_one(dir))
             return -1;
-    }
-    return -1;
+    return harness_mounts_below(dir) > 0 ? -1 : 0;
 }
 
 /* ---- cgroups ---- */

@@ -46,6 +46,8 @@ int main(int argc, char **argv)
         CASE(group_renamed, 20, 60),
         CASE(group_recreated, 20, 60),
         CASE(group_many, 10, 120),
+        CASE(mount_race, 200, 90),
+        CASE(group_race, 200, 90),
     };
     return crash_main(argc, argv, 60, cases, ARRAY_LEN(cases));
 }

@@ -71,6 +71,8 @@ void enter_cgroup(const char *cgroup);
 void reaper_has(unsigned descriptors, double seconds);
 /* A replay in a process of its own, and the judgement of what it did. Its result: 0 or 1. */
 int reap(void);
+/* A replay that is killed after so many microseconds. */
+void reap_killed(unsigned us);
 /* Of the last one. */
 void all_undone(void);
 void left(enum rbxj_kind kind, const char *text);
@@ -108,8 +110,8 @@ typedef void hostile_case(const struct crash_case *c, uint64_t point);
 hostile_case tree_race, tree_swap, tree_moved, tree_deep, tree_wide, tree_flags, tree_odd, tree_stamps,
     tree_overlay, tree_readonly, tree_in_bind;
 hostile_case mount_decoys, mount_stacked, mount_shared, mount_busy, mount_hung, mount_bound_elsewhere,
-    mount_moved, mount_readonly, mount_own_binds;
+    mount_moved, mount_readonly, mount_own_binds, mount_race;
 hostile_case group_bomb, group_escape, group_daemons, group_deep, group_frozen, group_threaded, group_stopped,
-    group_renamed, group_recreated, group_many;
+    group_renamed, group_recreated, group_many, group_race;
 
 #endif

@@ -111,6 +111,8 @@ void tree_race(const struct crash_case *c, uint64_t point)
         (void)attacker(race, home_of_attacker(cgroup));
     }
     (void)usleep((useconds_t)draw(30000));
+    while (draw(2))
+        reap_killed((unsigned)draw(20000));
     reaper_has(64, 2);
     (void)reap();
     over(no_outsider);

@@ -188,7 +188,13 @@ bool thing_is_gone(size_t i)
     _cleanup_close_ int fd = open_by_handle_at(dir >= 0 ? dir : root, &t->file.handle, O_PATH);
     if (fd < 0)
         return errno == ESTALE;
-    return fstat(fd, &st) == 0 && st.st_nlink == 0;
+    if (fstat(fd, &st) == 0 && st.st_nlink == 0)
+        return true;
+    char proc[40], now[PATH_MAX] = "";
+    (void)snprintf(proc, sizeof(proc), "/proc/self/fd/%d", fd);
+    (void)!readlink(proc, now, sizeof(now) - 1);
+    print_error("%s is there, as %s\n", r->path, now);
+    return false;
 }
 
 bool process_is_dead(pid_t pid)

@@ -55,7 +55,6 @@ extern struct hostile_world {
     struct told *told; /* shared */
     unsigned descriptors;
     double seconds;
-    bool etc_linked; /* the decoys' links and change times may differ */
 } world;
 
 /* Forks a supervisor that acquires the plan; it lives, or is dead when this returns. */
