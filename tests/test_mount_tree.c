@@ -128,6 +128,27 @@ static void k12_a_private_copy_elsewhere_is_named(void **state)
     }
 }
 
+/* As a container's start: its namespace is a copy of ours, and then it is not any more. It is not left for that. */
+static void k12_a_copy_that_goes_by_itself_is_waited_for(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    struct record *r = acquire("tmpfs", dir("source"), a, NULL);
+    pid_t pid = copy_of_namespace(MS_PRIVATE);
+    x.undo.busy_retries = 100000; /* until the deadline, or the event */
+    assert_int_equal(1, undo(r));
+    pid_t killer = fork();
+    if (killer == 0) {
+        (void)usleep(20000); /* verify() has looked by then, or finds nothing at once */
+        (void)kill(pid, SIGKILL);
+        _exit(0);
+    }
+    harness_track(killer);
+    assert_int_equal(0, verify(r));
+    assert_false(x.f.partial);
+}
+
 static void k12_copies_that_hear_of_it_go_too(void **state)
 {
     (void)state;
@@ -345,6 +366,7 @@ int main(void)
         mount_test(k12_rbind_leaves_the_original),
         mount_test(k4_anothers_record_below_is_busy),
         mount_test(k12_a_private_copy_elsewhere_is_named),
+        mount_test(k12_a_copy_that_goes_by_itself_is_waited_for),
         mount_test(k12_copies_that_hear_of_it_go_too),
         mount_test(k10_a_mount_in_another_namespace),
         mount_test(k10_gone_only_with_its_namespace),

@@ -273,6 +273,13 @@ int mounts_other_reload(struct mounts *mounts, uint64_t ns, struct mount_space *
     return 1;
 }
 
+void mounts_note_stays(struct mounts *mounts, uint64_t ns)
+{
+    struct mount_space *space = space_of(mounts, ns);
+    if (space)
+        space->stays = true;
+}
+
 /* ---- namespaces without a process ---- */
 
 static int add_holder(struct mounts *mounts, uint64_t ns, pid_t pid)

@@ -95,10 +95,14 @@ struct mount_space {
     pid_t pid;                 /* a process in it */
     bool whole;                /* that process sees all of it: it is in no chroot */
     struct mount_table *table; /* as pid sees it */
+    bool stays;                /* mounts_note_stays() */
 };
 int mounts_other(struct mounts *mounts, size_t i, struct mount_space *ret, struct rbxj_error *e);
 /* Reads namespace i once more, through whatever process is in it now. Same returns, -ENODATA: none is. */
 int mounts_other_reload(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struct rbxj_error *e);
+
+/* A copy of a mount that was there was waited for in vain: no other one is in this pass. */
+void mounts_note_stays(struct mounts *mounts, uint64_t ns);
 
 /* One of the other namespaces, by its inode (K10):
  *   0         ret is set

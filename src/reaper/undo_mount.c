@@ -67,11 +67,30 @@ static void look_at_place(struct undo *u, const struct record *r, const struct m
                     top->source);
 }
 
-static int look_for_copy(struct undo *u, const struct record *r, uint64_t ns, struct finding *f)
+static bool wait_a_little(const struct undo *u, int attempt)
+{
+    int ms = attempt < 8 ? 1 << attempt : BACKOFF_MAX_MS;
+    struct timespec pause = {.tv_nsec = (ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS) * 1000000L};
+    if (attempt >= u->busy_retries || (u->deadline_ns && now_monotonic_ns() >= u->deadline_ns))
+        return false;
+    (void)nanosleep(&pause, NULL);
+    return true;
+}
+
+/* wait: one in a namespace that is just being made (unshare, a container's start) or given up goes by itself. One that
+ * stayed is not waited for again in this pass. */
+static int look_for_copy(struct undo *u, const struct record *r, uint64_t ns, bool wait, struct finding *f)
 {
     struct mount_space space;
     struct mount *copy;
     int rc = mount_find_copy(u, r, ns, &space, &copy, &f->error);
+    for (int attempt = 0; rc == 1 && wait && space.pid && !space.stays; attempt++) {
+        if (!wait_a_little(u, attempt)) {
+            mounts_note_stays(u->mounts, space.ns);
+            break;
+        }
+        rc = mount_find_copy(u, r, ns, &space, &copy, &f->error);
+    }
     if (rc <= 0)
         return rc;
     f->found = FOUND_BUSY;
@@ -123,7 +142,7 @@ static int locate(struct undo *u, const struct record *r, struct sight *ret, str
     rc = has_space == 1 ? locate_in(u, r, ret, f) : has_space;
     if (rc < 0 || f->found == FOUND_PRESENT || f->found == FOUND_BUSY || f->refused)
         return rc;
-    return look_for_copy(u, r, has_space ? ret->space.ns : 0, f);
+    return look_for_copy(u, r, has_space ? ret->space.ns : 0, false, f);
 }
 
 /* ---- detached (K15) ---- */
@@ -145,7 +164,7 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
         device = 0;
     rc = mount_holders_find(u, r->mount.id, r->mount.unique, device, &holders);
     if (rc == 0 && !holders.len)
-        return device ? look_for_copy(u, r, 0, f) : 0;
+        return device ? look_for_copy(u, r, 0, false, f) : 0;
     f->found = FOUND_BUSY;
     f->partial = true;
     f->identity = r->mount.unique ? r->mount.unique : (uint64_t)r->mount.id;
@@ -211,16 +230,6 @@ static int locate_again(struct undo *u, const struct record *r, struct sight *si
         return rc < 0 ? rc : outcome(f);
     rc = is_allowed(u, r, sight, f);
     return rc < 0 ? rc : 1;
-}
-
-static bool wait_a_little(const struct undo *u, int attempt)
-{
-    int ms = attempt < 8 ? 1 << attempt : BACKOFF_MAX_MS;
-    struct timespec pause = {.tv_nsec = (ms < BACKOFF_MAX_MS ? ms : BACKOFF_MAX_MS) * 1000000L};
-    if (attempt >= u->busy_retries || (u->deadline_ns && now_monotonic_ns() >= u->deadline_ns))
-        return false;
-    (void)nanosleep(&pause, NULL);
-    return true;
 }
 
 /* 1 unmounted; 0 gone by itself; -EBUSY: f is not set, *holders tells who, if that could be seen; other: f is
@@ -355,7 +364,7 @@ static int mount_verify(struct undo *u, const struct record *r, struct finding *
         return error_set(&f->error, RBXJ_E_BUSY, EBUSY, "mount %s: it is still mounted", r->path);
     }
     *f = before; /* the look on the way may have found a stranger */
-    rc = look_for_copy(u, r, gone_with_ns ? 0 : space.ns, f);
+    rc = look_for_copy(u, r, gone_with_ns ? 0 : space.ns, true, f);
     return rc < 0 ? rc : f->partial ? outcome(f) : 0;
 }
 
