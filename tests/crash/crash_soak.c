@@ -14,7 +14,6 @@
 #include "journal/internal.h"
 #include "reaper/handle.h"
 
-#include <dirent.h>
 #include <errno.h>
 #include <inttypes.h>
 #include <poll.h>
@@ -27,8 +26,6 @@
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
-
-#define FLOOR_SLACK 12 /* pages: LMDB's own list of free pages varies */
 
 static struct soak *soak;
 
@@ -52,13 +49,15 @@ static void world_open(void)
     soak->config = harness_format("%s/conf", harness_disk());
     soak->short_config = harness_format("%s/short", harness_disk());
     soak->group = harness_cgroup();
+    soak->group_v1 = harness_cgroup_root("freezer") ? harness_cgroup_v1("freezer") : NULL;
     soak->options = (struct rbxj_options){
         .state_dir = soak->state, .runtime_dir = soak->run, .config = soak->config};
     soak->slots = crash_seconds() >= 120 ? SOAK_SLOTS : 16;
     harness_mkdir(soak->state);
     harness_mkdir(soak->work);
     /* nobody holds the gate for long: who waits so long has found a defect */
-    harness_write(soak->config, "[journal]\ngate_timeout=30s\n[health]\nmin_free=0%\n");
+    harness_write(soak->config,
+                  "[journal]\ngate_timeout=30s\n[health]\nmin_free=0%\nquarantine_after=1000000\n");
     harness_write(soak->short_config, "[journal]\ngate_timeout=2s\n");
     for (unsigned i = 0; i < soak->slots; i++)
         harness_mkdir(harness_format("%s/s%02u.mnt", soak->work, i));
@@ -177,7 +176,7 @@ static struct soak_program programs[] = {
      .args = {"--json", "replay"},
      .alternate = "--boot",
      .pause_ms = 100,
-     .legal = DONE,
+     .legal = DONE | LEFT,
      .output = soak_account_report},
     {.name = "list", .args = {"list", "--json"}, .pause_ms = 20, .legal = DONE},
     /* what it sees may be in the middle of being undone */
@@ -253,12 +252,6 @@ static void wind_down(void)
                         programs_run());
 }
 
-static void check_failure(void)
-{
-    if (atomic_load(&soak->failed))
-        fail_msg("%s", soak->failure);
-}
-
 /* The last replay, to its end; a box that nobody is near any more is undone at once. */
 static void replay_the_rest(void)
 {
@@ -270,140 +263,8 @@ static void replay_the_rest(void)
         while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
             ;
         soak_program_ended(soak, replay, status);
-        check_failure();
+        soak_check_failure(soak);
     }
-}
-
-/* ---- what is there at the end ---- */
-
-/* An empty lock file is nobody's: who was killed between making and writing it left it, and rbxj leaves it (K1). */
-static bool is_empty_lock(int dirfd, const char *name)
-{
-    struct stat st;
-    const char *dot = strrchr(name, '.');
-    return dot && strcmp(dot, ".lock") == 0 && fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) == 0 &&
-           S_ISREG(st.st_mode) && st.st_size == 0;
-}
-
-/* Nothing is in a directory but what was there before: the targets of the mounts, or a cgroup's own files. */
-static void check_directory(const char *path, bool is_group)
-{
-    _cleanup_closedir_ DIR *dir = opendir(path);
-    assert_non_null(dir);
-    for (struct dirent *d; (d = readdir(dir));) {
-        const char *dot = strrchr(d->d_name, '.');
-        bool before = is_group ? d->d_type != DT_DIR : dot && strcmp(dot, ".mnt") == 0;
-        if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0 && !before &&
-            !is_empty_lock(dirfd(dir), d->d_name))
-            fail_msg("%s/%s is left", path, d->d_name);
-    }
-}
-
-static void check_the_system(void)
-{
-    check_directory(soak->work, false);
-    check_directory(soak->group, true);
-    assert_int_equal(harness_mounts_below(soak->work), 0);
-    for (unsigned i = 0; i < soak->slots; i++)
-        check_directory(harness_format("%s/s%02u.mnt", soak->work, i), false);
-    reap();
-    /* no payload either: we are the parent of those that lost theirs */
-    assert_true(waitpid(-1, NULL, WNOHANG) < 0 && errno == ECHILD);
-}
-
-struct pages {
-    uint64_t used, last, records;
-};
-
-static struct pages count_pages(struct store *store)
-{
-    struct pages p = {0};
-    MDB_txn *txn;
-    MDB_cursor *cursor;
-    MDB_val key, data;
-    MDB_envinfo info;
-    MDB_stat stat;
-    uint64_t pages_free = 0, n;
-    assert_int_equal(mdb_txn_begin(store->env, NULL, MDB_RDONLY, &txn), 0);
-    assert_int_equal(mdb_cursor_open(txn, 0, &cursor), 0);
-    while (mdb_cursor_get(cursor, &key, &data, MDB_NEXT) == 0) {
-        memcpy(&n, data.mv_data, sizeof(n));
-        pages_free += n;
-    }
-    mdb_cursor_close(cursor);
-    assert_int_equal(mdb_stat(txn, store->records, &stat), 0);
-    p.records = stat.ms_entries;
-    mdb_txn_abort(txn);
-    assert_int_equal(mdb_env_info(store->env, &info), 0);
-    p.last = info.me_last_pgno + 1;
-    p.used = p.last - pages_free;
-    return p;
-}
-
-static struct pages both[2];
-
-/* In a process of its own: the pages of both journals after a few boxes that came and went. */
-static void look_at_pages(struct pages ret[2])
-{
-    struct pages *shared = mmap(NULL, sizeof(both), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
-                                0);
-    assert_true(shared != MAP_FAILED);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct rbxj *handle;
-        struct rbxj_error e = {0};
-        const struct rbxj_resource plan = {.kind = RBXJ_TMPDIR,
-                                           .path = harness_format("%s/pages", soak->work)};
-        const struct rbxj_box box = {.name = "pages", .plan = &plan, .plan_len = 1};
-        int r = rbxj_open(&soak->options, &handle, &e);
-        for (int i = 0; r == 0 && i < 50; i++)
-            if ((r = rbxj_begin(handle, &box, NULL, &e)) == 0 &&
-                (r = rbxj_undo(handle, box.name, NULL, &e)) == 0)
-                r = rbxj_end(handle, box.name, &e);
-        if (r == 0)
-            r = journal_flush(handle->journal, &e);
-        if (r < 0)
-            (void)soak_fail(soak, "pages: %s", e.message);
-        if (r == 0) {
-            shared[0] = count_pages(&handle->journal->boot);
-            shared[1] = count_pages(&handle->journal->disk);
-        }
-        rbxj_close(handle);
-        _exit(0);
-    }
-    assert_true(pid > 0 && waitpid(pid, NULL, 0) == pid);
-    memcpy(ret, shared, sizeof(both));
-    (void)munmap(shared, sizeof(both));
-    check_failure();
-}
-
-static void check_pages(const struct pages floor[2])
-{
-    static const char *const names[] = {"boot", "disk"};
-    struct pages now[2];
-    look_at_pages(now);
-    for (int i = 0; i < 2; i++) {
-        print_message("%s journal: %" PRIu64 " pages used, %" PRIu64 " at first, %" PRIu64 " at most\n",
-                      names[i], now[i].used, floor[i].used, now[i].last);
-        if (now[i].records != 0 || now[i].used > floor[i].used + FLOOR_SLACK)
-            fail_msg("%s journal: %" PRIu64 " pages are used by %" PRIu64 " records, %" PRIu64
-                     " were at first",
-                     names[i], now[i].used, now[i].records, floor[i].used);
-    }
-}
-
-/* A leak of a few bytes a box shows in a long run. */
-static void check_growth(void)
-{
-    const struct soak_size *a = &soak->first, *b = &soak->last;
-    print_message("s00: %u boxes, %zu descriptors, %zu bytes allocated, %zu KiB anonymous memory\n",
-                  atomic_load(&soak->lived), b->descriptors, b->heap, b->anonymous / 1024);
-    if (a->descriptors == 0)
-        return; /* so slow a machine that it never warmed up */
-    if (b->descriptors > a->descriptors || b->heap > a->heap + (256 << 10) ||
-        b->anonymous > a->anonymous + (4 << 20))
-        fail_msg("it grew from %zu descriptors, %zu bytes, %zu KiB", a->descriptors, a->heap,
-                 a->anonymous / 1024);
 }
 
 /* ---- a holder that does not go on (K25) ---- */
@@ -444,7 +305,7 @@ static void leave_a_dead_box(void)
         _exit(0);
     }
     assert_true(pid > 0 && waitpid(pid, NULL, 0) == pid);
-    check_failure();
+    soak_check_failure(soak);
 }
 
 /* The reaper at boot waits for the timeout once, names who it waits for, and a later one does what it could not. */
@@ -469,37 +330,38 @@ static void check_stopped_holder(bool disk)
     (void)kill(holder, SIGKILL);
     assert_true(waitpid(holder, NULL, 0) == holder);
     soak_program_ended(soak, &boot, status);
-    check_failure();
+    soak_check_failure(soak);
     if (took > 20)
         fail_msg("replay --boot took %.1f s where it may wait for 2 s", took);
     replay_the_rest();
-    check_the_system();
+    soak_check_system(soak);
 }
 
 static void run(const struct crash_case *c, uint64_t point)
 {
-    struct pages floor[2];
+    struct soak_pages floor[2];
     (void)c;
     random_state = point;
     world_open();
     (void)prctl(PR_SET_CHILD_SUBREAPER, 1);
-    look_at_pages(floor);
+    soak_look_at_pages(soak, floor);
     run_until(seconds() + crash_seconds());
     wind_down();
     crash_count("boxes", atomic_load(&soak->next));
     crash_count("opens", atomic_load(&soak->opens));
     crash_count("slowest open (ms)", atomic_load(&soak->slowest_open_ms));
+    crash_count("left for a copy", atomic_load(&soak->copied));
     crash_count("begins refused as stale", atomic_load(&soak->stale));
     for (size_t i = 0; i < ARRAY_LEN(programs); i++)
         crash_count(programs[i].name, programs[i].runs);
-    check_failure();
+    soak_check_failure(soak);
     replay_the_rest();
     crash_count("undone", soak_account_undone());
     soak_account_close(soak);
-    check_failure();
-    check_the_system();
-    check_pages(floor);
-    check_growth();
+    soak_check_failure(soak);
+    soak_check_system(soak);
+    soak_check_pages(soak, floor);
+    soak_check_growth(soak);
     check_stopped_holder(false);
     check_stopped_holder(true);
 }

@@ -13,7 +13,8 @@
 #include <stdatomic.h>
 
 #define SOAK_SLOTS 64
-#define SOAK_BOXES (4u << 20) /* as many as can be begun: address space only until they are */
+#define SOAK_COPY "a copy of it is left" /* in a mount namespace that lives a little longer (K12) */
+#define SOAK_BOXES (4u << 20)            /* as many as can be begun: address space only until they are */
 
 /* What has become of a box, by its supervisor's word. One that was killed inside of a call wrote nothing after it. */
 enum soak_state {
@@ -45,13 +46,14 @@ enum soak_wish {
 
 /* Shared by all processes. */
 struct soak {
-    const char *state, *run, *work, *group, *config, *short_config;
+    const char *state, *run, *work, *config, *short_config;
+    const char *group, *group_v1; /* boxes' cgroups are made in them; v1 NULL: there is none */
     struct rbxj_options options;
     unsigned slots;
     _Atomic bool stop;
     _Atomic bool failed;
     char failure[4000]; /* the first one; whoever sets failed writes it */
-    _Atomic uint64_t stale, opens, slowest_open_ms;
+    _Atomic uint64_t stale, opens, slowest_open_ms, copied;
     struct soak_slot slot[SOAK_SLOTS];
     _Atomic uint32_t next;
     struct soak_box box[SOAK_BOXES];
@@ -98,5 +100,19 @@ void soak_account_report(struct soak *s, const char *json);
 void soak_account_close(struct soak *s);
 /* How many were ended by a reaper. */
 uint64_t soak_account_undone(void);
+
+/* ---- the end ---- */
+
+/* Fails with the failure that was noted, if any. */
+void soak_check_failure(struct soak *s);
+void soak_check_system(struct soak *s);
+
+/* Of the boot journal and the disk journal. */
+struct soak_pages {
+    uint64_t used, last, records;
+};
+void soak_look_at_pages(struct soak *s, struct soak_pages ret[2]);
+void soak_check_pages(struct soak *s, const struct soak_pages floor[2]);
+void soak_check_growth(struct soak *s);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include <dirent.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <inttypes.h>
 #include <malloc.h>
 #include <poll.h>
@@ -15,7 +16,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -33,17 +34,17 @@ bool soak_fail(struct soak *s, const char *format, ...)
     return false;
 }
 
+enum { LOCK, TMPDIR, GROUP, GROUP_V1, MOUNT, PARTS };
+
 struct supervisor {
     struct soak *s;
     unsigned slot;
     uint64_t random;
     struct rbxj *handle;
-    char name[16], paths[4][PATH_MAX];
+    char name[16], paths[PARTS][PATH_MAX], inner[PATH_MAX]; /* inner: a mount's target in the tmpdir */
     int lock_fd;
     pid_t payload;
 };
-
-enum { LOCK, TMPDIR, GROUP, MOUNT, PARTS };
 
 static uint64_t draw(struct supervisor *v, uint64_t n)
 {
@@ -98,7 +99,7 @@ static bool stop_in_gate(struct supervisor *v)
 
 static struct rbxj_resource resource(struct supervisor *v, int part)
 {
-    static const enum rbxj_kind kinds[] = {RBXJ_LOCK, RBXJ_TMPDIR, RBXJ_CGROUP, RBXJ_MOUNT};
+    static const enum rbxj_kind kinds[] = {RBXJ_LOCK, RBXJ_TMPDIR, RBXJ_CGROUP, RBXJ_CGROUP, RBXJ_MOUNT};
     struct rbxj_resource r = {.kind = kinds[part], .path = v->paths[part]};
     if (part == MOUNT) {
         r.fstype = "tmpfs";
@@ -132,6 +133,21 @@ static bool begin(struct supervisor *v, const struct rbxj_resource *plan, size_t
     }
 }
 
+/* A few files, and the target of a mount in it. */
+static bool fill(struct supervisor *v)
+{
+    char path[PATH_MAX + 32];
+    if (mkdir(v->inner, 0700) < 0)
+        return soak_fail(v->s, "%s: %s", v->inner, strerror(errno));
+    for (unsigned i = 0; i < 3; i++) {
+        (void)snprintf(path, sizeof(path), "%s/file%u", v->paths[TMPDIR], i);
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        if (fd < 0)
+            return soak_fail(v->s, "%s: %s", path, strerror(errno));
+    }
+    return true;
+}
+
 static bool acquire(struct supervisor *v, const struct rbxj_resource *plan, size_t n, bool planned)
 {
     struct rbxj_error e = {0};
@@ -145,28 +161,61 @@ static bool acquire(struct supervisor *v, const struct rbxj_resource *plan, size
             return failed(v, planned ? "acquire" : "take", r, &e);
         if (is_lock)
             v->lock_fd = fd;
+        if (plan[i].kind == RBXJ_TMPDIR && !fill(v))
+            return false;
     }
     return true;
 }
 
-static bool spawn(struct supervisor *v, bool in_group, uint32_t group)
+/* A payload, which may have the lock's descriptor (K7), and a mount namespace of its own, with a copy of all mounts
+ * (K12). */
+static bool spawn(struct supervisor *v, const uint32_t *groups, size_t n)
 {
-    static const char *const argv[] = {"sleep", "1000", NULL};
-    struct rbxj_spawn how = {.argv = argv, .cgroups = &group, .cgroups_len = in_group};
+    static const char *const plain[] = {"sleep", "1000", NULL};
+    static const char *const apart[] = {"unshare", "--mount", "sleep", "1000", NULL};
+    struct rbxj_spawn how = {.argv = draw(v, 2) ? plain : apart,
+                             .cgroups = groups,
+                             .cgroups_len = n,
+                             .fds = &v->lock_fd,
+                             .fds_len = v->lock_fd >= 0 && draw(v, 2)};
     struct rbxj_error e = {0};
     int r = rbxj_spawn(v->handle, v->name, &how, &v->payload, NULL, NULL, &e);
     return r < 0 ? failed(v, "spawn", r, &e) : true;
 }
 
-/* The teardown of a living supervisor has no reason to leave anything: nobody else is near its things. */
+/* The teardown of a living supervisor has one reason to leave something: the payload of another box has a mount
+ * namespace of its own, with a copy of our mount in it (K12). What is older waits for that. */
+static bool is_copied(const struct rbxj_result *result)
+{
+    struct rbxj_result_entry entry;
+    bool copied = false;
+    for (size_t k = 0; result && rbxj_result_entry(result, 0, k, &entry) == 0; k++) {
+        bool failed_ = strcmp(entry.outcome, "failed") == 0;
+        if (failed_ && (!entry.error || !strstr(entry.error->message, SOAK_COPY)))
+            return false;
+        copied = copied || failed_;
+    }
+    return copied;
+}
+
 static bool undo(struct supervisor *v)
 {
-    struct rbxj_result *result = NULL;
+    int64_t limit = now_monotonic_ns() + 60000000000;
     struct rbxj_error e = {0};
-    char entries[3000];
-    int r = rbxj_undo(v->handle, v->name, &result, &e);
-    describe(result, entries, sizeof(entries));
-    rbxj_result_free(result);
+    char entries[3000] = "";
+    int r = -RBXJ_E_LEFT;
+    bool again = true;
+    for (int i = 0; r == -RBXJ_E_LEFT && again; i++) {
+        struct rbxj_result *result = NULL;
+        if (i > 0)
+            pause_ms(20);
+        r = rbxj_undo(v->handle, v->name, &result, &e);
+        describe(result, entries, sizeof(entries));
+        again = is_copied(result) && now_monotonic_ns() < limit;
+        rbxj_result_free(result);
+        if (r == -RBXJ_E_LEFT && again)
+            atomic_fetch_add(&v->s->copied, 1);
+    }
     if (v->payload > 0)
         (void)waitpid(v->payload, NULL, r < 0 ? WNOHANG : 0);
     v->payload = 0;
@@ -187,35 +236,51 @@ static bool end(struct supervisor *v, struct soak_box *box)
     return true;
 }
 
+/* Of the parts some, in this order; a mount may lie in the tmpdir. */
+static size_t make_plan(struct supervisor *v, struct rbxj_resource plan[PARTS])
+{
+    uint64_t parts = draw(v, 1 << PARTS);
+    size_t n = 0;
+    for (int part = 0; part < PARTS; part++) {
+        if (!(parts & 1u << part) || (part == GROUP_V1 && !v->s->group_v1))
+            continue;
+        plan[n] = resource(v, part);
+        if (part == MOUNT && parts & 1u << TMPDIR && draw(v, 2))
+            plan[n].path = v->inner;
+        n++;
+    }
+    return n;
+}
+
+static bool use(struct supervisor *v, const struct rbxj_resource *plan, size_t n, bool planned)
+{
+    uint32_t groups[2];
+    size_t groups_len = 0;
+    /* of a plan some are never acquired */
+    size_t acquired = draw(v, 4) == 0 ? draw(v, n + 1) : n;
+    if (!acquire(v, plan, acquired, planned) || !stop_in_gate(v))
+        return false;
+    for (size_t i = 0; i < acquired; i++)
+        if (plan[i].kind == RBXJ_CGROUP)
+            groups[groups_len++] = (uint32_t)i + 1;
+    if (draw(v, 4) == 0 && !spawn(v, groups, groups_len))
+        return false;
+    if (draw(v, 4) == 0)
+        pause_ms(draw(v, 20));
+    return true;
+}
+
 static bool one_box(struct supervisor *v)
 {
     struct rbxj_resource plan[PARTS];
-    size_t n = 0;
-    uint32_t group = 0;
-    uint64_t parts = draw(v, 1 << PARTS);
     uint32_t index = atomic_fetch_add(&v->s->next, 1);
     if (index >= SOAK_BOXES)
         return soak_fail(v->s, "more boxes than there is room for");
     struct soak_box *box = &v->s->box[index];
     box->slot = v->slot;
-    for (int part = 0; part < PARTS; part++) {
-        if (!(parts & 1u << part))
-            continue;
-        plan[n++] = resource(v, part);
-        group = part == GROUP ? (uint32_t)n : group;
-    }
+    size_t n = make_plan(v, plan);
     bool planned = draw(v, 3) > 0;
-    if (!begin(v, plan, planned ? n : 0, box))
-        return false;
-    /* of a plan some are never acquired */
-    size_t acquired = draw(v, 4) == 0 ? draw(v, n + 1) : n;
-    if (!acquire(v, plan, acquired, planned) || !stop_in_gate(v))
-        return false;
-    if (draw(v, 4) == 0 && !spawn(v, group && group <= acquired, group))
-        return false;
-    if (draw(v, 4) == 0)
-        pause_ms(draw(v, 20));
-    return undo(v) && end(v, box);
+    return begin(v, plan, planned ? n : 0, box) && use(v, plan, n, planned) && undo(v) && end(v, box);
 }
 
 static bool enter(struct supervisor *v, struct soak *s, unsigned slot, uint64_t random)
@@ -226,6 +291,8 @@ static bool enter(struct supervisor *v, struct soak *s, unsigned slot, uint64_t 
     (void)snprintf(v->paths[LOCK], PATH_MAX, "%s/%s.lock", s->work, v->name);
     (void)snprintf(v->paths[TMPDIR], PATH_MAX, "%s/%s.tmp", s->work, v->name);
     (void)snprintf(v->paths[GROUP], PATH_MAX, "%s/%s", s->group, v->name);
+    (void)snprintf(v->inner, PATH_MAX, "%s/inner", v->paths[TMPDIR]);
+    (void)snprintf(v->paths[GROUP_V1], PATH_MAX, "%s/%s", s->group_v1 ? s->group_v1 : "", v->name);
     (void)snprintf(v->paths[MOUNT], PATH_MAX, "%s/%s.mnt", s->work, v->name);
     int64_t began = now_monotonic_ns();
     int r = rbxj_open(&s->options, &v->handle, &e);
