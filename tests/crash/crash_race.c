@@ -393,7 +393,7 @@ int main(int argc, char **argv)
     static const int processes = RACE_HANDLE, threads = RACE_HANDLE | RACE_THREAD, none;
 #define CASE(n, f, d)                                                                                        \
     {                                                                                                        \
-        .name = n, .run = f, .data = d, .all = 1, .timeout = 120, .whole = true                              \
+        .name = (n), .run = (f), .data = (d), .all = 1, .timeout = 120, .whole = true                        \
     }
     static const struct crash_case cases[] = {
         CASE("two begin", run_two_begin, &processes),

@@ -29,8 +29,10 @@ static void note(struct soak *s, uint64_t incarnation, const char *name)
 {
     if (ended_len == ended_size) {
         ended_size = ended_size ? ended_size * 2 : 4096;
-        ended = reallocarray(ended, ended_size, sizeof(*ended));
-        assert_non_null(ended);
+        struct ended *grown = reallocarray(ended, ended_size, sizeof(*ended));
+        if (!grown)
+            abort();
+        ended = grown;
     }
     ended[ended_len++] = (struct ended){incarnation, (unsigned)strtoul(name + 1, NULL, 10), false};
     if (name[0] != 's')

@@ -16,8 +16,10 @@
 
 void soak_program_start(struct soak *s, struct soak_program *p)
 {
-    const char *argv[20] = {getenv("RBXJ"), "--state-dir", s->state, "--runtime-dir",
-                            s->run,         "--config",    s->config};
+    const char *program = getenv("RBXJ");
+    if (!program)
+        program = "build/rbxj";
+    const char *argv[20] = {program, "--state-dir", s->state, "--runtime-dir", s->run, "--config", s->config};
     size_t n = 7;
     for (size_t i = 0; i < 8 && p->args[i]; i++)
         argv[n++] = p->args[i];
@@ -43,7 +45,8 @@ static char *read_whole(int fd)
 {
     struct stat st;
     char *text = fstat(fd, &st) == 0 ? malloc((size_t)st.st_size + 1) : NULL;
-    assert_non_null(text);
+    if (!text)
+        abort();
     ssize_t n = pread(fd, text, (size_t)st.st_size, 0);
     text[n < 0 ? 0 : n] = 0;
     return text;
