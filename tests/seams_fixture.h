@@ -33,7 +33,9 @@ static inline struct rbxj *begin_plan_here(const char *box)
     struct rbxj *handle = open_here();
     struct rbxj_box b = {.name = box, .plan = plan, .plan_len = plan_len};
     struct rbxj_error e = {0};
-    must_do(rbxj_begin(handle, &b, NULL, &e), &e);
+    uint64_t incarnation;
+    must_do(rbxj_begin(handle, &b, &incarnation, &e), &e);
+    told->incarnation = incarnation;
     return handle;
 }
 

@@ -70,6 +70,47 @@ static void k13_below_a_covered_mount_is_skipped(void **state)
     assert_int_equal(harness_mounts_below(in_work("m")), 0);
 }
 
+/* The first try at that place was never mounted; the second one was, and dies with or without having told. */
+static struct rbxj_resource second_try;
+static bool second_is_bare;
+
+static void run_second_try(const char *box, unsigned int parts)
+{
+    struct rbxj *handle = begin_plan_here(box);
+    struct rbxj_error e = {0};
+    uint32_t seq = 0;
+    char source[64];
+    (void)parts;
+    must_do(rbxj_intend(handle, box, &second_try, &seq, &e), &e);
+    (void)snprintf(source, sizeof(source), "rbxj:%" PRIu64 ":%u", told->incarnation, seq);
+    if (second_is_bare)
+        must(mount(source, second_try.path, "tmpfs", 0, "size=1m") == 0);
+    else
+        must_do(rbxj_acquire(handle, box, seq, NULL, NULL, &e), &e);
+    die();
+}
+
+static void k13_where_an_earlier_try_was_never_mounted(void **state)
+{
+    (void)state;
+    world_open();
+    const char *m = in_work("m");
+    const struct rbxj_resource tmpfs = {.kind = RBXJ_MOUNT, .path = m, .fstype = "tmpfs", .source = "x"},
+                               bound = {
+                                   .kind = RBXJ_MOUNT, .path = m, .fstype = "bind", .source = in_work("b")};
+    harness_mkdir(m);
+    harness_mkdir(in_work("b"));
+    for (int i = 0; i < 3; i++) {
+        plan_is(i == 2 ? bound : tmpfs);
+        second_try = plan[0];
+        second_is_bare = i == 1;
+        (void)supervisor_fork(run_second_try, "a", 0);
+        assert_int_equal(harness_mounts_below(m), 1);
+        replay_tells(&(struct rbxj_replay){0}, 0, "a 2 present undone\na 1 gone already_gone\n");
+        assert_int_equal(harness_mounts_below(m), 0);
+    }
+}
+
 static void d7_k13_below_a_tmpdir_that_a_symlink_leads_to(void **state)
 {
     (void)state;
@@ -357,6 +398,7 @@ int main(void)
         harness_test(k7_an_unchanged_lock_that_is_held),
         harness_test(k10_missing_in_another_namespace_is_not_gone),
         harness_test(k13_below_a_covered_mount_is_skipped),
+        harness_test(k13_where_an_earlier_try_was_never_mounted),
         harness_test(k35_protected_again_at_undo),
         harness_test(k16_a_dead_file_system_does_not_hang_the_reaper),
         harness_test(k25_a_busy_journal_costs_one_wait),

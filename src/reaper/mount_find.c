@@ -130,7 +130,8 @@ static bool might_be_ours(const struct record *r, const struct mount *m)
     return !mount_source_is_free(r->fstype) || strcmp(m->source, r->source) == 0;
 }
 
-static struct mount *find_unproven(const struct record *r, const struct mount_space *space, struct finding *f)
+static struct mount *find_unproven(const struct undo *u, const struct record *r,
+                                   const struct mount_space *space, struct finding *f)
 {
     char ours[MOUNT_SOURCE_MAX];
     mount_source_format(ours, r);
@@ -152,7 +153,7 @@ static struct mount *find_unproven(const struct record *r, const struct mount_sp
     for (size_t i = there.len; i-- > 0;) {
         struct mount *m = there.mounts[i];
         struct mount_at at;
-        if (m->gone || mount_is_older(r, space, m) || !might_be_ours(r, m))
+        if (m->gone || mount_is_older(r, space, m) || !might_be_ours(r, m) || mount_is_of_box(u, r, m))
             continue;
         if (!mount_is_bind(r) && mount_is_device(r, m) && strcmp(m->source, r->source) == 0 &&
             r->newest_mount && mount_look_up(space, m, &at) == 0 && at.id == m->id &&
@@ -169,7 +170,7 @@ int mount_find(struct undo *u, const struct record *r, struct mount_space *space
 {
     if (r->flags & REC_EVIDENCE)
         return find_proven(u, r, space, ret, f);
-    *ret = find_unproven(r, space, f);
+    *ret = find_unproven(u, r, space, f);
     return 0;
 }
 

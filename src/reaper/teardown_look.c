@@ -26,12 +26,23 @@ bool teardown_is_covered(const struct teardown_item *item, const struct teardown
            lower->record->path && strcmp(item->record->path, lower->record->path) == 0;
 }
 
+/* Does the lower one's being gone say nothing about it? A mount is looked for by itself: at the place of one that never came
+ * to be, or was dropped, it is mounted all the same. */
+static bool stands_alone(const struct teardown_item *item, const struct teardown_item *lower)
+{
+    const struct record *r = item->record;
+    return r->kind == RBXJ_MOUNT && (!lower || (r->flags & REC_EVIDENCE) ||
+                                     (lower->record->path && strcmp(r->path, lower->record->path) == 0));
+}
+
 /* What lies below another record of this box is there only as far as that one is (K13). True: settled. */
 static bool look_at_lower(struct teardown *t, struct teardown_item *item)
 {
     struct teardown_item *lower = teardown_item_of(t, item->record->below);
     if (!item->record->below ||
         (lower && (lower->look.found == FOUND_PRESENT || teardown_is_covered(item, lower))))
+        return false;
+    if ((!lower || lower->look.found == FOUND_GONE) && stands_alone(item, lower))
         return false;
     if (!lower || lower->look.found == FOUND_GONE ||
         (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
