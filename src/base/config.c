@@ -155,10 +155,12 @@ static int take_value(void *data, const char *section, const char *name, const c
         section_known = true;
         if (strcmp(keys[i].name, name) != 0)
             continue;
-        const char *why = "out of memory";
-        if (keys[i].set(value, (char *)reading->settings + keys[i].offset, &why) < 0)
-            return bad_line(reading, name, why);
-        return 1;
+        const char *why = "";
+        int r = keys[i].set(value, (char *)reading->settings + keys[i].offset, &why);
+        if (r == -ENOMEM && reading->status == 0)
+            reading->status = error_sys(reading->e, ENOMEM, "configuration %s:%d", reading->path,
+                                        reading->line);
+        return r == 0 ? 1 : r == -ENOMEM ? 0 : bad_line(reading, name, why);
     }
     if (!section_known)
         return bad_line(reading, *section ? section : name,
@@ -293,8 +295,11 @@ static int resolve_durability(enum durability *durability, struct rbxj_error *e)
 
     if (text && *text && config_parse_durability(text, durability, &why) < 0)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "RBXJ_DURABILITY=%s: %s", text, why);
+    int container = *durability == DURABILITY_AUTO ? config_in_container() : 0;
+    if (container < 0)
+        return error_sys(e, -container, "configuration: finding out whether this is a container");
     if (*durability == DURABILITY_AUTO)
-        *durability = config_in_container() ? DURABILITY_ALWAYS : DURABILITY_RESOURCE;
+        *durability = container ? DURABILITY_ALWAYS : DURABILITY_RESOURCE;
     return 0;
 }
 

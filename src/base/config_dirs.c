@@ -126,7 +126,7 @@ static bool names_container(const char *environment, size_t len)
     return false;
 }
 
-bool config_in_container(void)
+int config_in_container(void)
 {
     static const char *const marks[] = {
         "/run/systemd/container",
@@ -138,9 +138,11 @@ bool config_in_container(void)
 
     for (size_t i = 0; i < ARRAY_LEN(marks); i++)
         if (access(marks[i], F_OK) == 0)
-            return true;
+            return 1;
     if (access("/proc/vz", F_OK) == 0 && access("/proc/bc", F_OK) < 0) /* OpenVZ, and not its host */
-        return true;
+        return 1;
     ssize_t len = fd_read_all(AT_FDCWD, "/proc/1/environ", ENVIRONMENT_MAX, &environment);
+    if (len < 0 && errno_is_want((int)-len))
+        return (int)len;
     return len > 0 && names_container(environment, (size_t)len);
 }

@@ -182,6 +182,16 @@ int doc_parse_time(const char *text, int64_t *ret_realtime_ns)
 
 /* ---- reading ---- */
 
+int doc_parse(const char *text, size_t len, cJSON **ret)
+{
+    errno = 0; /* cJSON does not say why, but malloc(3) does */
+    cJSON *json = cJSON_ParseWithLength(text, len);
+    if (!json)
+        return errno == ENOMEM ? -ENOMEM : -EBADMSG;
+    *ret = json;
+    return 0;
+}
+
 const char *doc_get_text(const cJSON *object, const char *key)
 {
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));

@@ -56,6 +56,9 @@ void doc_format_time(char buf[32], int64_t realtime_ns);
 /* The reverse of it, and "2026-11-24", "2026-11-24 03:00[:00]": UTC. 0 or -EINVAL. */
 int doc_parse_time(const char *text, int64_t *ret_realtime_ns);
 
+/* Reads JSON: 0, -EBADMSG: it is none, or -ENOMEM. */
+int doc_parse(const char *text, size_t len, cJSON **ret);
+
 /* A member of an object that was read, or NULL where it is missing or of another type. */
 const char *doc_get_text(const cJSON *object, const char *key);
 double doc_get_number(const cJSON *object, const char *key, double otherwise);

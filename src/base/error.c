@@ -146,6 +146,13 @@ int error_sys(struct rbxj_error *e, int errnum, const char *format, ...)
     return -code;
 }
 
+int error_pass(struct rbxj_error *e, const struct rbxj_error *from)
+{
+    if (e && e->code == 0)
+        *e = *from;
+    return -from->code;
+}
+
 void error_detail(struct rbxj_error *e, const char *format, ...)
 {
     va_list args;

@@ -10,6 +10,7 @@
 #include "rbxj.h"
 
 #include <errno.h>
+#include <stdbool.h>
 
 /* Records code (positive: an errno or RBXJ_E_*) with errnum (0: none) and a message; escapes what is not
  * printable and appends ": strerror(errnum)" when errnum is not 0. Returns -code. e may be NULL; a set error
@@ -28,6 +29,9 @@ static inline int error_is_corruption(const struct rbxj_error *e)
 {
     return e->code == RBXJ_E_JOURNAL_DAMAGED && e->errnum == 0;
 }
+
+/* Passes on what was set elsewhere, with its detail. Returns -from->code. */
+int error_pass(struct rbxj_error *e, const struct rbxj_error *from);
 
 /* A want of our own (memory, descriptors), or an interruption: it says nothing about what is there. What met one is to
  * be tried again, and never gone, foreign or damaged. errnum is positive. */

@@ -146,13 +146,22 @@ int fd_open_dir(int dirfd, const char *path)
     return fd < 0 ? -errno : fd;
 }
 
+DIR *fd_open_names_at(int dirfd, const char *path)
+{
+    _cleanup_close_ int own = fd_open_dir(dirfd, path);
+    DIR *names = own < 0 ? NULL : fdopendir(own);
+    int errnum = errno;
+    if (names)
+        own = -1;
+    cleanup_closep(&own);
+    own = -1;
+    errno = errnum;
+    return names;
+}
+
 DIR *fd_open_names(int dirfd)
 {
-    int own = fd_open_dir(dirfd, ".");
-    DIR *names = own < 0 ? NULL : fdopendir(own);
-    if (!names && own >= 0)
-        (void)close(own);
-    return names;
+    return fd_open_names_at(dirfd, ".");
 }
 
 const struct dirent *fd_next_name(DIR *names)
@@ -177,7 +186,6 @@ int fd_is_named(int dirfd, const char *name, int fd)
 
 int fd_dir_is_empty(int dirfd)
 {
-    errno = 0;
     _cleanup_closedir_ DIR *names = fd_open_names(dirfd);
     if (!names)
         return errno ? -errno : -ENOMEM;

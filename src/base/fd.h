@@ -46,7 +46,8 @@ int fd_replace_file(int dirfd, const char *name, const char *prefix, const void 
 
 /* A directory, for reading; a symlink as its last part is not followed. A descriptor or -errno. */
 int fd_open_dir(int dirfd, const char *path);
-/* A stream of the names in an open directory, from the first; NULL: it can't be read (errno). */
+/* A stream of the names in a directory, from the first; NULL: it can't be read (errno). path "." is dirfd itself. */
+DIR *fd_open_names_at(int dirfd, const char *path);
 DIR *fd_open_names(int dirfd);
 /* The next one but . and ..; NULL at the end (errno is 0 then), where it can't be read, and of a NULL stream. */
 const struct dirent *fd_next_name(DIR *names);

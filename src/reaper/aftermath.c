@@ -50,12 +50,18 @@ void aftermath_prepare(struct aftermath *a, struct teardown *box)
     box->u.incident = a->id;
 }
 
+static struct incidents *begin_incidents(const struct aftermath *a, const struct rbxj_result *found)
+{
+    return incidents_begin(a->reaper->config, a->procedure, a->id, a->note, found,
+                           is_by_owner(a) ? NULL : exists, a->reaper);
+}
+
 void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found)
 {
-    a->incidents = incidents_begin(a->reaper->config, a->procedure, a->id, a->note, found,
-                                   is_by_owner(a) ? NULL : exists, a->reaper);
-    for (size_t i = 0; a->incidents && i < n; i++)
-        boxes[i].u.incident = incidents_of(a->incidents, i);
+    a->begun = true;
+    a->incidents = found ? begin_incidents(a, found) : NULL;
+    for (size_t i = 0; i < n; i++)
+        boxes[i].u.incident = a->incidents ? incidents_of(a->incidents, i) : a->id;
 }
 
 static void count_box(struct counters *more, const struct teardown *t, const char *outcome, bool is_new)
@@ -122,6 +128,10 @@ void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, 
 {
     struct counters more = {0};
     bool by_owner = is_by_owner(a), judged = by_owner;
+    if (a->begun && !a->incidents && result) /* there may be memory now (K19) */
+        a->incidents = begin_incidents(a, result);
+    if (a->begun && !a->incidents)
+        incident_complain(a->reaper->config, a->id, -ENOMEM);
     for (size_t i = 0; result && i < n; i++) {
         const struct result_box *box = &result->boxes[i];
         count_box(&more, &boxes[i], box->outcome, !a->incidents || incidents_is_new(a->incidents, i));

@@ -15,12 +15,13 @@ struct aftermath {
     const char *note;      /* for the incident; NULL: none */
     bool late;             /* a deadline at boot has passed */
     char id[INCIDENT_ID_MAX];
-    struct incidents *incidents;
+    struct incidents *incidents; /* NULL: there was no memory to begin them */
+    bool begun;
 };
 
 /* Before an owner's undo, of which nobody knows yet whether it is an incident: where its evidence goes. */
 void aftermath_prepare(struct aftermath *a, struct teardown *box);
-/* Before the first undo; found has the boxes in their order. */
+/* Before the first undo; found has the boxes in their order, NULL: there was no memory for it. */
 void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, const struct rbxj_result *found);
 /* After the last one; result NULL: there was no memory for it. Puts the incidents' ids into it. */
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result);

@@ -81,33 +81,36 @@ static void set_quarantine(struct rbxj_health *h, const struct quarantine *q)
 }
 
 /* What the files beside the journal tell. */
-static void add_history(const struct config *config, struct rbxj_health *h)
+static int add_history(const struct config *config, struct rbxj_health *h)
 {
     char last[sizeof(h->last_cleanup_error)] = "";
     size_t today = 0;
-    incidents_summary(config, now_realtime_ns() - DAY_NS, &today, last, sizeof(last));
+    int r = incidents_summary(config, now_realtime_ns() - DAY_NS, &today, last, sizeof(last));
     if (!h->last_cleanup_error[0])
         (void)strcpy(h->last_cleanup_error, last);
     h->escalate = h->escalate || h->failed_cleanup_count > (uint32_t)config->escalate_failures ||
                   today > (size_t)config->escalate_per_day;
+    return r;
 }
 
 int health_look(const struct config *config, const struct journal_size *disk, struct rbxj_health *ret,
                 struct counters *ret_counters, struct rbxj_error *e)
 {
     struct rbxj_health h = {.status = "healthy", .can_accept_submissions = 1};
-    struct rbxj_error error = {0};
+    struct rbxj_error error = {0}, sizes = {0};
     struct rbxj_result *boxes = NULL;
     struct journal_size own;
     struct quarantine q;
     int r = inspect(config, NULL, ret_counters, &boxes, &error);
     if (r < 0 && r != -RBXJ_E_JOURNAL_DAMAGED)
-        return error_set(e, error.code, error.errnum, "%s", error.message);
+        return error_pass(e, &error);
     if (r == 0 && !judge_boxes(boxes, &h))
         h.status = "unhealthy";
     rbxj_result_free(boxes);
-    if (r == 0 && !disk && journal_sizes(config->state_dir, config->runtime_dir, NULL, &own, NULL) == 0)
+    if (r == 0 && !disk && journal_sizes(config->state_dir, config->runtime_dir, NULL, &own, &sizes) == 0)
         disk = &own;
+    if (errno_is_want(sizes.errnum))
+        return error_pass(e, &sizes);
     if (r == 0 && disk && disk->lost) {
         h.status = "unhealthy";
         (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error),
@@ -129,7 +132,9 @@ int health_look(const struct config *config, const struct journal_size *disk, st
     if (q.there)
         set_quarantine(&h, &q);
     h.escalate = r < 0;
-    add_history(config, &h);
+    int history = add_history(config, &h);
+    if (history < 0)
+        return error_sys(e, -history, "health: the incidents");
     *ret = h;
     return 0;
 }
@@ -190,42 +195,46 @@ static int open_sound(const struct config *config, struct journal **ret_journal,
 }
 
 /* Releasing counts failures from none again (K31); a person has looked into lost boot journals, too (K21). */
-static void reset_counts(const struct config *config, bool audited)
+static int reset_counts(const struct config *config, bool audited, struct rbxj_error *e)
 {
     struct journal *j = NULL, *own = NULL;
     struct snapshot s = {0};
-    struct rbxj_error e = {0};
-    int r = open_sound(config, &j, &own, &s, &e);
+    int r = open_sound(config, &j, &own, &s, e);
     if (r == 0 && audited)
-        r = journal_audited(j, &e);
+        r = journal_audited(j, e);
     for (size_t i = 0; r == 0 && i < s.len; i++) {
         if (!s.boxes[i].box.failures)
             continue;
         s.boxes[i].box.failures = 0;
-        r = journal_update_box(j, &s.boxes[i].box, &e);
-        if (r == -RBXJ_E_NO_SUCH_BOX) /* it has ended meanwhile */
+        r = journal_update_box(j, &s.boxes[i].box, e);
+        if (r == -RBXJ_E_NO_SUCH_BOX) { /* it has ended meanwhile */
+            *e = (struct rbxj_error){0};
             r = 0;
+        }
     }
     if (r < 0)
         event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING},
-                   "the counts of failures stay: %s", e.message);
+                   "the counts of failures stay: %s", e->message);
     snapshot_clear(&s);
     journal_close(own);
+    return r;
 }
 
 /* By a person: whatever it is, and the counts begin anew even where there was none. 1: it was released. */
 static int release(const struct config *config, bool by_recovery, const char *why, struct rbxj_error *e)
 {
     struct quarantine q;
+    struct rbxj_error counts = {0};
     int r = quarantine_leave(config, by_recovery, &q, e);
     if (r > 0 || (r == 0 && !by_recovery))
-        reset_counts(config, !by_recovery);
+        (void)reset_counts(config, !by_recovery, &counts);
+    int told = !by_recovery && errno_is_want(counts.errnum) ? error_pass(e, &counts) : r;
     if (r <= 0)
-        return r;
+        return r < 0 ? r : told;
     event_send(config, &(struct event){.event = "worker_released", .priority = LOG_NOTICE}, "%s: %s",
                quarantine_name(q.reason), why);
     incident_note(config, "unquarantine", quarantine_name(q.reason), NULL, 0, false, why);
-    return 1;
+    return told; /* once more resets them */
 }
 
 static int check_reason(const char *reason, struct rbxj_error *e)
@@ -299,7 +308,7 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
             h = health_look(&config, NULL, &health, NULL, &second);
     }
     if (r >= 0 && h < 0)
-        r = error_set(error, second.code, second.errnum, "%s", second.message);
+        r = error_pass(error, &second);
     if (h == 0)
         *ret_health = health;
     if (ret_result)

@@ -15,24 +15,24 @@ enum { NONE = SIZE_MAX };
 struct incident {
     char id[INCIDENT_ID_MAX];
     struct doc doc;
-    bool is_new, written;
+    bool is_new, written; /* written: what doc was at its begin is on disk */
 };
 
 struct incidents {
     const struct config *config;
+    const char *procedure, *note;
     int fd;             /* STATE/incidents, or -errno */
     int64_t started_ns; /* CLOCK_MONOTONIC */
     struct incident *list;
     size_t len;
     size_t *of; /* by box: its place in the list */
     size_t boxes;
-    bool has_note;
     struct counters closed; /* by what was no longer there */
 };
 
 /* ---- writing ---- */
 
-static void complain(const struct config *config, const char *id, int r)
+void incident_complain(const struct config *config, const char *id, int r)
 {
     if (r == -ENOENT) /* no state directory: nothing was ever journaled */
         return;
@@ -101,53 +101,61 @@ static bool take_boxes(struct incidents *in, const struct doc *doc, const struct
 }
 
 /* One that may be open: it gets its boxes, and loses those that are over. */
-static void open_one(struct incidents *in, const char *id, const struct existence *existence,
-                     const char *note)
+static int open_one(struct incidents *in, const char *id, const struct existence *existence)
 {
-    struct doc doc = {.root = incident_store_read(in->fd, id)};
-    bool closes = false;
+    struct doc doc = {0};
+    int r = incident_store_read(in->fd, id, &doc.root);
+    if (r < 0)
+        return r;
     /* one of a later version is not ours to change */
     if (!doc.root || doc_get_number(doc.root, "version", 0) != 1 || !document_open(&doc)) {
         if (doc_get_number(doc.root, "version", 0) == 1)
             incident_store_is_closed(in->fd, id);
         doc_clear(&doc);
-        return;
+        return 0;
     }
     bool dropped = document_drop_open(&doc, is_over, existence);
     struct incident *incident = append(in, id);
-    bool mine = incident && take_boxes(in, &doc, existence->found);
+    if (!incident) {
+        doc_clear(&doc);
+        return -ENOMEM;
+    }
+    bool mine = take_boxes(in, &doc, existence->found), closed = !mine && dropped && !document_open(&doc);
     if (mine) {
         document_again(&doc);
-        document_add_note(&doc, note);
-    } else if (dropped && !document_open(&doc)) {
+        document_add_note(&doc, in->note);
+    } else if (closed) {
         document_add_note(&doc, "closed: its boxes are no longer in the journal");
         document_close(&doc, age_of(&doc));
-        closes = true;
     }
-    int r = mine || dropped ? write_document(in->fd, id, &doc, false) : 0;
-    if (closes && r == 0) /* else it is still open, for the next one to close */
+    r = mine || dropped ? write_document(in->fd, id, &doc, false) : 0;
+    if (closed && r == 0) /* else it is still open, for the next one to close */
         histogram_add(&in->closed.recovery, age_of(&doc));
     if (mine) {
         incident->doc = doc;
-        return;
+        incident->written = r == 0;
+        return 0;
     }
-    in->len -= incident != NULL;
+    in->len--;
     doc_clear(&doc);
+    return 0;
 }
 
-static void find_open(struct incidents *in, const struct existence *existence, const char *note)
+/* For want of memory or descriptors it fails as a whole: an open one that is not seen would be begun anew. */
+static int find_open(struct incidents *in, const struct existence *existence)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    if (in->fd < 0 || incident_store_list(in->fd, &names) < 0)
-        return;
-    for (size_t i = 0; i < names.len; i++)
+    int r = in->fd < 0 ? in->fd : incident_store_list(in->fd, &names);
+    if (r < 0)
+        return errno_is_want(-r) ? r : 0;
+    for (size_t i = 0; i < names.len && r == 0; i++)
         if (incident_store_may_be_open(in->fd, names.ids[i]))
-            open_one(in, names.ids[i], existence, note);
+            r = open_one(in, names.ids[i], existence);
+    return r;
 }
 
 /* What belongs to no open incident is a new one. */
-static int begin_new(struct incidents *in, const char *procedure, const char *id, const char *note,
-                     const struct rbxj_result *found)
+static int begin_new(struct incidents *in, const char *id, const struct rbxj_result *found)
 {
     _cleanup_(incarnations_clear) struct incarnations boxes = {0};
     if (incarnations_of(found, in->of, NONE, &boxes) < 0)
@@ -160,8 +168,8 @@ static int begin_new(struct incidents *in, const char *procedure, const char *id
     if (!incident)
         return -ENOMEM;
     incident->is_new = true;
-    document_begin(&incident->doc, id, procedure, found, &boxes);
-    document_add_note(&incident->doc, note);
+    document_begin(&incident->doc, id, in->procedure, found, &boxes);
+    document_add_note(&incident->doc, in->note);
     incident->written = write_document(in->fd, id, &incident->doc, false) == 0;
     return 0;
 }
@@ -185,10 +193,11 @@ struct incidents *incidents_begin(const struct config *config, const char *proce
     if (!in)
         return NULL;
     *in = (struct incidents){.config = config,
-                             .started_ns = now_monotonic_ns(),
+                             .procedure = procedure,
+                             .note = note && note[0] ? note : NULL,
+                             .started_ns = now_monotonic_ns() - found->duration_ns,
                              .of = calloc(found->len + 1, sizeof(*in->of)),
                              .boxes = found->len,
-                             .has_note = note && note[0],
                              .fd = -1};
     bool ok = in->of && incarnations_of(found, NULL, 0, &all) == 0;
     if (ok) {
@@ -196,8 +205,7 @@ struct incidents *incidents_begin(const struct config *config, const char *proce
             in->of[i] = NONE;
         /* with nothing found, nothing is to be written but what is there already */
         in->fd = found->len ? incident_store_open_to_write(config) : incident_store_open(config);
-        find_open(in, &(struct existence){exists, data, &all}, note);
-        ok = begin_new(in, procedure, new_id, note, found) == 0;
+        ok = find_open(in, &(struct existence){exists, data, &all}) == 0 && begin_new(in, new_id, found) == 0;
     }
     if (ok)
         return in;
@@ -221,7 +229,7 @@ bool incidents_is_new(const struct incidents *in, size_t i)
 static bool is_nothing(const struct incidents *in, const struct incident *incident,
                        const struct rbxj_result *result, const struct incarnations *boxes)
 {
-    if (!incident->is_new || in->has_note)
+    if (!incident->is_new || in->note)
         return false;
     for (size_t i = 0; i < boxes->len; i++) {
         const struct result_box *box = &result->boxes[boxes->rows[i].i];
@@ -234,14 +242,16 @@ static bool is_nothing(const struct incidents *in, const struct incident *incide
     return true;
 }
 
-static void add_evidence(int fd, struct incident *incident)
+static int add_evidence(int fd, struct incident *incident)
 {
     char **names = NULL;
-    size_t n = fd < 0 ? 0 : incident_store_evidence(fd, incident->id, &names);
+    size_t n = 0;
+    int r = fd < 0 ? 0 : incident_store_evidence(fd, incident->id, &names, &n);
+    if (r < 0)
+        return r;
     document_set_evidence(&incident->doc, names, n);
-    for (size_t i = 0; i < n; i++)
-        free(names[i]);
-    free(names);
+    incident_store_evidence_free(names, n);
+    return 0;
 }
 
 static bool has_evidence(const struct incident *incident)
@@ -249,14 +259,16 @@ static bool has_evidence(const struct incident *incident)
     return cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(incident->doc.root, "evidence")) > 0;
 }
 
-/* Returns 0, or why it is not written. */
-static int end_one(struct incidents *in, size_t k, const struct rbxj_result *result, struct counters *more)
+/* Returns 0, or why it is not written; *ret_took_ns is set if it is closed now. */
+static int try_to_end(struct incidents *in, size_t k, const struct rbxj_result *result, int64_t *ret_took_ns)
 {
     _cleanup_(incarnations_clear) struct incarnations boxes = {0};
     struct incident *incident = &in->list[k];
     if (incarnations_of(result, in->of, k, &boxes) < 0)
         return -ENOMEM;
-    add_evidence(in->fd, incident);
+    int r = add_evidence(in->fd, incident);
+    if (r < 0)
+        return r;
     if (is_nothing(in, incident, result, &boxes) && !has_evidence(incident)) {
         if (incident->written)
             incident_store_remove(in->fd, incident->id);
@@ -264,15 +276,52 @@ static int end_one(struct incidents *in, size_t k, const struct rbxj_result *res
         return 0;
     }
     document_end(&incident->doc, result, &boxes);
-    bool closed = !document_open(&incident->doc);
-    int64_t took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
-    if (closed)
-        document_close(&incident->doc, took_ns);
-    int r = write_document(in->fd, incident->id, &incident->doc, true);
+    *ret_took_ns = -1;
+    if (!document_open(&incident->doc)) {
+        *ret_took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
+        document_close(&incident->doc, *ret_took_ns);
+    }
+    return write_document(in->fd, incident->id, &incident->doc, true);
+}
+
+/* A document that once lacked memory is lost: as it was at its begin, from disk or anew. */
+static int renew(const struct incidents *in, size_t k, const struct rbxj_result *result)
+{
+    _cleanup_(incarnations_clear) struct incarnations boxes = {0};
+    struct incident *incident = &in->list[k];
+    doc_clear(&incident->doc);
+    if (!incident->is_new || incident->written) {
+        int r = in->fd < 0 ? in->fd : incident_store_read(in->fd, incident->id, &incident->doc.root);
+        if (r == 0 && !incident->doc.root)
+            r = -ENOENT;
+        if (r < 0)
+            return r;
+    } else if (incarnations_of(result, in->of, k, &boxes) < 0) {
+        return -ENOMEM;
+    } else {
+        document_begin(&incident->doc, incident->id, in->procedure, result, &boxes);
+    }
+    if (!incident->is_new && !incident->written)
+        document_again(&incident->doc);
+    if (!incident->written)
+        document_add_note(&incident->doc, in->note);
+    return 0;
+}
+
+/* Returns 0, or why it is not written. */
+static int end_one(struct incidents *in, size_t k, const struct rbxj_result *result, struct counters *more)
+{
+    struct incident *incident = &in->list[k];
+    int64_t took_ns = -1;
+    int r = try_to_end(in, k, result, &took_ns);
+    if (r == -ENOMEM) {
+        r = renew(in, k, result);
+        r = r < 0 ? r : try_to_end(in, k, result, &took_ns);
+    }
     bool lost = r < 0 && incident->is_new && !incident->written;
     if (lost)
         incident->id[0] = '\0';
-    if (closed && (r == 0 || lost)) /* else it is still open, for the next one to close */
+    if (took_ns >= 0 && (r == 0 || lost)) /* else it is still open, for the next one to close */
         histogram_add(&more->recovery, took_ns);
     return r;
 }
@@ -290,7 +339,7 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
         memcpy(id, in->list[k].id, sizeof(id));
         int r = end_one(in, k, result, more);
         if (r < 0 && failed == 0)
-            complain(in->config, id, failed = r);
+            incident_complain(in->config, id, failed = r);
     }
     for (size_t i = 0; result && i < result->len && i < in->boxes; i++)
         (void)snprintf(result->boxes[i].incident, sizeof(result->boxes[i].incident), "%s",
@@ -311,23 +360,32 @@ static bool has_open(const struct doc *doc, uint64_t incarnation)
     return false;
 }
 
-bool incident_find(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
+/* 1, 0, or -errno. */
+static int find_once(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     _cleanup_close_ int fd = incident_store_open(config);
     bool found = false;
-    if (fd < 0 || incident_store_list(fd, &names) < 0)
-        return false;
-    for (size_t i = 0; !found && i < names.len; i++) {
+    int r = fd < 0 ? fd : incident_store_list(fd, &names);
+    for (size_t i = 0; r == 0 && !found && i < names.len; i++) {
         if (!incident_store_may_be_open(fd, names.ids[i]))
             continue;
-        struct doc doc = {.root = incident_store_read(fd, names.ids[i])};
+        struct doc doc = {0};
+        r = incident_store_read(fd, names.ids[i], &doc.root);
         found = doc_get_number(doc.root, "version", 0) == 1 && has_open(&doc, incarnation);
         doc_clear(&doc);
         if (found)
             (void)strcpy(id, names.ids[i]);
     }
-    return found;
+    return r < 0 ? r : found;
+}
+
+bool incident_find(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
+{
+    int r = find_once(config, incarnation, id);
+    if (r == -ENOMEM)
+        r = find_once(config, incarnation, id);
+    return r > 0;
 }
 
 /* ---- what a person did ---- */
@@ -337,43 +395,55 @@ static bool is_same(const void *data, uint64_t incarnation)
     return incarnation == *(const uint64_t *)data;
 }
 
-/* A box has ended by it: the incident in which it is open learns that. */
-static void tell_open(int fd, uint64_t incarnation, const char *note)
+/* A box has ended by it: the incident in which it is open learns that. -ENOMEM: perhaps not. */
+static int tell_open(int fd, uint64_t incarnation, const char *note)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    if (incident_store_list(fd, &names) < 0)
-        return;
-    for (size_t i = 0; i < names.len; i++) {
+    int r = incident_store_list(fd, &names);
+    for (size_t i = 0; i < names.len && r == 0; i++) {
         if (!incident_store_may_be_open(fd, names.ids[i]))
             continue;
-        struct doc doc = {.root = incident_store_read(fd, names.ids[i])};
+        struct doc doc = {0};
+        r = incident_store_read(fd, names.ids[i], &doc.root);
         if (doc.root && doc_get_number(doc.root, "version", 0) == 1 &&
             document_drop_open(&doc, is_same, &incarnation)) {
             document_add_note(&doc, note);
             if (!document_open(&doc))
                 document_close(&doc, age_of(&doc));
-            (void)write_document(fd, names.ids[i], &doc, true);
+            r = write_document(fd, names.ids[i], &doc, true);
         }
         doc_clear(&doc);
     }
+    return r;
+}
+
+static int write_note(int fd, const char *id, const char *procedure, const char *cause, const char *box,
+                      const char *note)
+{
+    struct doc doc;
+    document_note(&doc, id, procedure, cause, box);
+    document_add_note(&doc, note);
+    int r = write_document(fd, id, &doc, true);
+    doc_clear(&doc);
+    return r;
 }
 
 void incident_note(const struct config *config, const char *procedure, const char *cause, const char *box,
                    uint64_t incarnation, bool box_ended, const char *note)
 {
-    struct doc doc;
     char id[INCIDENT_ID_MAX];
     _cleanup_close_ int fd = incident_store_open_to_write(config);
+    if (fd == -ENOMEM) /* once more, here and below */
+        fd = incident_store_open_to_write(config);
     incident_new_id(id);
-    document_note(&doc, id, procedure, cause, box);
-    document_add_note(&doc, note);
-    int r = write_document(fd, id, &doc, true);
-    doc_clear(&doc);
+    int r = write_note(fd, id, procedure, cause, box, note);
+    if (r == -ENOMEM)
+        r = write_note(fd, id, procedure, cause, box, note);
     if (r < 0)
-        complain(config, id, r);
+        incident_complain(config, id, r);
     if (fd < 0)
         return;
-    if (box_ended)
-        tell_open(fd, incarnation, note);
+    if (box_ended && tell_open(fd, incarnation, note) == -ENOMEM)
+        (void)tell_open(fd, incarnation, note); /* where it fails again, the next replay closes that one */
     incident_store_retain(fd, config);
 }

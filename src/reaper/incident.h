@@ -12,8 +12,8 @@
  * trouble every five minutes counts up instead of repeating. It is written before the first undo, so a
  * reaper that is killed half-way leaves a trace (I10).
  *
- * Reports never block an undo (K19): everything here may fail, and then only an event says so. Writing that
- * failed in incidents_begin() is tried again in incidents_end(). The state directory is never made here, and
+ * Reports never block an undo (K19): everything here may fail, and then only an event says so. What
+ * failed in incidents_begin() is tried again in incidents_end(), from what is on disk by then. The state directory is never made here, and
  * neither is the first file in it (K33).
  */
 #ifndef RBXJ_REAPER_INCIDENT_H
@@ -33,8 +33,9 @@ struct incidents;
 /* Before the first undo. found: the stale boxes as they were found; none is fine, too: it closes what is over
  * by now. procedure: "replay", "boot", "undo", "recover". new_id: for what belongs to no open incident. note:
  * may be NULL (the reason of --assume-dead). exists: is this incarnation in the journal now? A box of an open
- * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own
- * box: what becomes of the others is for the one reaper to tell. Never NULL but without memory. */
+ * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own box: what
+ * becomes of the others is for the one reaper to tell. NULL: memory or descriptors are short; it may be called
+ * again, with the result. */
 struct incidents *incidents_begin(const struct config *config, const char *procedure, const char *new_id,
                                   const char *note, const struct rbxj_result *found,
                                   bool (*exists)(const void *data, uint64_t incarnation), const void *data);
@@ -50,6 +51,9 @@ bool incidents_is_new(const struct incidents *in, size_t i);
  * succeeds. Applies retention. Frees in, which may be NULL. */
 void incidents_end(struct incidents *in, struct rbxj_result *result, struct counters *more);
 
+/* Nothing is kept of it, and only an event says so. r: why, a negative errno. */
+void incident_complain(const struct config *config, const char *id, int r);
+
 /* An incident about one thing that a person did or that is no box's: "forget", "quarantine", "unquarantine".
  * cause and box may be NULL. Closed at once. For a box that has ended by it, open incidents are told
  * (incarnation). */
@@ -62,8 +66,8 @@ void incident_note(const struct config *config, const char *procedure, const cha
 int incident_keep(const struct config *config, const char *id, const char *name, int fd);
 
 /* How many were detected since then, and what the newest open one could not do ("mount_unmount_failed: ...");
- * for the health. last_error may be empty afterwards. */
-void incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
-                       size_t size);
+ * for the health. last_error may be empty afterwards. 0, or a negative errno where memory or descriptors are short. */
+int incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
+                      size_t size);
 
 #endif

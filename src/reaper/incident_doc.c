@@ -15,12 +15,15 @@ enum { ENTRIES_MAX = 1000, ENTRIES_BYTES = 2 << 20, BOXES_MAX = 10000, NOTES_MAX
 /* Replaces a field where it stands, or adds it. */
 static void set(struct doc *doc, const char *key, cJSON *item)
 {
-    if (item && (cJSON_GetObjectItemCaseSensitive(doc->root, key)
-                     ? cJSON_ReplaceItemInObjectCaseSensitive(doc->root, key, item)
-                     : cJSON_AddItemToObject(doc->root, key, item)))
+    if (!cJSON_GetObjectItemCaseSensitive(doc->root, key)) {
+        (void)doc_add(doc, doc->root, key, item);
         return;
-    doc->failed = true;
-    cJSON_Delete(item);
+    }
+    bool replaced = item && cJSON_ReplaceItemInObjectCaseSensitive(doc->root, key, item);
+    /* without memory for its key it is there without one, and that is called a success (1.7.15) */
+    doc->failed = doc->failed || !replaced || !item->string;
+    if (!replaced)
+        cJSON_Delete(item);
 }
 
 static void set_number(struct doc *doc, const char *key, double value)
@@ -172,7 +175,7 @@ static void collect_old(struct collection *c, cJSON *old, bool errors)
         if (cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(item, "error")) != errors)
             continue;
         if (has_room(c, doc_get_text(item, "name")))
-            (void)cJSON_AddItemToArray(c->list, cJSON_DetachItemViaPointer(old, item));
+            (void)doc_add(c->doc, c->list, NULL, cJSON_DetachItemViaPointer(old, item));
     }
 }
 
@@ -355,10 +358,9 @@ bool document_last_error(const cJSON *root, char *buf, size_t size)
         const char *message = doc_get_text(cJSON_GetObjectItemCaseSensitive(item, "error"), "message");
         if (!event || !message)
             continue;
-        _cleanup_free_ char *text = NULL;
-        if (asprintf(&text, "%s: %s", event, message) < 0)
-            text = NULL;
-        escape_bytes(buf, size, text ? text : event, strlen(text ? text : event));
+        char text[1000];
+        (void)snprintf(text, sizeof(text), "%s: %s", event, message);
+        escape_bytes(buf, size, text, strlen(text));
         return true;
     }
     return false;

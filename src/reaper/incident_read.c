@@ -22,8 +22,8 @@ static bool is_recovery(const cJSON *document)
     return false;
 }
 
-void incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
-                       size_t size)
+int incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
+                      size_t size)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     _cleanup_close_ int fd = incident_store_open(config);
@@ -31,17 +31,18 @@ void incidents_summary(const struct config *config, int64_t since_ns, size_t *re
     *ret_detected = 0;
     if (size)
         last_error[0] = '\0';
-    if (fd < 0 || incident_store_list(fd, &names) < 0)
-        return;
-    for (size_t i = 0; i < names.len; i++) {
+    int r = fd < 0 ? fd : incident_store_list(fd, &names);
+    for (size_t i = 0; r == 0 && i < names.len; i++) {
         bool counts = incident_id_time(names.ids[i]) >= since_ns;
         bool tells = !told && incident_store_may_be_open(fd, names.ids[i]);
-        struct doc doc = {.root = counts || tells ? incident_store_read(fd, names.ids[i]) : NULL};
+        struct doc doc = {0};
+        r = counts || tells ? incident_store_read(fd, names.ids[i], &doc.root) : 0;
         *ret_detected += counts && is_recovery(doc.root);
         if (tells && document_open(&doc))
             told = document_last_error(doc.root, last_error, size);
         doc_clear(&doc);
     }
+    return r < 0 && errno_is_want(-r) ? r : 0;
 }
 
 /* ---- for the program ---- */
@@ -51,11 +52,14 @@ struct rbxj_incidents {
     size_t len;
 };
 
-/* 1: added, 0: left out, or -ENOMEM. */
+/* 1: added, 0: left out, or -errno: memory or descriptors are short. */
 static int add(struct rbxj_incidents *list, int fd, const char *id, int64_t since_ns)
 {
     int64_t updated_ns = 0;
-    cJSON *document = incident_store_read(fd, id);
+    cJSON *document = NULL;
+    int r = incident_store_read(fd, id, &document);
+    if (r < 0)
+        return r;
     const char *updated = doc_get_text(document, "updated");
     if (updated)
         (void)doc_parse_time(updated, &updated_ns);

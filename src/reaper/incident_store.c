@@ -2,6 +2,8 @@
 #include "reaper/incident_store.h"
 
 #include "base/cleanup.h"
+#include "base/doc.h"
+#include "base/error.h"
 #include "base/fd.h"
 
 #include <limits.h>
@@ -61,8 +63,9 @@ int incident_store_open(const struct config *config)
 /* K33: a state directory without a single file may be a mount point whose disk is not there. */
 static int make(int state)
 {
-    if (fd_dir_is_empty(state) != 0)
-        return -ENOENT;
+    int empty = fd_dir_is_empty(state);
+    if (empty != 0)
+        return empty < 0 ? empty : -ENOENT;
     if (mkdirat(state, "incidents", 0700) < 0)
         return errno == EEXIST ? 0 : -errno;
     return fsync(state) < 0 ? -errno : 0; /* or what is written in it is lost with it in a power cut */
@@ -143,19 +146,36 @@ static bool is_evidence(const char *name)
            strcmp(name, OPEN_MARK) != 0;
 }
 
-size_t incident_store_evidence(int fd, const char *id, char ***ret)
+void incident_store_evidence_free(char **names, size_t len)
 {
-    _cleanup_close_ int dir = fd_open_dir(fd, id);
-    _cleanup_closedir_ DIR *names = dir < 0 ? NULL : fd_open_names(dir);
+    for (size_t i = 0; i < len; i++)
+        free(names[i]);
+    free(names);
+}
+
+int incident_store_evidence(int fd, const char *id, char ***ret, size_t *ret_len)
+{
+    _cleanup_closedir_ DIR *names = fd_open_names_at(fd, id);
+    if (!names && errno != ENOENT)
+        return -errno;
     char **list = calloc(EVIDENCE_FILES, sizeof(*list));
+    int r = list ? 0 : -ENOMEM;
     size_t n = 0;
-    for (const struct dirent *entry; list && n < EVIDENCE_FILES && (entry = fd_next_name(names));)
-        if (is_evidence(entry->d_name) && (list[n] = strdup(entry->d_name)))
-            n++;
-    if (n)
-        qsort(list, n, sizeof(*list), compare_text);
+    for (const struct dirent *entry; r == 0 && n < EVIDENCE_FILES && (entry = fd_next_name(names));) {
+        if (!is_evidence(entry->d_name))
+            continue;
+        list[n] = strdup(entry->d_name);
+        r = list[n] ? 0 : -ENOMEM;
+        n += r == 0;
+    }
+    if (r < 0) {
+        incident_store_evidence_free(list, n);
+        return r;
+    }
+    qsort(list, n, sizeof(*list), compare_text);
     *ret = list;
-    return n;
+    *ret_len = n;
+    return 0;
 }
 
 /* ---- removal ---- */
@@ -186,19 +206,22 @@ void incident_store_is_closed(int fd, const char *id)
         (void)unlinkat(dir, OPEN_MARK, 0);
 }
 
-cJSON *incident_store_read(int fd, const char *id)
+int incident_store_read(int fd, const char *id, cJSON **ret)
 {
     _cleanup_free_ char *text = NULL;
     _cleanup_close_ int dir = fd_open_dir(fd, id);
-    if (dir < 0)
-        return NULL;
-    ssize_t n = fd_read_all(dir, DOCUMENT, INCIDENT_TEXT_MAX, &text);
-    cJSON *json = n < 0 ? NULL : cJSON_ParseWithLength(text, (size_t)n);
-    const char *own = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(json, "id"));
-    if (own && strcmp(own, id) == 0)
-        return json;
-    cJSON_Delete(json);
-    return NULL;
+    cJSON *json = NULL;
+    ssize_t n = dir < 0 ? dir : fd_read_all(dir, DOCUMENT, INCIDENT_TEXT_MAX, &text);
+    int r = n < 0 ? (int)n : doc_parse(text, (size_t)n, &json);
+    const char *own = doc_get_text(json, "id");
+    if (!own || strcmp(own, id) != 0) {
+        cJSON_Delete(json);
+        json = NULL;
+    }
+    if (r < 0 && errno_is_want(-r))
+        return r;
+    *ret = json;
+    return 0;
 }
 
 /* What a writer that was killed has left. */
@@ -290,11 +313,9 @@ void incident_store_retain(int fd, const struct config *config)
 
 static int copy(int from, int to)
 {
-    _cleanup_free_ char *buf = malloc(EVIDENCE_MAX);
-    if (!buf)
-        return -ENOMEM;
+    char buf[4096];
     for (off_t at = 0; at < EVIDENCE_MAX;) {
-        ssize_t n = pread(from, buf, (size_t)(EVIDENCE_MAX - at), at);
+        ssize_t n = pread(from, buf, sizeof(buf), at);
         if (n < 0 && errno == EINTR)
             continue;
         if (n <= 0)

@@ -37,12 +37,14 @@ void incident_store_names_clear(struct incident_store_names *names);
 bool incident_store_may_be_open(int fd, const char *id);
 /* It was read, and is closed. */
 void incident_store_is_closed(int fd, const char *id);
-/* The document, an object with this id; NULL: there is none that makes sense. Free with cJSON_Delete(). */
-cJSON *incident_store_read(int fd, const char *id);
+/* The document, an object with this id; *ret NULL: there is none that makes sense. Free with cJSON_Delete(). 0, or a
+ * negative errno where memory or descriptors are short. */
+int incident_store_read(int fd, const char *id, cJSON **ret);
 /* Whole or not at all; makes the incident's directory. synced: the rename, too, is on disk. 0 or -errno. */
 int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced);
-/* The files that are kept with it, sorted, at most 256; free each and the list. */
-size_t incident_store_evidence(int fd, const char *id, char ***ret);
+/* The files that are kept with it, sorted, at most 256; free each and the list. 0 or -errno. */
+int incident_store_evidence(int fd, const char *id, char ***ret, size_t *ret_len);
+void incident_store_evidence_free(char **names, size_t len);
 /* The files in it, and it. */
 void incident_store_remove(int fd, const char *id);
 /* Applies keep and keep_days; open ones and the newest stay. */

@@ -110,8 +110,8 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
     struct aftermath after = {
         .reaper = &p->reaper, .procedure = p->procedure, .note = p->how->assume_dead ? p->how->reason : NULL};
     incident_new_id(after.id);
-    if (make_result(p, &found, NULL) == 0) /* of no box, too: it closes incidents that are over */
-        aftermath_begin(&after, p->boxes, p->len, found);
+    (void)make_result(p, &found, NULL);
+    aftermath_begin(&after, p->boxes, p->len, found); /* of no box, too: it closes incidents that are over */
     replay_undo(p);
     after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
     int r = make_result(p, &result, e);
