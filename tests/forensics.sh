@@ -99,10 +99,39 @@ mv "$work/new/journal" "$work/state/journal"
 call replay --json
 check "salvaged: the replay ends" is "$status" 0
 check "salvaged: what was left is gone" gone "$work/a" "$work/a.lock" "$work/b"
+call incidents --json
+check "salvaged: its incident says so" json 'any("salvaged" in n for i in d["incidents"] for n in i["notes"])'
 call list --json
 check "salvaged: nothing is left" json 'd == {"boxes": []}'
 call run --box again --tmpdir "$work/again" -- true
 check "salvaged: it is used as any other" is "$status" 0
+
+# what was not proven to be ours when the journal was lost is left alone
+fresh
+python3 -I -S - "$rbxj" "$work/c" <<'P' >"$work/hook.out"
+import json, os, subprocess, sys
+hook = subprocess.Popen([sys.argv[1], "hook"], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+plan = [{"kind": "tmpdir", "path": sys.argv[2]}, {"kind": "tmpdir", "path": sys.argv[2] + "2"}]
+def ask(request):
+    hook.stdin.write(json.dumps(request).encode() + b"\n")
+    hook.stdin.flush()
+    reply = json.loads(hook.stdout.readline())
+    assert reply["ok"], reply
+ask({"op": "begin", "box": "c", "plan": plan})
+os.mkdir(sys.argv[2], 0o700)
+os.mkdir(sys.argv[2] + "2", 0o700)
+ask({"op": "acquired", "box": "c", "seq": 2})
+P
+call forensics --salvage "$work/new2" "$work/run"
+check "unproven: salvaged" is "$status" 0
+rm -rf "$work/run" "$work/state/journal"
+mkdir -m 0700 "$work/run"
+mv "$work/new2/journal" "$work/state/journal"
+call replay --json
+check "unproven: something is left" is "$status" 1
+check "unproven: it is refused" json '[(e["seq"], e["outcome"]) for e in d["boxes"][0]["entries"]] == [(2, "undone"), (1, "refused")]'
+check "unproven: it is left alone" there "$work/c"
+check "proven: it is undone" gone "$work/c2"
 
 # ---- anything at all ----
 

@@ -102,7 +102,7 @@ wait "$sitter" 2>/dev/null
 health --recover
 check "and it recovers" healthy
 
-# a replay in between that did not fail: what is left is another's, and is refused
+# a replay in between that did not fail: what is left is protected now, and refused
 fresh
 crash 13 --tmpdir "$work/t13"
 mkdir "$work/t13/in"
@@ -111,12 +111,9 @@ health --recover --config "$work/conf"
 health --recover --config "$work/conf"
 check "two failed replays" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 2'
 umount "$work/t13/in"
-mv "$work/t13" "$work/aside"
-mkdir "$work/t13"
-health --recover --config "$work/conf"
+{ cat "$work/conf"; printf '[paths]\nprotected=%s\n' "$work/t13"; } >"$work/conf.protected"
+health --recover --config "$work/conf.protected"
 check "a replay that did not fail: the count begins anew" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 0'
-rmdir "$work/t13"
-mv "$work/aside" "$work/t13"
 mount -t tmpfs none "$work/t13/in"
 health --recover --config "$work/conf"
 check "a failed replay after it is the first" json 'd["status"] == "unhealthy" and d["failed_cleanup_count"] == 1'
@@ -315,7 +312,8 @@ check "damaged: a recovery undoes nothing" there "$work/t11"
 check "damaged: and quarantines" there "$work/state/quarantine"
 check "damaged: status 2" is "$status" 2
 health --verify-clean
-check "damaged: not clean" is "$status" 2
+check "damaged: moved aside whole" there "$work"/run/journal.damaged-*/data.mdb
+check "damaged: not clean" is "$status" 1
 rm -rf "$work/t11"
 
 # ---- wrong use ----

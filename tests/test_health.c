@@ -5,9 +5,12 @@
  */
 #include "journal_fixture.h"
 
+#include "journal/salvage.h"
 #include "reaper/quarantine.h"
 
+#include <glob.h>
 #include <sys/mount.h>
+#include <xxhash.h>
 
 static struct rbxj_options options_of(const struct place *p)
 {
@@ -248,24 +251,28 @@ static struct place place_with_damage(void)
     return p;
 }
 
-/* LMDB's transactions of both journals, as the newest of their metas says. */
-static uint64_t transactions(const struct place *p)
+static uint64_t hash_of(const char *path)
 {
-    uint64_t sum = 0, txn;
-    const char *const files[] = {harness_format("%s/journal/data.mdb", p->state),
-                                 harness_format("%s/data.mdb", place_folder(p))};
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        int fd = open(files[i], O_RDONLY | O_CLOEXEC);
-        for (off_t page = 0; page < 2; page++) {
-            assert_int_equal(pread(fd, &txn, sizeof(txn), page * 4096 + 144), sizeof(txn));
-            sum += txn;
-        }
-        (void)close(fd);
-    }
-    return sum;
+    struct autopsy a;
+    struct rbxj_error e = {0};
+    assert_ok(autopsy_read(AT_FDCWD, path, path, &a, &e), e);
+    uint64_t hash = XXH3_64bits(a.bytes, a.len);
+    autopsy_clear(&a);
+    return hash;
 }
 
-static void i9_nothing_is_written_to_a_damaged_journal(void **state)
+/* The only file of that pattern; NULL: there is none. */
+static const char *only(const char *pattern)
+{
+    glob_t found = {0};
+    int r = glob(pattern, 0, NULL, &found);
+    const char *path = r == 0 ? harness_format("%s", found.gl_pathv[0]) : NULL;
+    assert_true(found.gl_pathc <= 1);
+    globfree(&found);
+    return path;
+}
+
+static void i9_a_damaged_journal_is_moved_aside_untouched(void **state)
 {
     (void)state;
     harness_need_root();
@@ -274,22 +281,52 @@ static void i9_nothing_is_written_to_a_damaged_journal(void **state)
     struct config config = config_of(&p);
     struct quarantine q;
     struct rbxj_error e = {0};
+    struct rbxj_health h;
     options.config = harness_format("%s/conf", harness_disk());
     harness_write(options.config, "[journal]\nmap_size = 16M\n[health]\nquarantine_after = 3\n");
-    uint64_t before = transactions(&p);
-    for (int i = 0; i < 2; i++) { /* the second time it is no news */
-        struct rbxj_health h;
-        assert_refused(rbxj_recover(&options, NULL, NULL, &h, &e), e, RBXJ_E_JOURNAL_DAMAGED, "are damaged");
-        assert_string_equal(h.quarantine_reason, "journal_corruption");
-        quarantine_read(&config, &q);
-        assert_int_equal(q.reason, QUARANTINE_CORRUPTION);
-        assert_int_equal(transactions(&p), before);
-    }
-    assert_ok(rbxj_quarantine(&options, "by hand", &e), e);
-    assert_int_equal(transactions(&p), before);
+    const char *boot = harness_format("%s/data.mdb", place_folder(&p)),
+               *pattern = harness_format("%s/journal.damaged-*/data.mdb", p.runtime);
+    uint64_t before = hash_of(boot), disk = hash_of(harness_format("%s/journal/data.mdb", p.state));
+    assert_string_equal(look(&p).quarantine_reason, "journal_corruption"); /* whoever looks moves nothing */
+    assert_true(path_exists(boot));
+    assert_refused(rbxj_recover(&options, NULL, NULL, &h, &e), e, RBXJ_E_JOURNAL_DAMAGED, "are damaged");
+    assert_non_null(strstr(e.detail, "journal.damaged-"));
+    assert_string_equal(h.quarantine_reason, "journal_corruption");
+    quarantine_read(&config, &q);
+    assert_int_equal(q.reason, QUARANTINE_CORRUPTION);
+    assert_false(path_exists(boot));
+    assert_int_equal(hash_of(only(pattern)), before);
+    assert_int_equal(hash_of(harness_format("%s/journal/data.mdb", p.state)), disk);
+    /* what the disk knows is undone as after a boot journal was lost (K21); only a person ends the quarantine */
+    e = (struct rbxj_error){0};
+    assert_int_equal(rbxj_recover(&options, NULL, NULL, &h, &e), 0);
+    assert_string_equal(h.quarantine_reason, "journal_corruption");
+    assert_int_equal(hash_of(only(pattern)), before);
     assert_ok(rbxj_unquarantine(&options, "looked into it", &e), e);
-    assert_int_equal(transactions(&p), before);
-    assert_string_equal(look(&p).quarantine_reason, "journal_corruption"); /* it is seen, all the same */
+    assert_string_equal(look(&p).status, "healthy");
+}
+
+/* What others have open stays where it is: they notice by themselves. */
+static void i9_a_damaged_journal_in_use_is_left_in_place(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_with_damage();
+    struct rbxj_options options = options_of(&p);
+    struct rbxj_error e = {0};
+    struct rbxj_health h;
+    struct shared *s = shared_make();
+    pid_t pid = CHILD({
+        (void)place_open(&p);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    while (atomic_load(&s->step) == 0)
+        (void)usleep(1000);
+    assert_refused(rbxj_recover(&options, NULL, NULL, &h, &e), e, RBXJ_E_JOURNAL_DAMAGED, "are damaged");
+    assert_true(path_exists(harness_format("%s/data.mdb", place_folder(&p))));
+    assert_null(only(harness_format("%s/journal.damaged-*", p.runtime)));
+    harness_kill(pid);
 }
 
 /* Whatever a supervisor that has the journals open asks for, the one handle of its process serves. */
@@ -331,7 +368,8 @@ int main(void)
         journal_test(k33_missing_disk_is_no_damage),
         journal_test(k21_another_journal_is_no_damage),
         journal_test(another_layout_is_no_damage),
-        journal_test(i9_nothing_is_written_to_a_damaged_journal),
+        journal_test(i9_a_damaged_journal_is_moved_aside_untouched),
+        journal_test(i9_a_damaged_journal_in_use_is_left_in_place),
         journal_test(health_is_served_by_an_open_handle),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -148,7 +148,11 @@ static int revive_disk(struct journal *j, struct rbxj_error *e)
         return 0; /* whatever it is: whoever writes will meet it, too */
     store_close(&j->disk);
     (void)snprintf(path, sizeof(path), "%s/journal", j->state_dir);
-    return store_open(&j->disk, path, 0, false, &j->options, e);
+    int r = sound_check(j->state_fd, "journal/data.mdb", path, NULL, NULL, 0, e);
+    if (r == 0)
+        r = store_open(&j->disk, path, 0, false, &j->options, e);
+    j->disk.sound = &j->gates->sound_disk;
+    return r;
 }
 
 /* Under the disk gate. */

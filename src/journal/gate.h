@@ -36,6 +36,11 @@ struct gate {
 /* How many boxes a reaper may work on at once. */
 #define GATE_WORKERS 16
 
+/* The data file that was found sound as a whole (K27); ino 0: none. */
+struct sound {
+    _Atomic uint64_t dev, ino;
+};
+
 struct gate_page {
     uint32_t magic;
     uint32_t size;            /* of this struct: another libc or version lays it out differently */
@@ -43,6 +48,7 @@ struct gate_page {
     struct gate disk;         /* leaders of a disk commit */
     struct gate open;         /* who opens the journals: LMDB has a lock of its own there, without a bound */
     _Atomic uint64_t covered; /* what the disk is known to have; a hint that lags, never leads */
+    struct sound sound_boot, sound_disk;
     _Atomic uint64_t touched[GATE_WORKERS]; /* the boxes that a reaper works on now (K34) */
 };
 

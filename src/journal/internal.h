@@ -22,12 +22,13 @@ struct store {
     int fd;                       /* LMDB's own, made close-on-exec; for fstat and fallocate */
     struct stat data_st, lock_st; /* what was opened, for the look before each intent (K21) */
     char *path;
-    MDB_dbi meta;    /* name -> value, see META_* */
-    MDB_dbi records; /* record_key -> record */
-    MDB_dbi log;     /* position, big-endian -> log_frame [record] */
-    MDB_dbi marks;   /* mark_key -> see enum mark: what dies with the boot */
-    MDB_dbi names;   /* see names.c: paths, for the overlap check (K4) */
-    MDB_dbi boxes;   /* box name -> incarnation */
+    struct sound *sound; /* its stamp, which an error takes away (K27); NULL: none yet */
+    MDB_dbi meta;        /* name -> value, see META_* */
+    MDB_dbi records;     /* record_key -> record */
+    MDB_dbi log;         /* position, big-endian -> log_frame [record] */
+    MDB_dbi marks;       /* mark_key -> see enum mark: what dies with the boot */
+    MDB_dbi names;       /* see names.c: paths, for the overlap check (K4) */
+    MDB_dbi boxes;       /* box name -> incarnation */
 };
 
 /* Their names. */
@@ -89,6 +90,14 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
 
 /* Removes a folder of the runtime directory with the files that a boot journal consists of. */
 int files_remove_folder(int dirfd, const char *name);
+
+/* ---- sound, or aside (sound.c) ---- */
+
+/* Before LMDB sees a data file: unless it is the one of the stamp, it is walked as a whole, with the gate's writers kept
+ * out, and stamped. stamp and gate NULL: there are none yet. 0 or JOURNAL_DAMAGED, with page and reason. */
+int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
+                int64_t timeout_ns, struct rbxj_error *e);
+void sound_stamp(struct sound *stamp, const struct stat *st);
 
 /* ---- environments (store.c) ---- */
 

@@ -123,11 +123,15 @@ static int open_disk(struct journal *j, struct rbxj_error *e)
 {
     char path[RECORD_PATH_MAX + 32];
     (void)snprintf(path, sizeof(path), "%s/journal", j->state_dir);
-    int r = store_open(&j->disk, path, 0, false, &j->options, e);
+    int r = sound_check(j->state_fd, "journal/data.mdb", path, j->gates ? &j->gates->sound_disk : NULL,
+                        j->gates ? &j->gates->disk : NULL, j->options.gate_timeout_ns, e);
+    if (r == 0)
+        r = store_open(&j->disk, path, 0, false, &j->options, e);
     if (r == 0)
         r = check_format(&j->disk, path, e);
     if (r < 0)
         return r;
+    j->disk.sound = j->gates ? &j->gates->sound_disk : NULL;
     int rc = store_read_meta(&j->disk, META_INSTANCE, j->instance, 16);
     return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, path);
 }
@@ -151,16 +155,21 @@ static int map_gate(struct journal *j, struct rbxj_error *e)
     return 0;
 }
 
-static int open_boot(struct journal *j, struct rbxj_error *e)
+static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
 {
     uint8_t instance[16], boot[16];
     uint64_t state[2];
     struct stat st;
-    int r = store_open(&j->boot, j->folder, MDB_NOSYNC, true, &j->options, e);
+    int r = sound_check(j->runtime_fd, data, j->folder, &j->gates->sound_boot, &j->gates->boot,
+                        j->options.gate_timeout_ns, e);
+    if (r == 0)
+        r = store_open(&j->boot, j->folder, MDB_NOSYNC, true, &j->options, e);
     if (r == 0)
         r = check_format(&j->boot, j->folder, e);
     if (r < 0)
         return r;
+    j->boot.sound = &j->gates->sound_boot;
+    j->disk.sound = &j->gates->sound_disk;
     int rc = store_read_meta(&j->boot, META_INSTANCE, instance, 16);
     if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_BOOT, boot, 16);
@@ -228,7 +237,7 @@ static int open_shared(struct journal *j, const char *data, struct rbxj_error *e
         return r;
     r = open_disk(j, e);
     if (r == 0)
-        r = open_boot(j, e);
+        r = open_boot(j, data, e);
     gate_unlock(&j->gates->open);
     if (r == 0)
         r = note_durability(j, e);
@@ -241,11 +250,14 @@ static int open_alone(struct journal *j, const char *data, struct rbxj_error *e)
     if (found < 0 && found != -ENOENT)
         return found;
     int r = make_disk(j, data, found == 0, e);
-    if (r < 0 || (r = alive_enter(j, true, e)) < 0 || (r = open_disk(j, e)) < 0)
+    if (r < 0 || (r = alive_enter(j, true, e)) < 0 || (found == 0 && (r = map_gate(j, e)) < 0) ||
+        (r = open_disk(j, e)) < 0)
         return r;
-    if (found == -ENOENT && (r = create_boot_journal(j, e)) < 0)
+    if (found == -ENOENT && ((r = create_boot_journal(j, e)) < 0 || (r = map_gate(j, e)) < 0))
         return r;
-    if ((r = map_gate(j, e)) < 0 || (r = open_boot(j, e)) < 0 || (r = note_durability(j, e)) < 0)
+    if (found == -ENOENT) /* it was looked at before there was a gate */
+        sound_stamp(&j->gates->sound_disk, &j->disk.data_st);
+    if ((r = open_boot(j, data, e)) < 0 || (r = note_durability(j, e)) < 0)
         return r;
     if (j->alone && ((r = store_raise_map(&j->disk, j->options.map_size, e)) < 0 ||
                      (r = store_raise_map(&j->boot, j->options.map_size, e)) < 0))

@@ -202,6 +202,15 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
 /* Somebody has looked into the boot journals that were lost: none is any more (K21). */
 int journal_audited(struct journal *j, struct rbxj_error *e);
 
+/* Walks both journals as a whole: 0 or JOURNAL_DAMAGED. Before a reaper writes: what was damaged in place since they were
+ * opened must not meet LMDB (I9). */
+int journal_validate(struct journal *j, struct rbxj_error *e);
+
+/* Moves a journal that is damaged, as a whole or in a record that counts, to journal.damaged-<time> beside it, where
+ * nobody opens it and nobody removes it. Only while no process has the journals open. How many; their paths in ret. */
+int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret, size_t size,
+                      struct rbxj_error *e);
+
 void snapshot_clear(struct snapshot *s);
 void snapshot_box_clear(struct snapshot_box *box);
 /* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code.

@@ -68,6 +68,8 @@ int store_error(struct rbxj_error *e, int rc, const struct store *s, const char 
     default:
         if (rc > 0)
             return error_set(e, RBXJ_E_IO, rc, "%s", what);
+        if (s && s->sound) /* who opens it next looks at it as a whole */
+            atomic_store(&s->sound->ino, 0);
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "%s: %s", what, mdb_strerror(rc));
     }
 }

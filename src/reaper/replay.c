@@ -4,6 +4,7 @@
  * passes that undo them (replay_passes.c), and what became of it is told.
  */
 #include "base/cleanup.h"
+#include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
 #include "reaper/events.h"
@@ -103,12 +104,27 @@ static int make_result(struct replay *p, struct rbxj_result **ret, struct rbxj_e
     return 0;
 }
 
+/* Is one of its boxes older than the salvage that made this journal? */
+static bool is_salvaged(const struct replay *p)
+{
+    for (size_t i = 0; i < p->len; i++)
+        if (p->boxes[i].sb->box.begun_ns <= p->snapshot.salvaged_ns)
+            return true;
+    return false;
+}
+
 /* The incident is written before the first undo: a reaper that dies half-way leaves a trace. */
 static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     struct rbxj_result *found = NULL, *result = NULL;
     struct aftermath after = {
         .reaper = &p->reaper, .procedure = p->procedure, .note = p->how->assume_dead ? p->how->reason : NULL};
+    char salvaged[80], when[32];
+    if (is_salvaged(p) && !after.note) {
+        doc_format_time(when, p->snapshot.salvaged_ns);
+        (void)snprintf(salvaged, sizeof(salvaged), "from a journal that was salvaged at %s", when);
+        after.note = salvaged;
+    }
     incident_new_id(after.id);
     (void)make_result(p, &found, NULL);
     aftermath_begin(&after, p->boxes, p->len, found); /* of no box, too: it closes incidents that are over */
@@ -177,10 +193,13 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
 
 /* Not for a journal that is another's (K21) or whose disk is missing (K33): begin fails by itself there, for as
  * long as that lasts. Nothing is written to a damaged one: it is not counted. */
-static void quarantine_damaged(const struct config *config, const struct rbxj_error *e)
+static void quarantine_damaged(const struct config *config, struct rbxj_error *e)
 {
+    char where[RECORD_PATH_MAX];
     if (!error_is_corruption(e))
         return;
+    if (journal_set_aside(config->state_dir, config->runtime_dir, where, sizeof(where), NULL) > 0)
+        error_detail(e, "moved aside to %s; see rbxj forensics", where);
     event_send(config, &(struct event){.event = "journal_corruption", .priority = LOG_CRIT}, "%s",
                e->message);
     (void)aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, e->message, NULL);
@@ -217,18 +236,21 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
+        r = journal_validate(j, e);
+    if (r == 0)
         r = journal_count_attempts(j, e);
     p->reaper.journal = j;
     if (r == 0)
         r = replay_claim(p, e);
-    if (r == -RBXJ_E_JOURNAL_DAMAGED)
-        quarantine_damaged(config, e);
+    bool damaged = r == -RBXJ_E_JOURNAL_DAMAGED;
     if (r == 0)
         r = run(p, ret, e);
     if (p->claims_len && !p->busy.code) /* what was not even tried, and what now has a living box in it */
         journal_unclaim_all(j, p->claims, p->claims_len);
     cleanup_closep(&lock);
     journal_close(own);
+    if (damaged) /* only now can it be moved aside */
+        quarantine_damaged(config, e);
     atomic_flag_clear(&reaping);
     return r;
 }

@@ -66,6 +66,12 @@ static bool died_with_its_boot(const struct teardown *t, struct teardown_item *i
            fs_is_volatile(r->parent.fs_magic);
 }
 
+/* Its evidence may have been lost with what was damaged: doubt is a refusal (I4). */
+static bool is_salvaged(const struct teardown *t, const struct record *r)
+{
+    return t->reaper->snapshot->salvaged_ns && r->time_ns <= t->reaper->snapshot->salvaged_ns;
+}
+
 void teardown_look_at(struct teardown *t, struct teardown_item *item)
 {
     const struct kind *kind = kind_of(item->record->kind);
@@ -95,6 +101,15 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
         item->look.found = FOUND_BUSY;
         if (!item->look.error.code)
             (void)error_sys(&item->look.error, -r, "seq %" PRIu32 ": looking at it", item->record->seq);
+    }
+    if (is_salvaged(t, item->record) && item->look.found == FOUND_PRESENT &&
+        !(item->record->flags & REC_EVIDENCE)) {
+        item->look.found = FOUND_FOREIGN;
+        item->look.refused = true;
+        (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0,
+                        "seq %" PRIu32
+                        ": was salvaged from a damaged journal, without proof that this is ours",
+                        item->record->seq);
     }
 }
 
