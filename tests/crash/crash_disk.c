@@ -139,6 +139,8 @@ static void draw_moments(const struct world *w, uint64_t *random, uint64_t *at, 
     uint64_t begun = 0, from = w->replayed, len = disk_log_len() + 1;
     while (begun < len && !model_has_begun(w->model, begun))
         begun++;
+    if (w->s->left_out) /* there is something to lose */
+        from = len / 2;
     uint64_t early = begun + 20 < len ? begun + 20 : len;
     for (size_t i = 0; i < n; i++) {
         bool soon = w->s->early || below(random, 8) == 0;
@@ -318,6 +320,7 @@ static void run(const struct crash_case *c, uint64_t point)
     }
 
 #define BOXES .processes = 1, .operations = 60, .slots = 3
+#define MANY_BOXES .processes = 1, .operations = 200, .slots = 3
 /* Without flushes of one kind a loss must be found, in as many states as may be needed. */
 #define WITHOUT(flush) .states = 300, .left_out = 1u << (flush)
 
@@ -333,9 +336,9 @@ static const struct crash_case cases[] = {
     CASE("reaper", 2000, .processes = 1, .operations = 24, .slots = 8, .replay = true, .states = 30),
     CASE("twice", 2000, .processes = 1, .operations = 40, .slots = 6, .twice = true, .states = 30),
     CASE("quarantine", 1000, .operations = 12, .beside = true, .states = 30),
-    CASE("no-fdatasync", 20, BOXES, WITHOUT(FLUSH_FDATASYNC)),
-    CASE("no-dsync", 20, BOXES, WITHOUT(FLUSH_DSYNC)),
-    CASE("no-undo-fsync", 20, BOXES, WITHOUT(FLUSH_RESOURCE)),
+    CASE("no-fdatasync", 20, MANY_BOXES, WITHOUT(FLUSH_FDATASYNC)),
+    CASE("no-dsync", 20, MANY_BOXES, WITHOUT(FLUSH_DSYNC)),
+    CASE("no-undo-fsync", 20, MANY_BOXES, WITHOUT(FLUSH_RESOURCE)),
     CASE("creation-no-fsync", 20, .processes = 1, .operations = 16, .slots = 2, WITHOUT(FLUSH_DIRECTORY)),
     CASE("quarantine-no-fdatasync", 20, .operations = 12, .beside = true, WITHOUT(FLUSH_FDATASYNC)),
     CASE("quarantine-no-fsync", 20, .operations = 12, .beside = true, WITHOUT(FLUSH_DIRECTORY)),
