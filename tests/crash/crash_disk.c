@@ -28,6 +28,13 @@ static char *deep_parent(const char *in)
     return path;
 }
 
+static void configure(const struct world *w, bool always, unsigned map_size)
+{
+    const char *durability = always ? "always" : "resource";
+    harness_write(w->config, harness_format("[journal]\ndurability=%s\nmap_size=%uM\npreallocate=1M\n",
+                                            durability, map_size));
+}
+
 static struct world world_make(const struct setting *s, uint64_t point)
 {
     struct world w = {.s = s, .model = model_new(), .random = point};
@@ -42,8 +49,7 @@ static struct world world_make(const struct setting *s, uint64_t point)
     harness_mkdir(w.state);
     harness_mkdir(w.kept);
     harness_mkdir(harness_format("%s/lost", harness_tmpfs()));
-    harness_write(w.config, harness_format("[journal]\ndurability=%s\nmap_size=16M\npreallocate=1M\n",
-                                           s->always ? "always" : "resource"));
+    configure(&w, s->always, 16);
     w.model->always = s->always;
     const char *lost = harness_format("%s/lost", harness_tmpfs());
     const char *parents[PARENTS] = {w.kept, s->big ? deep_parent(lost) : lost,
@@ -262,7 +268,8 @@ static void run_second_boot(struct world *w)
     disk_empty(w->model->parents[PARENT_LOST]);
     disk_empty(harness_format("%s/run", harness_tmpfs()));
     w->model = model_new();
-    w->model->always = first.model->always;
+    w->model->always = w->random % 3 == 0;
+    configure(w, w->model->always, w->random % 5 ? 16 : 32);
     memcpy(w->model->parents, first.model->parents, sizeof(w->model->parents));
     disk_log_open(w->root); /* anew */
     disk_image_write(image, &cut, "state", w->state);
