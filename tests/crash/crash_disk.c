@@ -100,6 +100,7 @@ static void leave_lock_file(const struct world *w, uint64_t *random)
 static int try_cut(const struct world *w, struct disk_image *image, uint64_t at, uint64_t *random)
 {
     struct disk_cut cut = draw_cut(random);
+    cut.whole = w->s->container;
     int status;
     disk_empty(w->cut_state);
     make_runtime(w, crash_random(random));
@@ -310,6 +311,8 @@ static void run(const struct crash_case *c, uint64_t point)
     crash_count("entries", disk_log_len());
     check_log(&w);
     disk_empty(w.kept);
+    if (s->container)
+        disk_empty(w.model->parents[PARENT_LOST]);
     char *bystander = harness_format("%s/bystander", w.kept);
     harness_mkdir(bystander);
     unsigned lost = try_cuts(&w, point);
@@ -336,6 +339,8 @@ static const struct crash_case cases[] = {
     CASE("group", 2000, .processes = 4, .operations = 30, .slots = 2, .states = 30),
     CASE("killed", 2000, .processes = 4, .operations = 30, .slots = 2, .killed = true, .states = 30),
     CASE("always", 2000, .processes = 2, .operations = 40, .slots = 3, .always = true, .states = 30),
+    CASE("container", 2000, .processes = 2, .operations = 40, .slots = 3, .always = true, .container = true,
+         .states = 30),
     CASE("growth", 2000, .processes = 2, .operations = 30, .slots = 4, .big = true, .states = 30),
     CASE("unreserved", 2000, .processes = 2, .operations = 30, .slots = 4, .big = true, .no_fallocate = true,
          .states = 30),

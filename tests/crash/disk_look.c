@@ -75,15 +75,17 @@ static uint32_t check_box(const struct model *m, const struct model_box *box,
     return mask;
 }
 
-static void read_found(const struct model *m, const struct rbxj_result *result, uint32_t *found)
+static void read_found(const struct world *w, const struct rbxj_result *result, uint32_t *found)
 {
+    const struct model *m = w->model;
+    const char *cause = w->s->container ? "supervisor_crash" : "system_crash";
     struct rbxj_result_box b;
     for (size_t i = 0; i < rbxj_result_boxes(result); i++) {
         EXPECT(rbxj_result_box(result, i, &b) == 0, "box %zu", i);
         int number = box_of(m, b.incarnation, b.box);
         EXPECT(number >= 0 && strcmp(b.box, m->boxes[number].name) == 0, "box %s: was never begun", b.box);
-        EXPECT(strcmp(b.state, "stale") == 0 && strcmp(b.cause, "system_crash") == 0, "box %s: is %s, by %s",
-               b.box, b.state, b.cause);
+        EXPECT(strcmp(b.state, "stale") == 0 && strcmp(b.cause, cause) == 0, "box %s: is %s, by %s", b.box,
+               b.state, b.cause);
         found[number] = check_box(m, &m->boxes[number], result, i, b.entries);
     }
 }
@@ -95,7 +97,7 @@ void disk_list(const struct world *w, const struct rbxj_options *o, uint32_t *fo
     int r = rbxj_list(o, NULL, &result, &e);
     EXPECT(r == 0, "list: %d: %s", r, e.message);
     memset(found, 0, sizeof(uint32_t) * MODEL_BOXES);
-    read_found(w->model, result, found);
+    read_found(w, result, found);
     rbxj_result_free(result);
 }
 
@@ -141,6 +143,15 @@ static void begin_another(const struct world *w, const struct rbxj_options *o)
     rbxj_close(handle);
 }
 
+static void tell(const struct rbxj_result *result)
+{
+    struct rbxj_result_entry e;
+    for (size_t i = 0; i < rbxj_result_boxes(result); i++)
+        for (size_t k = 0; rbxj_result_entry(result, i, k, &e) == 0; k++)
+            (void)fprintf(stderr, "%s: %s, %s: %s\n", e.name, e.found, e.outcome ? e.outcome : "",
+                          e.error ? e.error->message : "");
+}
+
 size_t disk_replay(const struct rbxj_options *o, bool *ret_incident)
 {
     struct rbxj_result_box box;
@@ -148,6 +159,8 @@ size_t disk_replay(const struct rbxj_options *o, bool *ret_incident)
     struct rbxj_result *result = NULL;
     struct rbxj_error e = {0};
     int r = rbxj_replay(o, &how, &result, &e);
+    if (r > 0)
+        tell(result);
     EXPECT(r == 0, "replay: %d: %s", r, e.message);
     size_t n = rbxj_result_boxes(result);
     for (size_t i = 0; ret_incident && i < n; i++)
@@ -179,6 +192,15 @@ static void check_incidents(const struct rbxj_options *o)
     rbxj_incidents_free(incidents);
 }
 
+/* A container's restart is no loss of a boot journal (K21). */
+static void check_health(const struct rbxj_options *o)
+{
+    struct rbxj_health health = {0};
+    struct rbxj_error e = {0};
+    int r = rbxj_health(o, &health, &e);
+    EXPECT(r == 0 && strcmp(health.status, "healthy") == 0, "health: %d: %s %s", r, health.status, e.message);
+}
+
 static bool replay_has_ended(const struct model *m, uint64_t at)
 {
     const struct model_op *last = m->ops_len[0] ? &m->ops[0][m->ops_len[0] - 1] : NULL;
@@ -192,7 +214,7 @@ _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct
     struct leftovers left = {.m = w->model, .found = found};
     struct rbxj_options o = disk_options(w, w->cut_state);
     (void)alarm(20);
-    disk_boot = 9;
+    disk_boot = w->s->container ? 0 : 9;
     disk_no_flush = true;
     const char *wrong = w->beside ? beside_judge(w->beside, at, &o) : NULL;
     EXPECT(!wrong, "%s", wrong);
@@ -217,5 +239,7 @@ _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct
     disk_list(w, &o, found);
     for (size_t i = 0; i < MODEL_BOXES; i++)
         EXPECT(!found[i], "a box is still there");
+    if (w->s->container)
+        check_health(&o);
     _exit(0);
 }

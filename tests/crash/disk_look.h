@@ -19,7 +19,8 @@ extern bool disk_no_reserve;      /* a file system that knows no fallocate() */
 struct setting {
     unsigned processes, operations, slots;
     bool always, big, no_fallocate, replay, early, beside, killed, twice;
-    unsigned states;   /* that are tried of one workload */
+    bool container;  /* no cut: everything dies, and the runtime directory with it, in the same boot (K21) */
+    unsigned states; /* that are tried of one workload */
     unsigned left_out; /* flushes, 1 << enum disk_flush: a loss must be found */
 };
 
