@@ -4,6 +4,7 @@
  * descriptors is no answer: I4, K2, K4, K12, K14.
  */
 #include "journal/journal.h"
+#include "reaper/cgroup.h"
 #include "reaper/undo.h"
 #include "seams_fixture.h"
 
@@ -85,6 +86,30 @@ static void k14_without_its_bind_mount_it_is_not_gone(void **state)
     replay_tells(&plain, 0, "a 1 present undone\n");
 }
 
+static void run_make_and_die(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)begin_plan_here(box);
+    must(mkdir(in_work("P/T"), 0700) == 0);
+    die();
+}
+
+/* Nothing tells of the directory itself: the one in which it was made does. */
+static void k14_without_evidence_its_parent_tells(void **state)
+{
+    (void)state;
+    world_open();
+    harness_mkdir(in_work("P"));
+    plan_is(tmpdir(in_work("P/T")));
+    (void)supervisor_fork(run_make_and_die, "a", 0);
+    assert_int_equal(rename(in_work("P"), in_work("Q")), 0);
+    harness_mkdir(in_work("P"));
+    replay_says(1, "tmpdir", "foreign", "refused", in_work("Q"));
+    assert_int_equal(rmdir(in_work("P")), 0);
+    assert_int_equal(rename(in_work("Q"), in_work("P")), 0);
+    replay_tells(&plain, 0, "a 1 present undone\n");
+}
+
 /* As an overlay copies it up: with its stamp. */
 static void k4_a_copy_of_a_stamp_is_not_the_box(void **state)
 {
@@ -121,6 +146,21 @@ static void a_renamed_v1_cgroup_is_undone(void **state)
         assert_false(path_exists(to));
         assert_int_equal(path_exists(from), stranger);
     }
+}
+
+static void a_renamed_cgroup_is_not_removed(void **state)
+{
+    (void)state;
+    world_open();
+    if (!world.group_v1)
+        harness_skip("no v1 hierarchy");
+    char *from = harness_format("%s/a", world.group_v1), *to = harness_format("%s/z", world.group_v1);
+    harness_mkdir(from);
+    _cleanup_close_ int fd = open(from, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(rename(from, to), 0);
+    assert_int_equal(cgroup_is_removed(fd), 0);
+    assert_int_equal(rmdir(to), 0);
+    assert_int_equal(cgroup_is_removed(fd), 1);
 }
 
 /* ---- mounts ---- */
@@ -267,7 +307,9 @@ int main(void)
         harness_test(a_renamed_tmpdir_is_undone_beside_a_stranger),
         harness_test(a_tmpdir_that_was_moved_is_left),
         harness_test(k14_without_its_bind_mount_it_is_not_gone),
+        harness_test(k14_without_evidence_its_parent_tells),
         harness_test(k4_a_copy_of_a_stamp_is_not_the_box),
+        harness_test(a_renamed_cgroup_is_not_removed),
         harness_test(a_renamed_v1_cgroup_is_undone),
         harness_test(k12_a_bind_of_it_elsewhere_is_a_copy),
         harness_test(k12_its_own_binds_are_no_copies),
