@@ -73,6 +73,7 @@ static void run_two_begin(const struct crash_case *c, uint64_t point)
     race_party(begin_or_end, how);
     race_party(begin_or_end, how);
     while (race_goes_on()) {
+        race_choose();
         next_phase(PHASE_RACE);
         int winner = SAID(0)->r == 0 ? 0 : 1;
         said_one_of(winner, 0);
@@ -118,6 +119,7 @@ static void run_begin_and_replay(const struct crash_case *c, uint64_t point)
     race_party(begin_at_last, RACE_HANDLE | how);
     race_party(replay_once, how);
     while (race_goes_on()) {
+        race_choose();
         race_leave_stale(race_draw(2));
         next_phase(PHASE_RACE);
         said_one_of(0, 0);
@@ -138,12 +140,14 @@ static _Noreturn void live_and_die(void)
 {
     struct rbxj *handle;
     struct rbxj_error e = {0};
+    const struct rbxj_resource *plan;
+    size_t n = race_plan(&plan);
     int fd = -1, r = rbxj_open(&race->options, &handle, &e);
     while (r == 0) {
         const struct rbxj_box box = {.name = "7"};
         r = rbxj_begin(handle, &box, NULL, &e);
-        for (size_t i = 0; r == 0 && i < 3; i++)
-            r = rbxj_take(handle, "7", &race_plan[i], NULL, &fd, &e);
+        for (size_t i = 0; r == 0 && i < n; i++)
+            r = rbxj_take(handle, "7", &plan[i], NULL, &fd, &e);
         if (r == 0)
             r = race_end(handle, &e);
     }
@@ -174,6 +178,7 @@ static void run_death_and_replay(const struct crash_case *c, uint64_t point)
     race_party(kill_it, 0);
     race_party(replay_once, RACE_HANDLE);
     while (race_goes_on()) {
+        race_choose();
         pid_t pid = fork();
         if (pid == 0) {
             (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
@@ -262,7 +267,8 @@ static void own_from_inside(struct rbxj *handle, struct race_said *said)
     if (!sleeper && (sleeper = fork()) == 0)
         for (;;)
             pause();
-    const struct rbxj_box box = {.name = "7", .supervisor = sleeper, .plan = race_plan, .plan_len = 3};
+    struct rbxj_box box = {.name = "7", .supervisor = sleeper};
+    box.plan_len = race_plan(&box.plan);
     if (atomic_load(&race->phase) == PHASE_RACE) {
         said->r = race_end(handle, &said->error);
     } else {
@@ -332,6 +338,7 @@ static void run_forget(const struct crash_case *c, uint64_t point)
     race_party(replay_until_free, 0);
     race_party(forget_it, 0);
     while (race_goes_on()) {
+        race_choose();
         race_leave_stale(false);
         next_phase(PHASE_RACE);
         said_one_of(0, 0);
@@ -376,6 +383,7 @@ static void run_quarantine(const struct crash_case *c, uint64_t point)
     race_party(begin_unless_quarantined, RACE_HANDLE);
     race_party(quarantine, 0);
     while (race_goes_on()) {
+        race_choose();
         next_phase(PHASE_RACE);
         said_one_of(0, 0, -RBXJ_E_QUARANTINED);
         said_one_of(1, 0);

@@ -40,7 +40,8 @@ enum race_how {
 struct race {
     const char *name;
     const char *state, *run, *work, *group, *config;
-    const char *lock, *tmpdir, *cgroup; /* of box 7 */
+    const char *lock, *tmpdir, *cgroup, *second; /* of box 7 */
+    volatile bool persistent;                    /* this round: with what a flush is needed for */
     struct rbxj_options options;
     _Atomic uint32_t round, done; /* futexes */
     _Atomic uint32_t phase;       /* the main program's, for actions that do one thing after the other */
@@ -61,9 +62,12 @@ void race_round(uint32_t delay_us);
 void race_close(void);
 uint64_t race_draw(uint64_t n);
 
-/* ---- box 7: a lock, a tmpdir and a cgroup ---- */
+/* ---- box 7: a lock, a tmpdir and a cgroup; or, in rounds that shall be quick, two cgroups ---- */
 
-extern struct rbxj_resource race_plan[3];
+/* Which of the two, for the next round: by chance. */
+void race_choose(void);
+/* The plan of this round, and how many there are in it. */
+size_t race_plan(const struct rbxj_resource **ret);
 int race_begin(struct rbxj *handle, struct rbxj_error *e);
 int race_acquire(struct rbxj *handle, struct rbxj_error *e);
 /* Undoes and ends it. */

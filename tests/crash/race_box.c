@@ -11,25 +11,42 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-struct rbxj_resource race_plan[3];
+void race_choose(void)
+{
+    race->persistent = race_draw(4) == 0;
+}
+
+size_t race_plan(const struct rbxj_resource **ret)
+{
+    static _Thread_local struct rbxj_resource plan[3];
+    bool persistent = race->persistent;
+    struct rbxj_resource cgroup = {.kind = RBXJ_CGROUP, .path = race->cgroup};
+    plan[0] = persistent ? (struct rbxj_resource){.kind = RBXJ_LOCK, .path = race->lock} : cgroup;
+    plan[1] = (struct rbxj_resource){.kind = persistent ? RBXJ_TMPDIR : RBXJ_CGROUP,
+                                     .path = persistent ? race->tmpdir : race->second};
+    plan[2] = cgroup;
+    *ret = plan;
+    return persistent ? 3 : 2;
+}
 
 int race_begin(struct rbxj *handle, struct rbxj_error *e)
 {
-    const struct rbxj_box box = {.name = "7", .plan = race_plan, .plan_len = 3};
+    struct rbxj_box box = {.name = "7"};
+    box.plan_len = race_plan(&box.plan);
     return rbxj_begin(handle, &box, NULL, e);
 }
 
 /* The lock's descriptor: the teardown by its owner does not need it. */
-static _Thread_local int lock_fd = -1;
-
 int race_acquire(struct rbxj *handle, struct rbxj_error *e)
 {
-    for (uint32_t seq = 1; seq <= 3; seq++) {
-        int r = rbxj_acquire(handle, "7", seq, NULL, &lock_fd, e);
+    const struct rbxj_resource *plan;
+    size_t n = race_plan(&plan);
+    for (uint32_t seq = 1; seq <= n; seq++) {
+        int fd = -1, r = rbxj_acquire(handle, "7", seq, NULL, &fd, e);
         if (r < 0)
             return r;
-        if (seq == 1)
-            (void)close(lock_fd);
+        if (fd >= 0)
+            (void)close(fd);
     }
     return 0;
 }
@@ -83,9 +100,11 @@ void race_replay(const struct rbxj_replay *how, struct race_said *said)
 
 void race_all_is_there(void)
 {
-    assert_true(path_exists(race->lock));
-    assert_true(path_exists(race->tmpdir));
     assert_true(path_exists(race->cgroup));
+    if (race->persistent)
+        assert_true(path_exists(race->lock) && path_exists(race->tmpdir));
+    else
+        assert_true(path_exists(race->second));
 }
 
 static void is_empty(const char *path, unsigned char type)

@@ -62,9 +62,8 @@ void race_open(const char *name, uint64_t seed)
     harness_write(race->config,
                   "[journal]\ngate_timeout=30s\n[health]\nmin_free=0%\nquarantine_after=1000000\n"
                   "[replay]\njobs=1\n");
-    race_plan[0] = (struct rbxj_resource){.kind = RBXJ_LOCK, .path = race->lock};
-    race_plan[1] = (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = race->tmpdir};
-    race_plan[2] = (struct rbxj_resource){.kind = RBXJ_CGROUP, .path = race->cgroup};
+    race->second = harness_format("%s/7b", race->group);
+    race->persistent = true;
     started = false;
     end_ns = now_monotonic_ns() + (int64_t)(crash_seconds() * 1e9);
 }
