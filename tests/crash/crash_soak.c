@@ -27,6 +27,8 @@
 #include <time.h>
 #include <unistd.h>
 
+#define LONGEST 120 /* seconds that a program may run: nobody stops the others for more than two */
+
 static struct soak *soak;
 
 static double seconds(void)

@@ -85,7 +85,7 @@ struct soak_program {
     pid_t pid;
     int out, err;
     uint64_t runs;
-    double ended;
+    double started, ended;
 };
 
 void soak_program_start(struct soak *s, struct soak_program *p);
