@@ -110,6 +110,7 @@ void soak_check_system(struct soak *s);
 /* Of the boot journal and the disk journal. */
 struct soak_pages {
     uint64_t used, last, records;
+    uint64_t lost; /* neither used nor free */
 };
 void soak_look_at_pages(struct soak *s, struct soak_pages ret[2]);
 void soak_check_pages(struct soak *s, const struct soak_pages floor[2]);
