@@ -15,6 +15,7 @@
 #include <string.h>
 #include <sys/pidfd.h>
 #include <sys/vfs.h>
+#include <unistd.h>
 
 #define PIDFDS_MAX 128 /* descriptors held at once, where there are as many */
 #define PIDFDS_SPARE 8 /* for what is read meanwhile */
@@ -81,23 +82,41 @@ int cgroup_kill_round(int fd, cgroup_guard guard, void *data)
     return r;
 }
 
+/* Opened before anything is frozen: to thaw it must not want for a descriptor, or what was killed never dies. */
+static int open_freezer(int fd, bool v2)
+{
+    int file = openat(fd, v2 ? "cgroup.freeze" : "freezer.state", O_RDWR | O_CLOEXEC);
+    return file < 0 ? -errno : file;
+}
+
+static int write_freezer(int file, const char *text)
+{
+    int r = -1;
+    for (int i = 0; i < 3 && r < 0; i++)
+        r = pwrite(file, text, strlen(text), 0) < 0 ? -errno : 0;
+    return r == -ENODEV ? 0 : r; /* it has been removed: nobody is in it */
+}
+
+/* In each cgroup that was frozen by itself. */
 static int thaw_v1(int fd, void *data)
 {
     (void)data;
-    (void)fd_write_file(fd, "freezer.state", "THAWED");
-    return 0;
+    _cleanup_close_ int file = open_freezer(fd, false);
+    if (file < 0)
+        return file == -ENOENT || file == -ENODEV ? 0 : file;
+    return write_freezer(file, "THAWED");
 }
 
 /* v1: FROZEN takes more than one write while processes come and go; without it the round is only less sure.
  */
-static int freeze_v1(int fd)
+static int freeze_v1(int file)
 {
-    char state[32];
     for (int i = 0; i < 20; i++) {
-        int r = fd_write_file(fd, "freezer.state", "FROZEN");
+        char state[32] = "";
+        int r = write_freezer(file, "FROZEN");
         if (r < 0)
             return r;
-        if (fd_read_file(fd, "freezer.state", state, sizeof(state)) > 0 && strncmp(state, "FROZEN", 6) == 0)
+        if (pread(file, state, sizeof(state) - 1, 0) > 0 && strncmp(state, "FROZEN", 6) == 0)
             break;
         (void)poll(NULL, 0, 1);
     }
@@ -107,13 +126,17 @@ static int freeze_v1(int fd)
 int cgroup_kill_frozen(int fd, cgroup_guard guard, void *data)
 {
     bool v2 = is_v2(fd);
-    int r = v2 ? fd_write_file(fd, "cgroup.freeze", "1") : freeze_v1(fd);
-    if (r < 0)
+    _cleanup_close_ int file = open_freezer(fd, v2);
+    int r = file < 0 ? file : v2 ? write_freezer(file, "1") : freeze_v1(file);
+    if (file < 0 || (r < 0 && v2))
         return r;
-    r = cgroup_kill_round(fd, guard, data);
-    /* v1: the signal works only once thawed, in each cgroup that was frozen by itself. v2: the killed die
+    if (r == 0)
+        r = cgroup_kill_round(fd, guard, data);
+    /* v1: the signal works only once thawed, also where it could not be frozen to the last; v2: the killed die
      * frozen. */
-    int thawed = v2 ? fd_write_file(fd, "cgroup.freeze", "0") : cgroup_walk(fd, thaw_v1, NULL);
+    int thawed = write_freezer(file, v2 ? "0" : "THAWED");
+    if (!v2 && thawed == 0)
+        thawed = cgroup_walk(fd, thaw_v1, NULL);
     return r ? r : thawed == -ENOENT || thawed == -ENODEV ? 0 : thawed;
 }
 

@@ -96,6 +96,9 @@ void teardown_again(struct teardown *t);
 /* How many records are left, and the box's outcome for the report. */
 size_t teardown_left(const struct teardown *t);
 
+/* Why the first of them is, in the order undone; empty where nothing says so. */
+const char *teardown_why(const struct teardown *t);
+
 /* Copies the outcome into a report; oldest_first for a list. 0 or -ENOMEM. */
 int teardown_report(const struct teardown *t, bool oldest_first, struct result_box *ret);
 

@@ -55,6 +55,17 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
     return ret->name ? 0 : -ENOMEM;
 }
 
+const char *teardown_why(const struct teardown *t)
+{
+    for (size_t i = t->sb->len; i-- > 0;) {
+        const struct teardown_item *item = &t->items[i];
+        const struct rbxj_error *e = item->done.error.code ? &item->done.error : &item->look.error;
+        if (!item->silent && !item->verified && e->code)
+            return e->message;
+    }
+    return t->error.message;
+}
+
 int teardown_report(const struct teardown *t, bool oldest_first, struct result_box *ret)
 {
     struct result_box box = {.box = t->sb->box};

@@ -186,8 +186,11 @@ static int point_run(const struct crash_case *c, uint64_t point)
         return PAST_THE_END;
     if (good && shared->result != PASSED && skipped(out))
         return SKIPPED;
-    if (good && shared->result == PASSED)
+    if (good && shared->result == PASSED) {
+        if (settings.one && point != UINT64_MAX)
+            show(out);
         return PASSED;
+    }
     if (point == UINT64_MAX)
         printf("# %s: counting its points failed", c->name);
     else

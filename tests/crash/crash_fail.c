@@ -79,6 +79,8 @@ static void check_error(const struct fault *fault)
     if (e->code != -life_told->result || !strchr(e->message, ':'))
         fail_msg("%s: returned %d, and its error %d does not name what failed: %s", step, life_told->result,
                  e->code, e->message);
+    if (e->code == RBXJ_E_LEFT && !e->detail[0])
+        fail_msg("%s: does not say why something is left: %s", step, e->message);
     if (!is_honest(e->code, fault->errnum))
         fail_msg("%s: %s became %s: %s", step, strerrorname_np(fault->errnum), rbxj_strerror(-e->code),
                  e->message);
