@@ -4,6 +4,7 @@
  * a replay, and nothing is left, and nobody else has noticed.
  */
 #include "crash.h"
+#include "hooked.h"
 #include "life.h"
 #include "step.h"
 #include "unproven.h"
@@ -109,6 +110,31 @@ static void run_command(const struct crash_case *c, uint64_t point)
 
     life_open(what->flags);
     struct step_end end = kill_command_at(point, what->alone);
+    if (!end.struck)
+        crash_past_the_end();
+    crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+}
+
+static uint64_t count_hook(const struct crash_case *c)
+{
+    const struct what *what = c->data;
+    struct strike never = {UINT64_MAX, STEP_KILL};
+
+    life_open(what->flags);
+    struct step_end end = hooked_life(at_the_nth, &never);
+    life_judge("a hook that nobody disturbed");
+    return end.calls;
+}
+
+static void run_hook(const struct crash_case *c, uint64_t point)
+{
+    const struct what *what = c->data;
+    struct strike strike = {point, STEP_KILL};
+
+    life_open(what->flags);
+    struct step_end end = hooked_life(at_the_nth, &strike);
     if (!end.struck)
         crash_past_the_end();
     crash_count("killed", 1);
@@ -222,6 +248,7 @@ int main(int argc, char **argv)
         {.name = "supervisor-alone", .run = run_supervisor, .points = count_supervisor, .data = &alone},
         {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
         {.name = "command", .run = run_command, .points = count_command, .data = &alone},
+        {.name = "hook", .run = run_hook, .points = count_hook, .data = &persistent_life},
         {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
         {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
         {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},

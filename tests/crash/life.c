@@ -240,18 +240,51 @@ int life_live(const char *box, enum life_until until)
     return life_told->result;
 }
 
-const char *const *life_command(void)
+struct life_paths life_paths(void)
 {
-    static const char *argv[32];
+    return (struct life_paths){
+        .lock = harness_format("%s", path_of("a", LOCK)),
+        .group = harness_format("%s", path_of("a", GROUP)),
+        .mount = harness_format("%s", path_of("a", MOUNT)),
+        .inner = harness_format("%s", path_of("a", INNER)),
+        .tmpdir = harness_format("%s", path_of("a", TMPDIR)),
+    };
+}
+
+/* The program that was built with this one, or $RBXJ. */
+static const char *program(void)
+{
     char own[PATH_MAX];
     ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
     assert_true(n > 0);
     own[n] = '\0';
     char *tests = strstr(own, "/tests/");
     if (tests)
-        *tests = '\0'; /* the program that was built with this one */
+        *tests = '\0';
     const char *rbxj = getenv("RBXJ") ? getenv("RBXJ") : harness_format("%s/rbxj", own);
-    const char *const words[] = {rbxj,
+    if (access(rbxj, X_OK) < 0)
+        harness_skip("no program %s", rbxj);
+    return rbxj;
+}
+
+const char *const *life_hook(void)
+{
+    static const char *argv[16];
+    const char *const words[] = {program(),       "hook",   "--state-dir", life.state,
+                                 "--runtime-dir", life.run, "--config",    life.options.config};
+    memcpy(argv, words, sizeof(words));
+    argv[ARRAY_LEN(words)] = NULL;
+    return argv;
+}
+
+const char *const *life_command(void)
+{
+    static const char script_here[] =
+        "exec 3>/dev/null; (exec sleep 3600) & "
+        "for d; do mkdir -p \"$d/deep/er\" && echo x >\"$d/deep/er/file\"; done";
+    static const char *argv[32];
+    struct life_paths p = life_paths();
+    const char *const words[] = {program(),
                                  "run",
                                  "--quiet",
                                  "--state-dir",
@@ -263,27 +296,23 @@ const char *const *life_command(void)
                                  "--box",
                                  "a",
                                  "--lock",
-                                 path_of("a", LOCK),
+                                 p.lock,
                                  "--cgroup",
-                                 path_of("a", GROUP),
+                                 p.group,
                                  "--mount",
-                                 harness_format("tmpfs,rbxj-test,%s,size=1m", path_of("a", MOUNT)),
+                                 harness_format("tmpfs,rbxj-test,%s,size=1m", p.mount),
                                  "--tmpdir",
-                                 path_of("a", INNER),
+                                 p.inner,
                                  "--tmpdir",
-                                 path_of("a", TMPDIR),
+                                 p.tmpdir,
                                  "--",
                                  "/bin/sh",
                                  "-c",
-                                 "exec 3>/dev/null; (exec sleep 3600) & for d; do mkdir -p \"$d/deep/er\" && "
-                                 "echo x >\"$d/deep/er/file\"; done",
+                                 script_here,
                                  "sh",
-                                 path_of("a", INNER),
-                                 path_of("a", TMPDIR)};
-    if (access(rbxj, X_OK) < 0)
-        harness_skip("no program %s", rbxj);
-    for (size_t i = 0; i < ARRAY_LEN(words); i++)
-        argv[i] = harness_format("%s", words[i]);
+                                 p.inner,
+                                 p.tmpdir};
+    memcpy(argv, words, sizeof(words));
     argv[ARRAY_LEN(words)] = NULL;
     return argv;
 }

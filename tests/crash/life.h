@@ -55,6 +55,14 @@ enum life_until {
  * down then. Nothing in it asserts. */
 int life_live(const char *box, enum life_until until);
 
+/* Where the things of "a" are. They live until the end of the point. */
+struct life_paths {
+    const char *lock, *group, *mount, *inner, *tmpdir;
+};
+struct life_paths life_paths(void);
+
+/* "rbxj hook" with this world's directories, as life_command(). */
+const char *const *life_hook(void);
 /* The same life as a command: "rbxj run" with a payload that leaves a process behind. NULL-terminated; skips where there is
  * no program. It lives until the end of the point. */
 const char *const *life_command(void);
