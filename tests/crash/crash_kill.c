@@ -3,15 +3,14 @@
  * Killed at every system call: a supervisor in its life, a reaper at its work, a reaper twice in a row. After each
  * a replay, and nothing is left, and nobody else has noticed.
  */
+#include "commands.h"
 #include "crash.h"
-#include "hooked.h"
 #include "life.h"
 #include "step.h"
 #include "unproven.h"
 
 #include "base/cleanup.h"
 
-#include <fcntl.h>
 #include <signal.h>
 #include <stdio.h>
 #include <sys/wait.h>
@@ -85,9 +84,7 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
 static struct step_end kill_command_at(uint64_t n, bool alone)
 {
     struct strike strike = {n, alone ? STEP_KILL_ALONE : STEP_KILL};
-    _cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
-    const int fds[2] = {null, null};
-    struct step_end end = step_program(life_command(), fds, at_the_nth, &strike);
+    struct step_end end = command_run(at_the_nth, &strike);
 
     if (!end.struck && (!WIFEXITED(end.status) || WEXITSTATUS(end.status) != 0))
         fail_msg("what was not killed failed with %#x", end.status);
@@ -123,7 +120,7 @@ static uint64_t count_hook(const struct crash_case *c)
     struct strike never = {UINT64_MAX, STEP_KILL};
 
     life_open(what->flags);
-    struct step_end end = hooked_life(at_the_nth, &never);
+    struct step_end end = command_hook(at_the_nth, &never);
     life_judge("a hook that nobody disturbed");
     return end.calls;
 }
@@ -134,7 +131,7 @@ static void run_hook(const struct crash_case *c, uint64_t point)
     struct strike strike = {point, STEP_KILL};
 
     life_open(what->flags);
-    struct step_end end = hooked_life(at_the_nth, &strike);
+    struct step_end end = command_hook(at_the_nth, &strike);
     if (!end.struck)
         crash_past_the_end();
     crash_count("killed", 1);

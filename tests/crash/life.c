@@ -1,29 +1,30 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "life.h"
 
-#include "../picture.h"
+#include "base/cleanup.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <limits.h>
 #include <signal.h>
-#include <sys/file.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/stat.h>
 #include <sys/wait.h>
+#include <unistd.h>
 
 struct life life;
 struct life_told *life_told;
 
-static char *picture;             /* of life_open() */
-static pid_t bystander, byes_own; /* the bystander's supervisor and payload */
-
 /* ---- a box ---- */
 
-enum part { LOCK, GROUP, GROUP_V1, MOUNT, INNER, TMPDIR, PARTS, EXTRA = PARTS, OWN };
-
-static const char *path_of(const char *box, enum part part)
+const char *life_path(const char *box, enum life_part part)
 {
     static const char *const ends[] = {".lock", "", "", ".mnt", ".mnt/in", ".tmp", ".extra", ".own"};
-    const char *dir = part == GROUP ? life.group : part == GROUP_V1 ? life.group_v1 : life.work;
+    const char *dir = part == PART_GROUP ? life.group : part == PART_GROUP_V1 ? life.group_v1 : life.work;
     static char buf[8][PATH_MAX];
     static unsigned next;
     char *path = buf[next++ % ARRAY_LEN(buf)];
@@ -32,13 +33,13 @@ static const char *path_of(const char *box, enum part part)
     return path;
 }
 
-static struct rbxj_resource resource_of(const char *box, enum part part)
+static struct rbxj_resource resource_of(const char *box, enum life_part part)
 {
     static const enum rbxj_kind kinds[] = {RBXJ_LOCK,   RBXJ_CGROUP, RBXJ_CGROUP, RBXJ_MOUNT,
                                            RBXJ_TMPDIR, RBXJ_TMPDIR, RBXJ_TMPDIR, RBXJ_TMPDIR};
-    struct rbxj_resource r = {.kind = kinds[part], .path = path_of(box, part)};
+    struct rbxj_resource r = {.kind = kinds[part], .path = life_path(box, part)};
 
-    if (part == MOUNT) {
+    if (part == PART_MOUNT) {
         r.fstype = "tmpfs";
         r.source = "rbxj-test";
     }
@@ -46,12 +47,12 @@ static struct rbxj_resource resource_of(const char *box, enum part part)
 }
 
 /* Parts that are possible here, in their order; seq is the index and one. */
-static size_t parts_of(enum part parts[PARTS])
+static size_t parts_of(enum life_part parts[LIFE_PARTS])
 {
     size_t n = 0;
 
-    for (enum part p = 0; p < PARTS; p++)
-        if (p != GROUP_V1 || life.group_v1)
+    for (enum life_part p = 0; p < LIFE_PARTS; p++)
+        if (p != PART_GROUP_V1 || life.group_v1)
             parts[n++] = p;
     return n;
 }
@@ -62,7 +63,7 @@ struct supervisor {
     const char *box;
     struct rbxj *handle;
     struct rbxj_error error;
-    uint32_t seqs[PARTS];
+    uint32_t seqs[LIFE_PARTS];
     pid_t payload;
 };
 
@@ -97,9 +98,9 @@ static int own_failure(void)
 
 static int begin(struct supervisor *s, bool empty)
 {
-    struct rbxj_resource plan[PARTS];
+    struct rbxj_resource plan[LIFE_PARTS];
     struct rbxj_box box = {.name = s->box, .plan = plan};
-    enum part parts[PARTS];
+    enum life_part parts[LIFE_PARTS];
     size_t n = empty ? 0 : parts_of(parts);
 
     doing("open");
@@ -114,7 +115,7 @@ static int begin(struct supervisor *s, bool empty)
 
 static int acquire(struct supervisor *s)
 {
-    enum part parts[PARTS];
+    enum life_part parts[LIFE_PARTS];
     size_t n = parts_of(parts);
     static const char *const names[] = {"acquire the lock",  "acquire the cgroup",    "acquire the v1 cgroup",
                                         "acquire the mount", "acquire the inner dir", "acquire the tmpdir"};
@@ -123,7 +124,7 @@ static int acquire(struct supervisor *s)
         int fd = -1; /* the lock's: held until the end of the process */
         doing(names[parts[i]]);
         int r = noted(s, rbxj_acquire(s->handle, s->box, (uint32_t)i + 1,
-                                      parts[i] == MOUNT ? "size=1m" : NULL, &fd, &s->error));
+                                      parts[i] == PART_MOUNT ? "size=1m" : NULL, &fd, &s->error));
         if (r < 0)
             return r;
     }
@@ -133,7 +134,7 @@ static int acquire(struct supervisor *s)
 /* One directory by rbxj_take(), and one that the supervisor makes and removes itself. */
 static int take_and_release(struct supervisor *s)
 {
-    struct rbxj_resource extra = resource_of(s->box, EXTRA), made = resource_of(s->box, OWN);
+    struct rbxj_resource extra = resource_of(s->box, PART_EXTRA), made = resource_of(s->box, PART_OWN);
     uint32_t seq = 0;
 
     doing("take");
@@ -171,8 +172,8 @@ static const char script[] =
 static int spawn(struct supervisor *s)
 {
     const char *const argv[] = {
-        "/bin/sh", "-c", script, "sh", path_of(s->box, INNER), path_of(s->box, TMPDIR), NULL};
-    enum part parts[PARTS];
+        "/bin/sh", "-c", script, "sh", life_path(s->box, PART_INNER), life_path(s->box, PART_TMPDIR), NULL};
+    enum life_part parts[LIFE_PARTS];
     uint32_t groups[2];
     int ready[2];
     char byte = 0;
@@ -180,7 +181,7 @@ static int spawn(struct supervisor *s)
     size_t n = parts_of(parts);
 
     for (size_t i = 0; i < n; i++)
-        if (parts[i] == GROUP || parts[i] == GROUP_V1)
+        if (parts[i] == PART_GROUP || parts[i] == PART_GROUP_V1)
             groups[how.cgroups_len++] = (uint32_t)i + 1;
     own(true);
     int r = pipe2(ready, O_CLOEXEC);
@@ -243,88 +244,15 @@ int life_live(const char *box, enum life_until until)
 struct life_paths life_paths(void)
 {
     return (struct life_paths){
-        .lock = harness_format("%s", path_of("a", LOCK)),
-        .group = harness_format("%s", path_of("a", GROUP)),
-        .mount = harness_format("%s", path_of("a", MOUNT)),
-        .inner = harness_format("%s", path_of("a", INNER)),
-        .tmpdir = harness_format("%s", path_of("a", TMPDIR)),
+        .lock = harness_format("%s", life_path("a", PART_LOCK)),
+        .group = harness_format("%s", life_path("a", PART_GROUP)),
+        .mount = harness_format("%s", life_path("a", PART_MOUNT)),
+        .inner = harness_format("%s", life_path("a", PART_INNER)),
+        .tmpdir = harness_format("%s", life_path("a", PART_TMPDIR)),
     };
 }
 
-/* The program that was built with this one, or $RBXJ. */
-static const char *program(void)
-{
-    char own[PATH_MAX];
-    ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
-    assert_true(n > 0);
-    own[n] = '\0';
-    char *tests = strstr(own, "/tests/");
-    if (tests)
-        *tests = '\0';
-    const char *rbxj = getenv("RBXJ") ? getenv("RBXJ") : harness_format("%s/rbxj", own);
-    if (access(rbxj, X_OK) < 0)
-        harness_skip("no program %s", rbxj);
-    return rbxj;
-}
-
-const char *const *life_hook(void)
-{
-    static const char *argv[16];
-    const char *const words[] = {program(),       "hook",   "--state-dir", life.state,
-                                 "--runtime-dir", life.run, "--config",    life.options.config};
-    memcpy(argv, words, sizeof(words));
-    argv[ARRAY_LEN(words)] = NULL;
-    return argv;
-}
-
-const char *const *life_command(void)
-{
-    static const char script_here[] =
-        "exec 3>/dev/null; (exec sleep 3600) & "
-        "for d; do mkdir -p \"$d/deep/er\" && echo x >\"$d/deep/er/file\"; done";
-    static const char *argv[32];
-    struct life_paths p = life_paths();
-    const char *const words[] = {program(),
-                                 "run",
-                                 "--quiet",
-                                 "--state-dir",
-                                 life.state,
-                                 "--runtime-dir",
-                                 life.run,
-                                 "--config",
-                                 life.options.config,
-                                 "--box",
-                                 "a",
-                                 "--lock",
-                                 p.lock,
-                                 "--cgroup",
-                                 p.group,
-                                 "--mount",
-                                 harness_format("tmpfs,rbxj-test,%s,size=1m", p.mount),
-                                 "--tmpdir",
-                                 p.inner,
-                                 "--tmpdir",
-                                 p.tmpdir,
-                                 "--",
-                                 "/bin/sh",
-                                 "-c",
-                                 script_here,
-                                 "sh",
-                                 p.inner,
-                                 p.tmpdir};
-    memcpy(argv, words, sizeof(words));
-    argv[ARRAY_LEN(words)] = NULL;
-    return argv;
-}
-
 /* ---- the world ---- */
-
-static char *picture_now(void)
-{
-    const char *const groups[] = {life.group, life.group_v1};
-
-    return picture_take(life.work, groups, ARRAY_LEN(groups));
-}
 
 static void tell_nothing(void)
 {
@@ -386,142 +314,20 @@ void life_open(unsigned flags)
     harness_mkdir(life.state);
     harness_mkdir(life.run);
     harness_mkdir(life.work);
-    harness_mkdir(path_of("a", MOUNT)); /* targets are there before (K5) */
-    harness_mkdir(path_of("b", MOUNT));
-    harness_mkdir(path_of("c", MOUNT));
+    harness_mkdir(life_path("a", PART_MOUNT)); /* targets are there before (K5) */
+    harness_mkdir(life_path("b", PART_MOUNT));
+    harness_mkdir(life_path("c", PART_MOUNT));
     harness_mkdir(harness_format("%s/stranger", life.work));
     harness_write(harness_format("%s/stranger/precious", life.work), "data");
-    bystander = 0;
     if (flags & LIFE_BYSTANDER) {
-        bystander = supervisor_fork("b", LIFE_HELD, true);
-        byes_own = life_told->payload;
+        life.bystander = supervisor_fork("b", LIFE_HELD, true);
+        life.bystander_payload = life_told->payload;
     }
     tell_nothing();
-    free(picture);
-    picture = picture_now();
+    life_judge_by(life_picture());
 }
 
 void life_killed(const char *box, enum life_until until)
 {
     (void)supervisor_fork(box, until, false);
-}
-
-/* ---- the judgement ---- */
-
-/* K1: an empty lock file that nothing proves ours is left. */
-static void remove_empty_locks(void)
-{
-    for (const char *box = "a\0c\0"; *box; box += 2) {
-        struct stat st;
-        if (lstat(path_of(box, LOCK), &st) == 0 && S_ISREG(st.st_mode) && st.st_size == 0)
-            assert_int_equal(unlink(path_of(box, LOCK)), 0);
-    }
-}
-
-const char *life_differs(void)
-{
-    remove_empty_locks();
-    _cleanup_free_ char *now = picture_now();
-    if (strcmp(now, picture) == 0)
-        return NULL;
-    return harness_format("the machine is not as before:\n--- before\n%s--- now\n%s", picture, now);
-}
-
-static void print_entries(const struct rbxj_result *result)
-{
-    struct rbxj_result_entry x;
-
-    for (size_t i = 0; result && i < rbxj_result_boxes(result); i++)
-        for (size_t k = 0; rbxj_result_entry(result, i, k, &x) == 0; k++)
-            print_error("  seq %u %s %s: %s, %s: %s (%s)\n", x.seq, x.kind, x.name, x.found,
-                        x.outcome ? x.outcome : "", x.error ? x.error->message : "",
-                        x.error ? x.error->detail : "");
-}
-
-/* Returns how many boxes it handled. */
-static size_t replay(const char *what)
-{
-    struct rbxj_result *result = NULL;
-    struct rbxj_result_info info;
-    struct rbxj_error e = {0};
-
-    int r = rbxj_replay(&life.options, &(struct rbxj_replay){0}, &result, &e);
-    if (r != 0) {
-        print_entries(result);
-        fail_msg("%s: the replay returned %d: %s (%s)", what, r, e.message, e.detail);
-    }
-    rbxj_result_info(result, &info);
-    rbxj_result_free(result);
-    assert_int_equal(info.left, 0);
-    return info.boxes;
-}
-
-void life_replay(void)
-{
-    (void)replay("a clean replay");
-}
-
-static void bystander_is_whole(const char *what)
-{
-    struct rbxj_result *result = NULL;
-    struct rbxj_result_box box;
-    struct rbxj_error e = {0};
-    bool lives = false;
-
-    if (rbxj_list(&life.options, NULL, &result, &e) < 0)
-        fail_msg("%s: list: %s", what, e.message);
-    for (size_t i = 0; rbxj_result_box(result, i, &box) == 0; i++) {
-        if (!bystander || strcmp(box.box, "b") != 0)
-            fail_msg("%s: box %s is still in the journal", what, box.box);
-        lives = strcmp(box.state, "live") == 0;
-        for (size_t k = 0; lives && k < box.entries; k++) {
-            struct rbxj_result_entry entry;
-            assert_int_equal(rbxj_result_entry(result, i, k, &entry), 0);
-            if (strcmp(entry.found, "present") != 0)
-                fail_msg("%s: the bystander's %s is %s", what, entry.kind, entry.found);
-        }
-    }
-    rbxj_result_free(result);
-    if (!bystander)
-        return;
-    _cleanup_close_ int lock = open(path_of("b", LOCK), O_RDONLY | O_CLOEXEC);
-    assert_true(lock >= 0);
-    if (!lives || is_dead(bystander) || is_dead(byes_own) || flock(lock, LOCK_EX | LOCK_NB) == 0)
-        fail_msg("%s: the bystander is not whole", what);
-}
-
-static void payload_is_dead(const char *what)
-{
-    for (int i = 0; i < 6000 && life_told->payload && !is_dead(life_told->payload); i++)
-        (void)usleep(5000);
-    if (life_told->payload && !is_dead(life_told->payload))
-        fail_msg("%s: the payload lives", what);
-}
-
-void life_judge(const char *what)
-{
-    payload_is_dead(what);
-    for (int again = 0; again < 2; again++) {
-        const char *differs = life_differs();
-        if (differs)
-            fail_msg("%s%s: %s", what, again ? ", replayed again" : "", differs);
-        bystander_is_whole(what);
-        if (!again && replay(what) != 0)
-            fail_msg("%s: the second replay had something to do", what);
-    }
-}
-
-void life_goes_on(void)
-{
-    struct rbxj_error e = {0};
-    struct rbxj_health health;
-
-    if (rbxj_health(&life.options, &health, &e) < 0)
-        fail_msg("health: %s", e.message);
-    if (!health.can_accept_submissions || strcmp(health.status, "healthy") != 0)
-        fail_msg("the worker is %s afterwards: %s %s %s", health.status,
-                 health.quarantine_reason ? health.quarantine_reason : "", health.quarantine_detail,
-                 health.last_cleanup_error);
-    life_killed("a", LIFE_WHOLE);
-    life_judge("a life afterwards");
 }

@@ -21,6 +21,7 @@ extern struct life {
     const char *group, *group_v1;   /* in which the boxes' cgroups are made; v1 NULL: there is none */
     struct rbxj_options options;
     unsigned flags;
+    pid_t bystander, bystander_payload; /* 0: there is none */
     /* Called by life_live() when it begins, and when it has ended, to do something of its own in which the
      * product has no part. NULL: nobody cares. */
     void (*own)(bool begins);
@@ -55,21 +56,32 @@ enum life_until {
  * down then. Nothing in it asserts. */
 int life_live(const char *box, enum life_until until);
 
+/* The parts of a box, in the order of its plan; the last two come later. */
+enum life_part {
+    PART_LOCK,
+    PART_GROUP,
+    PART_GROUP_V1,
+    PART_MOUNT,
+    PART_INNER,
+    PART_TMPDIR,
+    LIFE_PARTS,
+    PART_EXTRA = LIFE_PARTS,
+    PART_OWN
+};
+/* Where a part is. Until the eighth call from now. */
+const char *life_path(const char *box, enum life_part part);
 /* Where the things of "a" are. They live until the end of the point. */
 struct life_paths {
     const char *lock, *group, *mount, *inner, *tmpdir;
 };
 struct life_paths life_paths(void);
 
-/* "rbxj hook" with this world's directories, as life_command(). */
-const char *const *life_hook(void);
-/* The same life as a command: "rbxj run" with a payload that leaves a process behind. NULL-terminated; skips where there is
- * no program. It lives until the end of the point. */
-const char *const *life_command(void);
-
 /* Forks a supervisor that lives so long and is then killed by SIGKILL; fails the test if it does not come to that. */
 void life_killed(const char *box, enum life_until until);
 
+/* What the machine looks like, to be freed; and what life_differs() compares with. */
+char *life_picture(void);
+void life_judge_by(char *picture);
 /* The pictures are the same as at life_open() now? Else NULL is not returned, but what differs, as a text. An empty
  * lock file may be left where a supervisor was killed (K1); it is removed. */
 const char *life_differs(void);

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "hooked.h"
+#include "commands.h"
 
 #include "life.h"
 
@@ -19,7 +19,75 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
-/* ---- the supervisor ---- */
+/* ---- the command lines ---- */
+
+/* The program that was built with this one, or $RBXJ. */
+static const char *program(void)
+{
+    char own[PATH_MAX];
+    ssize_t n = readlink("/proc/self/exe", own, sizeof(own) - 1);
+    assert_true(n > 0);
+    own[n] = '\0';
+    char *tests = strstr(own, "/tests/");
+    if (tests)
+        *tests = '\0';
+    const char *rbxj = getenv("RBXJ") ? getenv("RBXJ") : harness_format("%s/rbxj", own);
+    if (access(rbxj, X_OK) < 0)
+        harness_skip("no program %s", rbxj);
+    return rbxj;
+}
+
+static const char *const *hook_argv(void)
+{
+    static const char *argv[16];
+    const char *const words[] = {program(),       "hook",   "--state-dir", life.state,
+                                 "--runtime-dir", life.run, "--config",    life.options.config};
+    memcpy(argv, words, sizeof(words));
+    argv[ARRAY_LEN(words)] = NULL;
+    return argv;
+}
+
+static const char *const *run_argv(void)
+{
+    static const char script_here[] =
+        "exec 3>/dev/null; (exec sleep 3600) & "
+        "for d; do mkdir -p \"$d/deep/er\" && echo x >\"$d/deep/er/file\"; done";
+    static const char *argv[32];
+    struct life_paths p = life_paths();
+    const char *const words[] = {program(),
+                                 "run",
+                                 "--quiet",
+                                 "--state-dir",
+                                 life.state,
+                                 "--runtime-dir",
+                                 life.run,
+                                 "--config",
+                                 life.options.config,
+                                 "--box",
+                                 "a",
+                                 "--lock",
+                                 p.lock,
+                                 "--cgroup",
+                                 p.group,
+                                 "--mount",
+                                 harness_format("tmpfs,rbxj-test,%s,size=1m", p.mount),
+                                 "--tmpdir",
+                                 p.inner,
+                                 "--tmpdir",
+                                 p.tmpdir,
+                                 "--",
+                                 "/bin/sh",
+                                 "-c",
+                                 script_here,
+                                 "sh",
+                                 p.inner,
+                                 p.tmpdir};
+    memcpy(argv, words, sizeof(words));
+    argv[ARRAY_LEN(words)] = NULL;
+    return argv;
+}
+
+/* ---- a supervisor at the hook's other end ---- */
 
 static FILE *from, *to;
 static char reply[65536];
@@ -81,9 +149,7 @@ static void live(const struct life_paths *p)
     _exit(0);
 }
 
-/* ---- the test ---- */
-
-struct step_end hooked_life(step_decide *decide, void *data)
+struct step_end command_hook(step_decide *decide, void *data)
 {
     const struct life_paths paths = life_paths();
     int there[2], back[2];
@@ -106,7 +172,7 @@ struct step_end hooked_life(step_decide *decide, void *data)
     assert_true(pidfd >= 0);
     (void)close(there[1]);
     (void)close(back[0]);
-    struct step_end end = step_program(life_hook(), (const int[]){there[0], back[1]}, decide, data);
+    struct step_end end = step_program(hook_argv(), (const int[]){there[0], back[1]}, decide, data);
     (void)close(there[0]);
     (void)close(back[1]); /* now it has nobody to talk to any more */
     struct pollfd p = {.fd = pidfd, .events = POLLIN};
@@ -115,4 +181,11 @@ struct step_end hooked_life(step_decide *decide, void *data)
     if (life_told->own_failed)
         fail_msg("the hook's supervisor failed: %s", life_told->step);
     return end;
+}
+
+struct step_end command_run(step_decide *decide, void *data)
+{
+    _cleanup_close_ int null = open("/dev/null", O_RDWR | O_CLOEXEC);
+
+    return step_program(run_argv(), (const int[]){null, null}, decide, data);
 }
