@@ -2,6 +2,7 @@
 #include "base/fileid.h"
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/fd.h"
 
 #include <errno.h>
@@ -92,56 +93,76 @@ bool fs_is_cgroup(uint32_t magic)
     return magic == CGROUP_SUPER_MAGIC || magic == CGROUP2_SUPER_MAGIC;
 }
 
+/* What failed for a moment: an identity that is made without it would be another one. */
+static bool is_passing(int errnum)
+{
+    return errno_is_want(errnum) || errnum == EIO;
+}
+
+/* An ioctl; *failed: not for being unknown here. */
+static bool ask(int fd, unsigned long request, void *answer, int *failed)
+{
+    if (ioctl(fd, request, answer) == 0)
+        return true;
+    if (is_passing(errno))
+        *failed = -errno;
+    return false;
+}
+
 /* The UUID that the file system itself tells, by whichever call its version knows. Needs a real descriptor,
- * not O_PATH. Returns its length, 0 for none. */
-static size_t fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
+ * not O_PATH. Returns its length, 0 for none, or -errno. */
+static int fs_uuid(int fd, uint32_t magic, uint8_t uuid[16])
 {
     struct fsuuid2 u2 = {0};
     struct xfs_geometry xfs;
     struct btrfs_ioctl_fs_info_args btrfs;
-    if (ioctl(fd, FS_IOC_GETFSUUID, &u2) == 0 && u2.len > 0 && u2.len <= 16) {
+    int failed = 0;
+    if (ask(fd, FS_IOC_GETFSUUID, &u2, &failed) && u2.len > 0 && u2.len <= 16) {
         memcpy(uuid, u2.uuid, u2.len);
         return u2.len;
     }
     struct ext4_fsuuid e4 = {.len = 16};
-    if (magic == EXT4_SUPER_MAGIC && ioctl(fd, EXT4_IOC_GETFSUUID_OLD, &e4) == 0 && e4.len == 16) {
+    if (magic == EXT4_SUPER_MAGIC && ask(fd, EXT4_IOC_GETFSUUID_OLD, &e4, &failed) && e4.len == 16) {
         memcpy(uuid, e4.uuid, 16);
         return 16;
     }
-    if (magic == XFS_SUPER_MAGIC && ioctl(fd, XFS_IOC_FSGEOMETRY_V1_, &xfs) == 0) {
+    if (magic == XFS_SUPER_MAGIC && ask(fd, XFS_IOC_FSGEOMETRY_V1_, &xfs, &failed)) {
         memcpy(uuid, xfs.uuid, 16);
         return 16;
     }
-    if (magic == BTRFS_SUPER_MAGIC && ioctl(fd, BTRFS_IOC_FS_INFO, &btrfs) == 0) {
+    if (magic == BTRFS_SUPER_MAGIC && ask(fd, BTRFS_IOC_FS_INFO, &btrfs, &failed)) {
         memcpy(uuid, btrfs.fsid, 16);
         return 16;
     }
-    return 0;
+    return failed;
 }
 
 /* What /sys knows of the block device below: its partition or disk identity outlives the boot, its number
- * does not. */
-static size_t block_identity(uint64_t dev, char *buf, size_t size)
+ * does not. Returns its length, 0 for none, or -errno. */
+static int block_identity(uint64_t dev, char *buf, size_t size)
 {
     char path[64], text[2048];
     (void)snprintf(path, sizeof(path), "/sys/dev/block/%u:%u/uevent", major(dev), minor(dev));
-    char *uuid = fd_read_file(AT_FDCWD, path, text, sizeof(text)) > 0 ? strstr(text, "PARTUUID=") : NULL;
+    ssize_t n = fd_read_file(AT_FDCWD, path, text, sizeof(text));
+    if (n < 0 && is_passing((int)-n))
+        return (int)n;
+    char *uuid = n > 0 ? strstr(text, "PARTUUID=") : NULL;
     if (!uuid)
         return 0;
     uuid[strcspn(uuid, "\n")] = 0;
     (void)snprintf(buf, size, "%s", uuid);
-    return strlen(buf);
+    return (int)strlen(buf);
 }
 
 /* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and
- * the file handle of the parent directory must do. */
-static void find_fs_identity(int fd, struct fileid *id)
+ * the file handle of the parent directory must do. 0 or -errno. */
+static int find_fs_identity(int fd, struct fileid *id)
 {
     struct {
         uint32_t magic;
         char text[128];
     } key = {.magic = id->fs_magic};
-    size_t n = 0;
+    int n = 0;
     if (!fs_is_network(id->fs_magic)) {
         /* an O_PATH descriptor answers no ioctl: reopen the directory it names; files answer through their
          * own */
@@ -153,21 +174,24 @@ static void find_fs_identity(int fd, struct fileid *id)
             real = open(proc, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
         if (real >= 0)
             n = fs_uuid(real, id->fs_magic, (uint8_t *)key.text);
+        else if (safe && is_passing(errno))
+            n = -errno;
     }
     if (n == 0)
         n = block_identity(id->dev, key.text, sizeof(key.text));
     if (n == 0 &&
         fs_is_volatile(id->fs_magic)) /* lives within one boot, where the device number tells it apart */
-        n = (size_t)snprintf(key.text, sizeof(key.text), "dev %llu", (unsigned long long)id->dev);
-    if (n == 0)
-        return;
+        n = snprintf(key.text, sizeof(key.text), "dev %llu", (unsigned long long)id->dev);
+    if (n <= 0)
+        return n;
     XXH128_canonical_t c;
-    XXH128_canonicalFromHash(&c, XXH3_128bits(&key, offsetof(__typeof__(key), text) + n));
+    XXH128_canonicalFromHash(&c, XXH3_128bits(&key, offsetof(__typeof__(key), text) + (size_t)n));
     memcpy(id->fs, c.digest, 16);
+    return 0;
 }
 
 /* The same, asked once for each file system: f_fsid says whether it still is the one that was asked. */
-static void fs_identity(int fd, const struct statfs *sf, struct fileid *id)
+static int fs_identity(int fd, const struct statfs *sf, struct fileid *id)
 {
     static _Thread_local struct {
         uint64_t dev;
@@ -180,20 +204,22 @@ static void fs_identity(int fd, const struct statfs *sf, struct fileid *id)
         if (known[i].used && known[i].dev == id->dev && known[i].sf.f_type == sf->f_type &&
             memcmp(&known[i].sf.f_fsid, &sf->f_fsid, sizeof(sf->f_fsid)) == 0) {
             memcpy(id->fs, known[i].fs, sizeof(id->fs));
-            return;
+            return 0;
         }
-    find_fs_identity(fd, id);
-    if (id->fs_magic ==
-        XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
-        return;
+    int r = find_fs_identity(fd, id);
+    if (r < 0 || id->fs_magic ==
+                     XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
+        return r;
     size_t slot = next++ % ARRAY_LEN(known);
     known[slot].dev = id->dev;
     known[slot].sf = *sf;
     memcpy(known[slot].fs, id->fs, sizeof(id->fs));
     known[slot].used = true;
+    return 0;
 }
 
-static void take_handle(int dirfd, const char *name, int flags, struct fileid *id)
+/* File systems that have none are told apart by other things; 0 or -errno. */
+static int take_handle(int dirfd, const char *name, int flags, struct fileid *id)
 {
     union {
         struct file_handle h;
@@ -201,7 +227,7 @@ static void take_handle(int dirfd, const char *name, int flags, struct fileid *i
     } u = {.h.handle_bytes = MAX_HANDLE_SZ};
     int mount_id;
     if (name_to_handle_at(dirfd, name, &u.h, &mount_id, flags) < 0)
-        return;
+        return is_passing(errno) ? -errno : 0;
     id->handle_type = u.h.handle_type;
     if (u.h.handle_bytes <= FILEID_HANDLE_MAX) {
         id->handle_len = (uint8_t)u.h.handle_bytes;
@@ -212,6 +238,7 @@ static void take_handle(int dirfd, const char *name, int flags, struct fileid *i
         id->handle_len = sizeof(c.digest);
         memcpy(id->handle, c.digest, sizeof(c.digest));
     }
+    return 0;
 }
 
 int fileid_of_fd(int fd, struct fileid *ret)
@@ -230,10 +257,12 @@ int fileid_of_fd(int fd, struct fileid *ret)
     id.mode = sx.stx_mode;
     if (sx.stx_mask & STATX_BTIME)
         id.btime_ns = (int64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec;
-    take_handle(fd, "", AT_EMPTY_PATH, &id);
-    fs_identity(fd, &sf, &id);
-    *ret = id;
-    return 0;
+    int r = take_handle(fd, "", AT_EMPTY_PATH, &id);
+    if (r == 0)
+        r = fs_identity(fd, &sf, &id);
+    if (r == 0)
+        *ret = id;
+    return r;
 }
 
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret)

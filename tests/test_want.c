@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Want of descriptors says nothing about what is there: whoever meets it fails, and takes nothing for gone, for empty,
+ * for another, or for nobody's. (Every call of a whole life failing once is tried by crash/crash_fail.c.)
+ */
+#include "harness.h"
+
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "journal/journal.h"
+#include "reaper/undo.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <string.h>
+#include <sys/resource.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* In a child, in which what earlier calls have found is not known: with no descriptor left to be had. */
+static void without_descriptors(int (*run)(void))
+{
+    int status;
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0) {
+        struct rlimit none = {.rlim_cur = 0, .rlim_max = 4096};
+        _exit(setrlimit(RLIMIT_NOFILE, &none) < 0 ? 100 : -run());
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), EMFILE);
+}
+
+static int open_fd;
+static pid_t other;
+
+static int ask_identity(void)
+{
+    struct fileid id;
+    return fileid_of_fd(open_fd, &id);
+}
+
+static void k3_identity_is_not_another_one(void **state)
+{
+    (void)state;
+    open_fd = open(harness_disk(), O_PATH | O_DIRECTORY | O_CLOEXEC);
+    assert_true(open_fd >= 0);
+    without_descriptors(ask_identity);
+    (void)close(open_fd);
+}
+
+static int ask_emptiness(void)
+{
+    return fd_dir_is_empty(open_fd);
+}
+
+static void k1_directory_is_not_empty(void **state)
+{
+    (void)state;
+    open_fd = open(harness_disk(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(open_fd >= 0);
+    without_descriptors(ask_emptiness);
+    (void)close(open_fd);
+}
+
+static struct box box;
+
+static int ask_liveness(void)
+{
+    enum liveness live;
+    return box_find_liveness(NULL, harness_disk(), &box, &live);
+}
+
+static void k8_supervisor_is_not_dead_nor_unknown(void **state)
+{
+    (void)state;
+    other = harness_spawn(NULL);
+    assert_int_equal(procid_of(other, &box.supervisor), 0);
+    without_descriptors(ask_liveness);
+}
+
+static int ask_to_kill(void)
+{
+    struct snapshot_box sb = {.box = box};
+    struct snapshot snapshot = {.boxes = &sb, .len = 1};
+    struct undo u = {.snapshot = &snapshot, .ancestors = {getpid()}, .ancestors_len = 1};
+    struct finding f = {0};
+    int r = guard_kill(&u, other, &f); /* a box's supervisor, perhaps */
+    return r == -EBUSY && f.found == FOUND_BUSY ? -EMFILE : 0;
+}
+
+static int ask_to_kill_a_parent(void)
+{
+    struct undo u = {0};
+    struct finding f = {0};
+    (void)guard_kill(&u, getppid(), &f);
+    return -f.error.errnum;
+}
+
+static void k4_nobody_is_killed(void **state)
+{
+    (void)state;
+    other = harness_spawn(NULL);
+    assert_int_equal(procid_of(other, &box.supervisor), 0);
+    without_descriptors(ask_to_kill);
+    without_descriptors(ask_to_kill_a_parent);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        harness_test(k3_identity_is_not_another_one),
+        harness_test(k1_directory_is_not_empty),
+        harness_test(k8_supervisor_is_not_dead_nor_unknown),
+        harness_test(k4_nobody_is_killed),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
