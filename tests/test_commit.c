@@ -278,6 +278,27 @@ static void k24_missing_log_entry_is_got_over(void **state)
     damaged_log(true);
 }
 
+/* Its maker died, or failed, after the rename and before the flush of the directory: the next opener makes up for it. */
+static void i1_the_name_of_a_new_journal_is_flushed_by_whoever_finds_it(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    uint64_t counts[2];
+    (void)place_open(&p);
+    place_close();
+    for (int unfinished = 0; unfinished < 2; unfinished++) {
+        assert_int_equal(system(harness_format("rm -r %s", p.runtime)), 0);
+        if (unfinished)
+            assert_int_equal(truncate(harness_format("%s/alive", p.state), 0), 0);
+        atomic_store(&flushes, 0);
+        (void)place_open(&p);
+        place_close();
+        counts[unfinished] = atomic_load(&flushes);
+    }
+    assert_int_equal(counts[1], counts[0] + 1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +311,7 @@ int main(void)
         journal_test(k26_plan_in_one_transaction_is_all_or_nothing),
         journal_test(k24_damaged_log_entry_is_got_over),
         journal_test(k24_missing_log_entry_is_got_over),
+        journal_test(i1_the_name_of_a_new_journal_is_flushed_by_whoever_finds_it),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -26,7 +26,7 @@ static int make_folder(int dirfd, const char *name, const char *shown, struct rb
     return 0;
 }
 
-static int sync_dir(int dirfd)
+int create_sync_dir(int dirfd)
 {
     _cleanup_close_ int fd = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return fd < 0 || fsync(fd) < 0 ? -errno : 0;
@@ -75,7 +75,7 @@ int create_disk_journal(int state_fd, const char *state_dir, const struct journa
     _cleanup_close_ int fd = openat(state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) < 0 || renameat2(state_fd, MAKING, state_fd, "journal", RENAME_NOREPLACE) < 0)
         return error_sys(e, errno, "%s/journal", state_dir);
-    r = sync_dir(state_fd);
+    r = create_sync_dir(state_fd);
     return r < 0 ? error_sys(e, -r, "%s", state_dir) : 0;
 }
 

@@ -170,6 +170,8 @@ int create_boot_journal(struct journal *j, struct rbxj_error *e);
 typedef int create_fill(MDB_txn *txn, struct store *s, void *data);
 int create_disk_journal(int state_fd, const char *state_dir, const struct journal_options *options,
                         const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e);
+/* Its name is on disk after this; 0 or -errno. */
+int create_sync_dir(int dirfd);
 
 /* ---- liveness (alive.c) ---- */
 

@@ -113,10 +113,13 @@ static int make_disk(struct journal *j, const char *boot_data, bool boot_exists,
     if (r == -ENOENT && state_was_used(j, boot_exists))
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", data);
-    if (r != -ENOENT)
-        return r;
-    random_bytes(j->instance, 16);
-    return create_disk_journal(j->state_fd, j->state_dir, &j->options, j->instance, NULL, NULL, e);
+    if (r == -ENOENT) {
+        random_bytes(j->instance, 16);
+        return create_disk_journal(j->state_fd, j->state_dir, &j->options, j->instance, NULL, NULL, e);
+    }
+    /* nobody came further than its maker, who died, or failed, where its name may not be on disk yet */
+    int synced = r == 0 && j->alive_st.st_size == 0 ? create_sync_dir(j->state_fd) : 0;
+    return synced < 0 ? error_sys(e, -synced, "%s", j->state_dir) : r;
 }
 
 static int open_disk(struct journal *j, struct rbxj_error *e)
