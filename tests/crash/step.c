@@ -53,17 +53,21 @@ void step_off(void)
 
 /* ---- who is traced ---- */
 
-static pid_t process_of(pid_t tid)
+/* A number in /proc/TID/status; 0: there is none. */
+static int status_of(pid_t tid, const char *format)
 {
     char path[40], line[128];
-    int pid = tid;
+    int number = 0;
 
     (void)snprintf(path, sizeof(path), "/proc/%d/status", tid);
     _cleanup_fclose_ FILE *f = fopen(path, "re");
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
     while (f && fgets(line, sizeof(line), f))
-        if (sscanf(line, "Tgid: %d", &pid) == 1)
+        if (sscanf(line, format, &number) == 1)
             break;
-    return pid;
+#pragma GCC diagnostic pop
+    return number;
 }
 
 static struct task *task_of(struct stepper *s, pid_t tid)
@@ -72,7 +76,9 @@ static struct task *task_of(struct stepper *s, pid_t tid)
         if (s->tasks[i].tid == tid)
             return &s->tasks[i];
     assert_true(s->len < MAX_TASKS);
-    s->tasks[s->len] = (struct task){.tid = tid, .pid = process_of(tid)};
+    pid_t pid = status_of(tid, "Tgid: %d");
+    s->tasks[s->len] = (struct task){.tid = tid,
+                                     .pid = pid > 0 ? pid : tid}; /* dead already, or its thread */
     return &s->tasks[s->len++];
 }
 
@@ -163,6 +169,17 @@ static bool is_payload(struct stepper *s, const struct task *task, int event)
     return ptrace(PTRACE_DETACH, task->tid, NULL, NULL) == 0;
 }
 
+/* Waited for from now on, also if its maker dies before its first stop is seen. */
+static void born(struct stepper *s, pid_t parent)
+{
+    unsigned long tid = 0;
+
+    /* it may have come to its end, and been waited for, before this news of its birth */
+    if (ptrace(PTRACE_GETEVENTMSG, parent, NULL, &tid) == 0 &&
+        status_of((pid_t)tid, "TracerPid: %d") == getpid())
+        (void)task_of(s, (pid_t)tid);
+}
+
 static void stopped(struct stepper *s, struct task *task, int status)
 {
     int event = status >> 16, sig = WSTOPSIG(status);
@@ -174,6 +191,8 @@ static void stopped(struct stepper *s, struct task *task, int status)
     }
     if (event == PTRACE_EVENT_EXEC && s->program)
         s->counting = true;
+    if (event == PTRACE_EVENT_FORK || event == PTRACE_EVENT_VFORK || event == PTRACE_EVENT_CLONE)
+        born(s, task->tid);
     if (sig == (SIGTRAP | 0x80) && ptrace(PTRACE_GET_SYSCALL_INFO, task->tid, sizeof(info), &info) > 0) {
         if (info.op == PTRACE_SYSCALL_INFO_ENTRY) {
             entered(s, task, &info);
