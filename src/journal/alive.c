@@ -24,10 +24,13 @@ static int kept_fd = -1;
 int alive_open(int state_fd)
 {
     struct stat st, kept;
-    if (kept_fd >= 0 && fstat(kept_fd, &kept) == 0 &&
-        fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) == 0 && st.st_dev == kept.st_dev &&
-        st.st_ino == kept.st_ino)
+    if (kept_fd >= 0 &&
+        (fstat(kept_fd, &kept) < 0 || fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0)) {
+        if (errno != ENOENT && errno != EBADF) /* to close a second descriptor of it would drop the locks */
+            return -errno;
+    } else if (kept_fd >= 0 && st.st_dev == kept.st_dev && st.st_ino == kept.st_ino) {
         return steal_fd(&kept_fd);
+    }
     int fd = openat(state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     return fd < 0 ? -errno : fd;
 }

@@ -185,7 +185,9 @@ static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
     if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                          "journal %s: does not belong to the journal in %s", j->folder, j->state_dir);
-    if (fstat(j->state_fd, &st) < 0 || st.st_ino != state[1])
+    if (fstat(j->state_fd, &st) < 0)
+        return error_sys(e, errno, "state directory %s", j->state_dir);
+    if (st.st_ino != state[1])
         return error_set(
             e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
             "state directory %s: is not the directory that this boot's journal was made for (not "
@@ -389,19 +391,21 @@ void journal_close(struct journal *j)
     free(j);
 }
 
-static bool is_dir(const char *path, int fd)
+/* Where it can't be asked its name must do. */
+static bool is_dir(const char *path, int fd, const char *name)
 {
     struct stat named, opened;
-    return stat(path, &named) == 0 && fstat(fd, &opened) == 0 && named.st_dev == opened.st_dev &&
-           named.st_ino == opened.st_ino;
+    if (stat(path, &named) < 0 || fstat(fd, &opened) < 0)
+        return errno != ENOENT && strcmp(path, name) == 0;
+    return named.st_dev == opened.st_dev && named.st_ino == opened.st_ino;
 }
 
 struct journal *journal_of_process(const char *state_dir, const char *runtime_dir)
 {
     struct journal *j = atomic_load(&process_journal);
     /* by identity: under another spelling of its paths a second look would drop its locks, too */
-    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd) &&
-                is_dir(runtime_dir, j->runtime_fd);
+    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd, j->state_dir) &&
+                is_dir(runtime_dir, j->runtime_fd, j->runtime_dir);
     return same ? j : NULL;
 }
 

@@ -295,11 +295,13 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
 
 /* ---- prove ---- */
 
-static bool is_same_directory(const char *source, int dirfd, const char *base)
+/* 1, 0, or -errno. */
+static int is_same_directory(const char *source, int dirfd, const char *base)
 {
     struct stat a, b;
-    return stat(source, &a) == 0 && fstatat(dirfd, base, &b, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) == 0 &&
-           a.st_dev == b.st_dev && a.st_ino == b.st_ino;
+    if (stat(source, &a) < 0 || fstatat(dirfd, base, &b, AT_SYMLINK_NOFOLLOW | AT_NO_AUTOMOUNT) < 0)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    return a.st_dev == b.st_dev && a.st_ino == b.st_ino;
 }
 
 /* Is it what the intent says? 0, or EXISTS. */
@@ -311,8 +313,11 @@ static int check_intended(const struct record *r, const struct mount *m, int par
     if (!mount_has_fstype(r, m))
         return error_set(e, RBXJ_E_EXISTS, 0, "mount %s: it has the type %s, not %s", r->path, m->fstype,
                          r->fstype);
+    int same = mount_is_bind(r) ? is_same_directory(r->source, parent, base) : 0;
+    if (same < 0)
+        return error_sys(e, -same, "mount %s: is it of %s", r->path, r->source);
     if (mount_is_bind(r)
-            ? is_same_directory(r->source, parent, base)
+            ? same
             : strcmp(m->source, ours) == 0 || strcmp(m->source, r->source) == 0 || mount_is_device(r, m))
         return 0;
     if (!mount_is_bind(r) && !mount_source_is_free(r->fstype) && m->source[0] != '/')
