@@ -5,6 +5,7 @@
  * afterwards leaves nothing, the bystander is whole, and the worker goes on.
  */
 #include "calls.h"
+#include "commands.h"
 #include "crash.h"
 #include "life.h"
 #include "step.h"
@@ -230,6 +231,42 @@ static void run_reaper(const struct crash_case *c, uint64_t point)
     reap_with(point, true);
 }
 
+/* ---- rbxj run, at its own calls and those of the child that is to become its command ---- */
+
+static uint64_t count_command(const struct crash_case *c)
+{
+    struct fault fault = {.point = UINT64_MAX};
+
+    life_open(*(const unsigned *)c->data);
+    struct step_end end = command_run(decide, &fault);
+    assert_true(WIFEXITED(end.status) && WEXITSTATUS(end.status) == 0);
+    life_judge("a command that nobody disturbed");
+    return fault.seen;
+}
+
+static void run_command(const struct crash_case *c, uint64_t point)
+{
+    struct fault fault = {.point = point};
+
+    life_open(*(const unsigned *)c->data);
+    struct step_end end = command_run(decide, &fault);
+    if (!fault.errnum)
+        crash_past_the_end();
+    crash_count("failed", 1);
+    printf("status %#x\n", end.status);
+    if (!WIFEXITED(end.status))
+        fail_msg("rbxj run ended with %#x", end.status);
+    const char *differs = WEXITSTATUS(end.status) == 0 ? life_differs() : NULL;
+    if (differs)
+        fail_msg("rbxj run said that nothing is left: %s", differs);
+    life_replay();
+    life_judge("after the failure");
+    if (point % 4 == 0)
+        life_goes_on();
+}
+
+/* ---- a reaper of what has no evidence ---- */
+
 static uint64_t count_unproven(const struct crash_case *c)
 {
     return count_reaper(c) * UNPROVEN;
@@ -257,6 +294,7 @@ int main(int argc, char **argv)
          .points = count_supervisor,
          .data = &persistent_life},
         {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
+        {.name = "command", .run = run_command, .points = count_command, .data = &volatile_life},
         {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
         {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
         {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},
