@@ -76,6 +76,10 @@ static void undo_each(struct replay *p, size_t from, size_t to)
 /* A pass over the boxes of which something is left. Returns how many records were dropped. */
 static size_t pass(struct replay *p, size_t from, size_t to, bool again)
 {
+    if (again) { /* from before the last pass, whose workers have changed what it shows */
+        mounts_free(p->reaper.mounts);
+        p->reaper.mounts = NULL;
+    }
     for (size_t i = from; i < to; i++) {
         struct teardown *t = &p->boxes[i];
         if (!t->claimed || (again && teardown_left(t) == 0))

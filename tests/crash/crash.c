@@ -280,6 +280,7 @@ static void case_sample(const struct crash_case *c, struct tally *t, double seco
 
 static void case_run(const struct crash_case *c, struct tally *t, double seconds)
 {
+    double end = seconds_now() + seconds; /* counting the points is part of it */
     settings.case_seconds = seconds;
     if (c->points && !settings.one) {
         int r = point_run(c, UINT64_MAX);
@@ -296,7 +297,7 @@ static void case_run(const struct crash_case *c, struct tally *t, double seconds
     else if (settings.all)
         case_all(c, t);
     else
-        case_sample(c, t, seconds);
+        case_sample(c, t, end - seconds_now());
 }
 
 /* ---- the program ---- */
