@@ -6,6 +6,7 @@
 
 #include <sched.h>
 #include <sys/mount.h>
+#include <sys/resource.h>
 
 /* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end
  * of it. */
@@ -378,6 +379,34 @@ static void k32_writing_a_record_again_replaces_it(void **state)
     assert_int_equal(disk_look(&p).records, 2);
 }
 
+/* Without a descriptor for its pidfd nobody knows: that is neither "live" nor "stale". */
+static void k8_want_of_descriptors_is_no_answer(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e;
+    struct rlimit before, none;
+    pid_t pid = CHILD({
+        struct rbxj_error error;
+        CHECK(begin_one(place_open(&p), "a", NULL, &error) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    struct journal *j = place_open(&p);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    int r = begin_one(j, "a", NULL, &e);
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_refused(r, e, RBXJ_E_IO, "Too many open files");
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, "is held by");
+    harness_kill(pid);
+    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_STALE, "dead supervisor");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -390,6 +419,7 @@ int main(void)
         journal_test(k11_claim_from_another_namespace_ends_with_its_process),
         journal_test(k34_attempts_are_remembered_until_they_end),
         journal_test(k32_writing_a_record_again_replaces_it),
+        journal_test(k8_want_of_descriptors_is_no_answer),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

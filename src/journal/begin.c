@@ -45,7 +45,11 @@ static int add_intent(struct write *w, struct box *box, struct record *r, bool p
 /* A name that is taken: by a living supervisor, or by a dead one's records. */
 static int refuse_name(struct journal *j, const struct box *found, struct rbxj_error *e)
 {
-    enum liveness live = box_liveness(j, j->state_dir, found);
+    enum liveness live;
+    int r = box_find_liveness(j, j->state_dir, found, &live);
+    if (r < 0)
+        return error_sys(e, -r, "box %s: is its supervisor, pid %d, alive", found->name,
+                         found->supervisor.pid);
     if (live == LIVE_DEAD)
         return error_set(e, RBXJ_E_BOX_STALE, EBUSY,
                          "box %s: records of a dead supervisor (pid %d) are there: run "

@@ -156,7 +156,11 @@ static int forget(struct journal *j, const struct config *config, const char *na
     if (r < 0)
         return r;
     struct box box = sb.box;
-    if (box_liveness(j, config->state_dir, &box) != LIVE_DEAD)
+    enum liveness live;
+    r = box_find_liveness(j, config->state_dir, &box, &live);
+    if (r < 0)
+        r = error_sys(e, -r, "box %s: is its supervisor, pid %d, alive", name, box.supervisor.pid);
+    else if (live != LIVE_DEAD)
         r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY,
                       "box %s: its supervisor, pid %d, may be alive: forget is for what the "
                       "dead left",
