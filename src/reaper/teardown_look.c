@@ -31,21 +31,19 @@ bool teardown_is_covered(const struct teardown_item *item, const struct teardown
 static bool stands_alone(const struct teardown_item *item, const struct teardown_item *lower)
 {
     const struct record *r = item->record;
-    return r->kind == RBXJ_MOUNT && (!lower || (r->flags & REC_EVIDENCE) ||
-                                     (lower->record->path && strcmp(r->path, lower->record->path) == 0));
+    return r->kind == RBXJ_MOUNT &&
+           ((r->flags & REC_EVIDENCE) || (lower->record->path && strcmp(r->path, lower->record->path) == 0));
 }
 
 /* What lies below another record of this box is there only as far as that one is (K13). True: settled. */
 static bool look_at_lower(struct teardown *t, struct teardown_item *item)
 {
     struct teardown_item *lower = teardown_item_of(t, item->record->below);
-    if (!item->record->below ||
-        (lower && (lower->look.found == FOUND_PRESENT || teardown_is_covered(item, lower))))
+    if (!lower || lower->look.found == FOUND_PRESENT || teardown_is_covered(item, lower))
         return false;
-    if ((!lower || lower->look.found == FOUND_GONE) && stands_alone(item, lower))
+    if (lower->look.found == FOUND_GONE && stands_alone(item, lower))
         return false;
-    if (!lower || lower->look.found == FOUND_GONE ||
-        (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
+    if (lower->look.found == FOUND_GONE || (lower->look.found == FOUND_FOREIGN && !lower->look.refused)) {
         item->look.found = FOUND_GONE;
         return true;
     }
@@ -97,6 +95,12 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
         return;
     }
     int r = kind->look(&t->u, item->record, &item->look);
+    /* its lower one was given back, and this one with it, or forgotten, and this one stands in it still:
+     * there is no telling, so it decides by itself; a stranger at its place proves that it is gone */
+    bool orphan = item->record->below && item->record->kind != RBXJ_MOUNT &&
+                  !teardown_item_of(t, item->record->below);
+    if (orphan && r == 0 && item->look.found == FOUND_FOREIGN)
+        item->look = (struct finding){.found = FOUND_GONE};
     if (r < 0 && item->look.found != FOUND_FOREIGN) {
         item->look.found = FOUND_BUSY;
         if (!item->look.error.code)

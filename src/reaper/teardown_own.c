@@ -40,12 +40,17 @@ static void take_down(struct teardown *t, struct aftermath *after)
     teardown_look(t);
     if (after)
         aftermath_prepare(after, t);
-    teardown_quiesce(t);
-    teardown_quiesced(t);
-    mounts_free(reaper->mounts);
-    reaper->mounts = NULL;
-    teardown_undo(t);
-    (void)teardown_settle(t, 1);
+    bool again = false;
+    do { /* what a thing covered that is undone now (a second mount on the same target) is seen only then */
+        if (again)
+            teardown_again(t);
+        teardown_quiesce(t);
+        teardown_quiesced(t);
+        mounts_free(reaper->mounts);
+        reaper->mounts = NULL;
+        teardown_undo(t);
+        again = teardown_settle(t, 1) > 0;
+    } while (again && teardown_left(t) > 0);
 }
 
 static int undo_box(struct reaper *reaper, struct snapshot_box *sb, bool *claimed, struct rbxj_result **ret,
