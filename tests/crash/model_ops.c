@@ -1,0 +1,237 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The other operations (model_calls.c): the reaper's, an operator's, and what strangers do.
+ */
+#include "model_run.h"
+
+#include <stdio.h>
+#include <string.h>
+
+/* ---- the reaper's, and an operator's ---- */
+
+static bool do_replay(struct run *run, const struct op *op)
+{
+    struct model *m = &run->m;
+    struct mbox boxes[BOXES];
+    struct rbxj_result *result = NULL;
+    struct rbxj_error e = {0};
+    const char *name = model_boxes[op->box];
+    bool one = op->pick % 4 == 0, dry = op->kind == OP_DRY_RUN;
+    struct rbxj_replay how = {.dry_run = dry, .boxes = &name, .boxes_len = one, .lazy_umount = 1};
+    unsigned which = model_stale(m) & (one ? 1U << op->box : ~0U);
+    if (op->kind == OP_OTHER_PLAN) {
+        how.plan = "0123456789abcdef";
+        int r = rbxj_replay(world_options(), &how, &result, &e);
+        rbxj_result_free(result);
+        return r == 1 || trouble(run, "replay of another plan: %d: %s", r, e.message);
+    }
+    const char *causes[BOXES];
+    for (int i = 0; i < BOXES; i++)
+        causes[i] = model_cause(m, &m->now[i]);
+    int left = model_teardown(m, which, false, dry, boxes);
+    int r = rbxj_replay(world_options(), &how, &result, &e);
+    if (r != left)
+        (void)(result && check_replay(run, result, boxes, causes, which)); /* says more */
+    if (r != left)
+        return trouble(run, "replay: %d instead of %d: %s", r, left, e.message);
+    bool good = check_replay(run, result, boxes, causes, which);
+    rbxj_result_free(result);
+    if (!dry)
+        model_commit(m);
+    return good;
+}
+
+static bool do_forget(struct run *run, const struct op *op)
+{
+    struct mbox *b = &run->m.now[op->box];
+    struct rbxj_error e = {0};
+    uint32_t seq = b->n ? b->records[op->pick % (uint32_t)b->n].seq : 1;
+    struct mrecord *record = b->n ? model_record(b, seq) : NULL;
+    int expected = !b->there                    ? -RBXJ_E_NO_SUCH_BOX
+                   : model_is_owned(&run->m, b) ? -RBXJ_E_BOX_LIVE
+                   : b->n                       ? 0
+                                                : -RBXJ_E_NO_SUCH_BOX;
+    struct answer a = {{expected}, expected != 0};
+    int r = rbxj_forget(world_options(), model_boxes[op->box], seq, "the model", &e);
+    if (!check_answer(run, "forget", &a, r, e.message))
+        return false;
+    if (r == 0) {
+        run->forgotten = run->forgotten || !record->place || model_places[record->place].kind == RBXJ_CGROUP;
+        model_drop(b, seq);
+        b->there = b->n > 0;
+        model_commit(&run->m);
+    }
+    return true;
+}
+
+static bool do_health(struct run *run)
+{
+    struct rbxj_health h;
+    struct rbxj_error e = {0};
+    uint32_t stale = 0, live = 0, held = 0;
+    int r = rbxj_health(world_options(), &h, &e);
+    for (int i = 0; i < BOXES; i++) {
+        struct mbox *b = &run->m.now[i];
+        live += b->there && model_is_live(&run->m, b);
+        stale += b->there && !model_is_live(&run->m, b);
+        held += b->there && !model_is_live(&run->m, b) && model_holds(&run->m, b);
+    }
+    if (r < 0 || strcmp(h.status, model_health(&run->m)) != 0)
+        return trouble(run, "health: %d, %s instead of %s: %s", r, h.status, model_health(&run->m),
+                       e.message);
+    return (h.live_boxes == live && h.stale_boxes == stale && h.held_boxes == held && h.unknown_boxes == 0 &&
+            !h.can_accept_submissions == run->m.quarantined) ||
+           trouble(run, "health: %u live, %u stale, %u held boxes; should be %u, %u, %u", h.live_boxes,
+                   h.stale_boxes, h.held_boxes, live, stale, held);
+}
+
+static bool do_quarantine(struct run *run, bool enter)
+{
+    struct rbxj_error e = {0};
+    int r = enter ? rbxj_quarantine(world_options(), "the model", &e)
+                  : rbxj_unquarantine(world_options(), "the model", &e);
+    run->m.quarantined = enter;
+    for (int i = 0; i < BOXES && !enter; i++)
+        run->m.now[i].failures = 0;
+    return r == 0 || trouble(run, "quarantine: %d: %s", r, e.message);
+}
+
+/* ---- strangers ---- */
+
+static bool add(struct run *run, enum place p)
+{
+    struct model *m = &run->m;
+    struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
+    enum rbxj_kind kind = model_places[p].kind;
+    if (!model_reachable(m, p) ||
+        (t && (kind == RBXJ_LOCK || kind == RBXJ_CGROUP || (t->mount && kind != RBXJ_MOUNT))))
+        return true;
+    struct thing *new = model_add(m, p);
+    new->mount = new->mount || model_top(m, p) != new || (t && kind == RBXJ_TMPDIR);
+    new->full = !new->mount &&kind != RBXJ_LOCK;
+    new->content = kind == RBXJ_LOCK ? (uint64_t) new->id : 0;
+    return world_add_stranger(p, new->id, new->mount) ||
+           trouble(run, "%s: a stranger can't make it", world_path(p));
+}
+
+static bool is_used(struct run *run, const struct thing *t)
+{
+    for (int i = 0; i < BOXES; i++)
+        for (int k = 0; k < run->m.now[i].n; k++)
+            if (run->m.now[i].records[k].got == t->id &&
+                op_is_populated(&run->m.now[i].records[k], &run->m.now[i]))
+                return true;
+    return op_is_mounted_in(&run->m, t->id) || (model_places[t->place].kind == RBXJ_CGROUP && run->forgotten);
+}
+
+static bool do_remove(struct run *run, enum place p, bool *done)
+{
+    struct model *m = &run->m;
+    struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
+    *done = t && !is_used(run, t);
+    if (!*done)
+        return true;
+    model_remove(m, t->id);
+    return world_remove(p) || trouble(run, "%s: a stranger can't remove it", world_path(p));
+}
+
+static bool do_replace(struct run *run, enum place p)
+{
+    bool done;
+    return do_remove(run, p, &done) && (!done || add(run, p));
+}
+
+static bool do_scribble(struct run *run, enum place p)
+{
+    struct thing *t = model_top(&run->m, p);
+    if (model_places[p].kind != RBXJ_LOCK || !t)
+        return true;
+    t->content = (uint64_t)++run->m.last_id;
+    return world_scribble(p, run->m.last_id) ||
+           trouble(run, "%s: a stranger can't write to it", world_path(p));
+}
+
+static bool do_hold(struct run *run, enum place p)
+{
+    struct thing *t = model_top(&run->m, p);
+    if (model_places[p].kind != RBXJ_LOCK || !t || t->held || t->locked_by)
+        return true;
+    t->held = true;
+    return world_hold(p, t->id) || trouble(run, "%s: a stranger can't lock it", world_path(p));
+}
+
+static bool do_let_go(struct run *run)
+{
+    for (int i = 0; i < run->m.n; i++)
+        run->m.things[i].held = false;
+    world_let_go(0);
+    return true;
+}
+
+static bool do_power_loss(struct run *run)
+{
+    world_power_loss();
+    model_power_loss(&run->m);
+    return true;
+}
+
+bool op_do(struct run *run, const struct op *op)
+{
+    bool done;
+    switch (op->kind) {
+    case OP_BEGIN:
+        return op_begin(run, op);
+    case OP_INTEND:
+        return op_intend(run, op);
+    case OP_TAKE:
+        return op_take(run, op);
+    case OP_ACQUIRE:
+        return op_acquire(run, op);
+    case OP_MAKE:
+        return op_make(run, op);
+    case OP_ACQUIRED:
+        return op_acquired(run, op);
+    case OP_GIVE:
+        return op_give(run, op);
+    case OP_RELEASED:
+        return op_released(run, op);
+    case OP_SPAWN:
+        return op_spawn(run, op);
+    case OP_UNDO:
+        return op_undo(run, op);
+    case OP_END:
+        return op_end(run, op);
+    case OP_CRASH:
+        supervisor_kill(op->supervisor);
+        model_crash(&run->m, op->supervisor);
+        return true;
+    case OP_POWER_LOSS:
+        return do_power_loss(run);
+    case OP_REPLAY:
+    case OP_DRY_RUN:
+    case OP_OTHER_PLAN:
+        return do_replay(run, op);
+    case OP_FORGET:
+        return do_forget(run, op);
+    case OP_HEALTH:
+        return do_health(run);
+    case OP_QUARANTINE:
+    case OP_UNQUARANTINE:
+        return do_quarantine(run, op->kind == OP_QUARANTINE);
+    case OP_ADD:
+        return add(run, op->place);
+    case OP_REMOVE:
+        return do_remove(run, op->place, &done);
+    case OP_REPLACE:
+        return do_replace(run, op->place);
+    case OP_SCRIBBLE:
+        return do_scribble(run, op->place);
+    case OP_HOLD:
+        return do_hold(run, op->place);
+    case OP_LET_GO:
+        return do_let_go(run);
+    case OPS:
+        break;
+    }
+    return false;
+}
