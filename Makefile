@@ -4,7 +4,7 @@
 # make check      everything that is tested, on a fresh machine too; T=config runs tests/test_config.c alone
 # make demo       shows what it does
 # make install    DESTDIR, PREFIX
-# Also: deps asan fuzz torture bench lint format uninstall clean; V=1 shows the commands
+# Also: deps asan fuzz torture mutants bench lint format uninstall clean; V=1 shows the commands
 
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -167,6 +167,12 @@ torture:
 	@failed=; for program in $(CRASHERS); do \
 	    RBXJ=$(abspath $(BUILD))/rbxj $$program --all --state $$program.state || failed="$$failed $$program"; \
 	done; [ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
+
+# Each rule taken out of a copy of the source in turn, to see a test fail: an hour (tests/mutants.txt).
+.PHONY: mutants
+mutants:
+	@$(MAKE) --no-print-directory deps
+	@tests/mutants.py --run
 
 .PHONY: asan
 asan:
