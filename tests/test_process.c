@@ -11,6 +11,7 @@
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
 
@@ -219,6 +220,30 @@ static void k9_another_namespace_is_refused(void **state)
 
 /* ---- dead or not ---- */
 
+/* Our own limits say nothing about it (neither gone nor foreign). */
+static void i4_without_descriptors_it_is_busy(void **state)
+{
+    (void)state;
+    struct rlimit before, none;
+    pid_t pid = recorded_child();
+    int lowest = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    assert_true(lowest >= 0);
+    assert_int_equal(close(lowest), 0);
+    assert_int_equal(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = (struct rlimit){.rlim_cur = (rlim_t)lowest, .rlim_max = before.rlim_max};
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &none), 0);
+    enum found found = look();
+    bool refused = x.finding.refused;
+    int errnum = x.finding.error.errnum, rc = kind->undo(&x.undo, &x.record, fresh());
+    assert_int_equal(setrlimit(RLIMIT_NOFILE, &before), 0);
+    assert_int_equal(found, FOUND_BUSY);
+    assert_false(refused);
+    assert_int_equal(errnum, EMFILE);
+    assert_true(rc < 0);
+    assert_int_equal(look(), FOUND_PRESENT);
+    assert_true(lives(pid));
+}
+
 static void *sleep_on(void *data)
 {
     (void)data;
@@ -322,6 +347,7 @@ int main(void)
         harness_test(k2_a_reused_pid_is_spared),
         harness_test(another_boot_is_gone),
         harness_test(k9_another_namespace_is_refused),
+        harness_test(i4_without_descriptors_it_is_busy),
         harness_test(k8_a_zombie_leader_with_a_living_thread_is_alive),
         harness_test(k8_what_will_not_die_is_named_with_its_state),
     };

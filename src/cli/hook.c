@@ -85,11 +85,12 @@ static int intend(struct hook *hook, const struct hook_request *request, struct 
     _cleanup_free_ char *source = NULL;
     uint32_t seq;
     int rc = rbxj_intend(hook->handle, request->box, request->resources, &seq, e);
-    if (rc < 0)
+    if (rc == 0 && request->resources->kind == RBXJ_MOUNT)
+        rc = rbxj_mount_source(hook->handle, request->box, seq, &source, e);
+    if (rc < 0) /* without its source it is not to be mounted: the record stays, of nothing */
         return rc;
     doc_number(reply, reply->root, "seq", seq);
-    if (request->resources->kind == RBXJ_MOUNT &&
-        rbxj_mount_source(hook->handle, request->box, seq, &source, NULL) == 0 && source)
+    if (source)
         (void)doc_text(reply, reply->root, "source", source);
     return 0;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cli/hook_json.h"
 
+#include "base/doc.h"
 #include "base/error.h"
 #include "base/utf8.h"
 
@@ -143,9 +144,8 @@ int hook_json_read(const char *line, size_t len, cJSON **ret, struct rbxj_error 
     skip_space(&s);
     if (s.at < s.end)
         return no_json(e, "something follows it on the line");
-    cJSON *json = cJSON_ParseWithLength(line, (size_t)(end - line));
-    if (!json)
-        return no_json(e, "it can't be read");
-    *ret = json;
-    return 0;
+    int r = doc_parse(line, (size_t)(end - line), ret);
+    return r == 0         ? 0
+           : r == -ENOMEM ? error_sys(e, ENOMEM, "a request of %zu bytes", len)
+                          : no_json(e, "it can't be read");
 }

@@ -93,8 +93,7 @@ static bool is_folder_name(const char *name)
  */
 static int remove_other_boots(struct journal *j, const char *own, const char *making, struct rbxj_error *e)
 {
-    int copy = openat(j->runtime_fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    _cleanup_closedir_ DIR *dir = fd_open_names(j->runtime_fd);
     if (!dir)
         return error_sys(e, errno, "%s", j->runtime_dir);
     for (struct dirent *d; (d = readdir(dir));) {
@@ -139,7 +138,10 @@ static int import_record(struct journal *j, struct store *boot, MDB_txn *to, MDB
                 incarnation = {sizeof(box.incarnation), &box.incarnation};
         return mdb_put(to, boot->boxes, &name, &incarnation, 0);
     }
-    if (record_decode(data->mv_data, data->mv_size, key->mv_data, &r) == 0) {
+    int decoded = record_decode(data->mv_data, data->mv_size, key->mv_data, &r);
+    if (decoded == -ENOMEM)
+        return ENOMEM;
+    if (decoded == 0) {
         /* device and inode numbers of its parent were read when its box was begun, or later */
         bool same_boot = last->incarnation == r.incarnation &&
                          memcmp(last->supervisor.boot_id, j->boot_id, 16) == 0;

@@ -208,12 +208,15 @@ static int scan_box(struct journal *j, MDB_txn *txn, const char *name, struct sn
     for (size_t i = 0; s->len && i < s->boxes[0].len; i++) {
         struct mark_key mark = {MARK_PENDING, record_key(incarnation, s->boxes[0].records[i].seq)};
         key = (MDB_val){sizeof(mark), &mark};
-        if (mdb_get(txn, j->boot.marks, &key, &data) == MDB_SUCCESS)
+        int marked = mdb_get(txn, j->boot.marks, &key, &data);
+        if (marked == MDB_SUCCESS)
             s->boxes[0].records[i].flags |= REC_PENDING;
+        else if (marked != MDB_NOTFOUND)
+            rc = marked;
     }
     if (r < 0)
         return -r;
-    return rc == MDB_NOTFOUND || rc == MDB_SUCCESS ? MDB_SUCCESS : rc;
+    return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
 int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, struct rbxj_error *e)

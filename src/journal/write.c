@@ -202,7 +202,10 @@ int write_get_record(struct write *w, uint64_t incarnation, uint32_t seq, struct
                          (unsigned long long)incarnation);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
-    if (record_decode(data.mv_data, data.mv_size, &k, ret) < 0)
+    int r = record_decode(data.mv_data, data.mv_size, &k, ret);
+    if (r == -ENOMEM)
+        return error_sys(e, ENOMEM, "journal %s", j->folder);
+    if (r < 0)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: seq %u of incarnation %llu is damaged",
                          j->folder, seq, (unsigned long long)incarnation);
     return 0;

@@ -27,14 +27,9 @@ int cgroup_open(int parent, const char *base)
  * names, so they outlive the descriptor. 1, 0 at the end, or -errno. */
 static int next_child(int fd, long *at, char name[NAME_MAX + 1])
 {
-    int copy = openat(fd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = copy >= 0 ? fdopendir(copy) : NULL;
-    if (!dir) {
-        int r = -errno;
-        if (copy >= 0)
-            (void)close(copy);
-        return r == -ENOENT ? 0 : r; /* removed meanwhile: it has no children */
-    }
+    _cleanup_closedir_ DIR *dir = fd_open_names(fd);
+    if (!dir)
+        return errno == ENOENT ? 0 : -errno; /* removed meanwhile: it has no children */
     if (*at)
         seekdir(dir, *at);
     for (;;) {

@@ -2,6 +2,7 @@
 #include "reaper/flocks.h"
 
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "base/fd.h"
 
 #include <inttypes.h>
@@ -44,18 +45,17 @@ static bool shows_flock(char *text, uint64_t ino)
     return flock && same;
 }
 
-/* 1 if that process has the flock, 0 if not, or -errno when it can't be seen. */
+/* 1 if that process has the flock, 0 if not, or -errno: it can't be seen, or a shortage. */
 static int has_flock(int proc, const char *pid, uint64_t ino)
 {
     char path[32], text[4096];
     int unseen = 0;
     (void)snprintf(path, sizeof(path), "%s/fdinfo", pid);
-    int fd = openat(proc, path, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    _cleanup_closedir_ DIR *dir = fd_open_names_at(proc, path);
     if (!dir)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
     for (const struct dirent *d; (d = fd_next_name(dir));) {
-        ssize_t n = fd_read_file(fd, d->d_name, text, sizeof(text));
+        ssize_t n = fd_read_file(dirfd(dir), d->d_name, text, sizeof(text));
         if (n > 0 && shows_flock(text, ino))
             return 1;
         if (n < 0 && n != -ENOENT && n != -ESRCH)
@@ -66,14 +66,15 @@ static int has_flock(int proc, const char *pid, uint64_t ino)
 
 int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
 {
-    int fd = open("/proc", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = fd < 0 ? NULL : fdopendir(fd);
+    _cleanup_closedir_ DIR *dir = fd_open_names_at(AT_FDCWD, "/proc");
     if (!dir)
         return -errno;
     for (const struct dirent *d; (d = fd_next_name(dir));) {
         if (d->d_name[0] < '1' || d->d_name[0] > '9')
             continue;
-        int r = has_flock(fd, d->d_name, ino);
+        int r = has_flock(dirfd(dir), d->d_name, ino);
+        if (r < 0 && errno_is_want(-r))
+            return r;
         if (r < 0)
             *ret_blind = true;
         pid_t pid = (pid_t)atoi(d->d_name);
@@ -104,7 +105,7 @@ static bool is_in_cgroup(const char *text, const char *path)
     return false;
 }
 
-bool flocks_is_payload(struct undo *u, pid_t pid)
+int flocks_is_payload(struct undo *u, pid_t pid)
 {
     char path[40], text[8192];
     struct procid id;
@@ -114,10 +115,14 @@ bool flocks_is_payload(struct undo *u, pid_t pid)
         const struct record *r = &u->records[i];
         struct finding f = {0};
         if (r->kind == RBXJ_PROCESS && procid_of(pid, &id) == 0 && procid_equal(&id, &r->process))
-            return true;
-        if (r->kind == RBXJ_CGROUP && known && is_in_cgroup(text, r->path) &&
-            kind_cgroup.look(u, r, &f) == 0 && f.found == FOUND_PRESENT)
-            return true;
+            return 1;
+        if (r->kind != RBXJ_CGROUP || !known || !is_in_cgroup(text, r->path))
+            continue;
+        int looked = kind_cgroup.look(u, r, &f);
+        if (looked == 0 && f.found == FOUND_PRESENT)
+            return 1;
+        if (errno_is_want(f.error.errnum))
+            return -f.error.errnum;
     }
-    return false;
+    return 0;
 }

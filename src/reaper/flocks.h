@@ -18,6 +18,6 @@ int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data
 
 /* Is that process one of the box's own: in one of its cgroups that are proven ours, or one of its recorded
  * processes? */
-bool flocks_is_payload(struct undo *u, pid_t pid);
+int flocks_is_payload(struct undo *u, pid_t pid);
 
 #endif

@@ -212,8 +212,9 @@ static int search(struct mounts *mounts, struct rbxj_error *e)
 static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_error *e)
 {
     struct mount_table *table;
+    struct rbxj_error error = {0};
     uint64_t ns;
-    int rc = space->pid ? read_table(mounts, space->pid, &table, NULL) : -ENOENT;
+    int rc = space->pid ? read_table(mounts, space->pid, &table, &error) : -ENOENT;
     int still = rc == 0 ? mount_ns_find(space->pid, &ns) : -ENOENT;
     if (rc == 0 && (still < 0 || ns != space->ns)) {
         mount_table_free(table);
@@ -222,7 +223,7 @@ static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_er
     if (rc == -ENOENT)
         return -ENODATA;
     if (rc < 0)
-        return error_set(e, -rc, 0, "read the mountinfo of pid %d", (int)space->pid);
+        return error_pass(e, &error);
     mount_table_free(space->table);
     space->table = table;
     return 0;
@@ -297,20 +298,17 @@ static int note_descriptors(struct mounts *mounts, int proc_fd, pid_t pid)
 {
     char name[32];
     (void)snprintf(name, sizeof(name), "%d/fd", (int)pid);
-    int fd = openat(proc_fd, name, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = fd >= 0 ? fdopendir(fd) : NULL;
+    _cleanup_closedir_ DIR *dir = fd_open_names_at(proc_fd, name);
     if (!dir) {
         int r = errno == EACCES || errno == EPERM || errno == ENOENT || errno == ESRCH ? 0 : -errno;
         if (errno == EACCES || errno == EPERM)
             mounts->hidden = true;
-        if (fd >= 0)
-            (void)close(fd);
         return r;
     }
     const struct dirent *entry;
     int rc = 0;
     while (rc == 0 && (entry = fd_next_name(dir))) {
-        int64_t ns = read_ns_link(fd, entry->d_name);
+        int64_t ns = read_ns_link(dirfd(dir), entry->d_name);
         if (ns > 0 && (uint64_t)ns != mounts->ns)
             rc = add_holder(mounts, (uint64_t)ns, pid);
     }

@@ -60,10 +60,8 @@ int quarantine_is_set(const struct config *config)
 /* Fills ret from the file's text: 0, -EBADMSG: it makes no sense, or -ENOMEM. */
 static int parse(const char *text, struct quarantine *ret)
 {
-    errno = 0;
-    cJSON *json = cJSON_Parse(text);
-    if (!json && errno == ENOMEM)
-        return -ENOMEM;
+    cJSON *json = NULL;
+    int r = doc_parse(text, strlen(text), &json);
     const char *reason = doc_get_text(json, "reason"), *detail = doc_get_text(json, "detail"),
                *timestamp = doc_get_text(json, "timestamp");
     bool known = false;
@@ -77,7 +75,7 @@ static int parse(const char *text, struct quarantine *ret)
     if (timestamp)
         (void)doc_parse_time(timestamp, &ret->since_ns);
     cJSON_Delete(json);
-    return known ? 0 : -EBADMSG;
+    return r < 0 || known ? r : -EBADMSG;
 }
 
 /* The length, or -errno; -ENOENT: it is not there. */
@@ -115,11 +113,13 @@ int quarantine_read(const struct config *config, struct quarantine *ret)
 /* ---- entering and leaving ---- */
 
 /* An empty state directory beside a boot journal is a mount point without its disk: nothing is made there
- * (K33). */
-static bool state_is_lost(const struct config *config, int dir)
+ * (K33). 1, 0, or a negative errno. */
+static int state_is_lost(const struct config *config, int dir)
 {
-    return fd_dir_is_empty(dir) != 0 &&
-           snapshot_is_nothing(config->state_dir, config->runtime_dir, NULL) != 1;
+    int empty = fd_dir_is_empty(dir);
+    if (empty < 0 && errno_is_want(-empty))
+        return empty;
+    return empty != 0 && snapshot_is_nothing(config->state_dir, config->runtime_dir, NULL) != 1;
 }
 
 static char *text_of(const struct quarantine *q)
@@ -170,8 +170,9 @@ static int cannot_read(int r, struct rbxj_error *e)
 
 static int write_file(const struct config *config, int dir, const char *text)
 {
-    if (state_is_lost(config, dir))
-        return -ENOTCONN;
+    int lost = state_is_lost(config, dir);
+    if (lost)
+        return lost < 0 ? lost : -ENOTCONN;
     return fd_replace_file(dir, FILE_NAME, FILE_NAME ".", text, strlen(text), 0600, true);
 }
 

@@ -139,7 +139,7 @@ void teardown_quiesce(struct teardown *t)
     teardown_start_clock(t);
     touch(t, true);
     teardown_take_flocks(t, false);
-    if (!t->held && !t->u.dry_run)
+    if (!t->held && !t->blind && !t->u.dry_run)
         each_quiesce(t, false);
     touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;
@@ -147,7 +147,7 @@ void teardown_quiesce(struct teardown *t)
 
 void teardown_quiesced(struct teardown *t)
 {
-    if (t->held)
+    if (t->held || t->blind)
         return;
     int64_t started = now_monotonic_ns();
     each_quiesce(t, true);
@@ -177,8 +177,12 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     bool done = r >= 0;
     if (r == 1 && (r = kind->verify(&t->u, item->record, &f)) == 0)
         r = 1;
-    if (item->record->flags != flags)
-        (void)journal_update(t->reaper->journal, item->record, false, NULL);
+    struct rbxj_error error = {0};
+    if (item->record->flags != flags && journal_update(t->reaper->journal, item->record, false, NULL) < 0)
+        (void)journal_update(t->reaper->journal, item->record, false,
+                             &error); /* once more: nothing shows it later */
+    if (error.code)
+        f.error = error;
     item->done = f;
     t->corrupt = t->corrupt || f.corrupt;
     if (done && r >= 0) {
@@ -335,7 +339,7 @@ void teardown_again(struct teardown *t)
             t->items[i].outcome = OUTCOME_NONE;
             t->items[i].done = (struct finding){0};
         }
-    t->stopped = t->held = false;
+    t->stopped = t->held = t->blind = false;
     if (!t->fleeting)
         t->error = (struct rbxj_error){0};
     teardown_look(t);

@@ -49,9 +49,10 @@ struct teardown_item {
     bool verified; /* gone for sure: its record may be dropped (I6) */
     bool dropped;  /* its record is gone from the journal */
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
-    bool hangs;   /* its file system does not answer: nothing more is asked of it (K16) */
-    bool aside;   /* another record of the box is taken back: this one is only looked at */
-    bool silent;  /* pending: dropped without touching anything (K22), not reported */
+    bool
+        hangs; /* its file system does not answer, or can't be asked now: nothing more is asked of it (K16) */
+    bool aside;  /* another record of the box is taken back: this one is only looked at */
+    bool silent; /* pending: dropped without touching anything (K22), not reported */
 };
 
 struct teardown {
@@ -64,6 +65,7 @@ struct teardown {
     bool claimed;                /* ours; a replay claims before it reads the records */
     bool stopped;                /* something failed: what is older stays */
     bool held;                   /* somebody who is not its payload holds a lock (K7) */
+    bool blind; /* who holds its locks can't be known now, for want of memory or descriptors: all is left */
     bool corrupt;
     bool failed;             /* this time: says teardown_finish() */
     bool fleeting;           /* something was undone that a power cut may bring back: its records stay */

@@ -21,13 +21,23 @@ static int judge_holder(void *data, pid_t pid)
 {
     struct holders *h = data;
     char who[128];
-    if (flocks_is_payload(&h->t->u, pid)) {
-        h->payload++;
-        return 0;
-    }
+    int payload = flocks_is_payload(&h->t->u, pid);
+    h->payload += payload > 0;
+    if (payload)
+        return payload < 0 ? payload : 0;
     procid_describe(pid, who, sizeof(who));
     error_detail(h->e, "held by pid %d (%s)", pid, who);
     return 1;
+}
+
+/* Who has the flock can't be known for want of memory or descriptors: no held box, but one that is left this time. */
+static void cannot_ask(struct teardown *t, struct teardown_item *item, const struct rbxj_error *e)
+{
+    item->look.found = FOUND_BUSY;
+    item->look.error = *e;
+    if (!t->u.dry_run)
+        item->outcome = OUTCOME_FAILED;
+    t->stopped = t->blind = true;
 }
 
 /* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
@@ -42,6 +52,12 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     int r = flocks_holders(ino, judge_holder, &h, &blind);
     if (r == 0 && h.payload)
         return;
+    if (r < 0 && errno_is_want(-r)) {
+        error = (struct rbxj_error){0};
+        (void)error_sys(&error, -r, "lock %s: finding out who holds it", item->record->path);
+        cannot_ask(t, item, &error);
+        return;
+    }
     if (r <= 0)
         error_detail(&error, "its holder is not visible from here");
     t->held = true;
@@ -52,13 +68,17 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
 /* Who holds it can't be known: why is in error, or errno. */
 static void not_known(struct teardown *t, struct teardown_item *item, const struct rbxj_error *error)
 {
+    struct rbxj_error own = {0};
+    if (!error)
+        (void)error_sys(&own, errno, "lock %s: taking it", item->record->path);
+    error = error ? error : &own;
+    if (errno_is_want(error->errnum)) {
+        cannot_ask(t, item, error);
+        return;
+    }
     t->held = true;
     item->look.found = FOUND_BUSY;
-    item->look.error = (struct rbxj_error){0};
-    if (error)
-        item->look.error = *error;
-    else
-        (void)error_sys(&item->look.error, errno, "lock %s: taking it", item->record->path);
+    item->look.error = *error;
 }
 
 /* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it
@@ -91,8 +111,13 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     }
     if (t->u.dry_run) {
         (void)close(fd);
-        if (flocks_is_held(st.st_dev, st.st_ino) != 0)
+        int held = flocks_is_held(st.st_dev, st.st_ino);
+        if (held < 0 && errno_is_want(-held)) {
+            (void)error_sys(&f.error, -held, "lock %s: finding out whether it is held", item->record->path);
+            cannot_ask(t, item, &f.error);
+        } else if (held != 0) {
             judge_held(t, item, st.st_ino);
+        }
         return;
     }
     int r = flock(fd, LOCK_EX | LOCK_NB);
@@ -112,7 +137,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     }
     (void)close(fd);
     judge_held(t, item, st.st_ino);
-    if (after && !t->held) { /* even its payload has it no longer to have */
+    if (after && !t->held && !t->blind) { /* even its payload has it no longer to have */
         t->held = true;
         item->look.found = FOUND_BUSY;
         (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held",

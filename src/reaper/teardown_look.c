@@ -120,30 +120,34 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
 /* ---- what might hang (K16) ---- */
 
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
- * can't hang. What did not answer once is not asked again by this replay. */
-static bool path_hangs(struct teardown *t, const char *path)
+ * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that can't be
+ * known now. */
+static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e)
 {
     struct reaper *reaper = t->reaper;
     char dir[RECORD_PATH_MAX];
     (void)snprintf(dir, sizeof(dir), "%s", path);
     char *slash = strrchr(dir, '/');
     slash[slash == dir] = 0;
-    if (!t->u.mounts && mounts_read(&t->u.mounts, &t->error) < 0)
-        return true;
+    int r = t->u.mounts ? 0 : mounts_read(&t->u.mounts, e);
+    if (r < 0)
+        return r;
     const struct mount *remote = mount_table_remote_above(mounts_own(t->u.mounts), dir);
     if (!remote)
-        return false;
+        return 0;
     for (size_t i = 0; i < reaper->dead_len; i++)
         if (reaper->dead[i] == remote->id)
-            return true;
+            return 1;
     struct path_probe probe = {.path = dir};
-    int r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
-                       t->u.deadline_ns, NULL);
+    r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
+                   t->u.deadline_ns, NULL);
     if (r == 0 && probe.result != -ETIMEDOUT)
-        return false;
+        return 0;
+    if (r < 0 && r != -EBUSY) /* no helper could be had; EBUSY: an earlier one still waits there */
+        return error_sys(e, -r, "%s: asking its file system", path);
     if (reaper->dead_len < ARRAY_LEN(reaper->dead))
         reaper->dead[reaper->dead_len++] = remote->id;
-    return true;
+    return 1;
 }
 
 void teardown_look(struct teardown *t)
@@ -154,9 +158,11 @@ void teardown_look(struct teardown *t)
         struct teardown_item *item = &t->items[i];
         if (item->silent || item->verified)
             continue;
-        item->hangs = item->record->path && path_hangs(t, item->record->path);
+        struct rbxj_error error = {0};
+        int hangs = item->record->path ? path_hangs(t, item->record->path, &error) : 0;
+        item->hangs = hangs != 0;
         if (item->hangs) {
-            item->look = (struct finding){.found = FOUND_BUSY};
+            item->look = (struct finding){.found = FOUND_BUSY, .error = error};
             (void)error_set(&item->look.error, EBUSY, ETIMEDOUT, "%s: its file system does not answer",
                             item->record->path);
             continue;

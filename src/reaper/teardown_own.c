@@ -79,8 +79,9 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, bool *claime
     if (r == 0 && left) {
         r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
         error_detail(e, "%s", teardown_why(&t));
-    } else if (r == 0 && t.error.code) /* all is gone, but its records could not be dropped */
-        r = error_set(e, t.error.code, t.error.errnum, "%s", t.error.message);
+    } else if (r == 0 && t.error.code) { /* all is gone, but its records could not be dropped */
+        r = error_pass(e, &t.error);
+    }
     teardown_clear(&t);
     return r;
 }

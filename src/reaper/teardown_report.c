@@ -48,6 +48,8 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
     };
     if (!ret->error.code && detail[0]) /* a note on what was undone: OOM kills */
         (void)snprintf(ret->note, sizeof(ret->note), "%s", detail);
+    if (item->verified && !item->dropped && t->error.code)
+        (void)snprintf(ret->note, sizeof(ret->note), "its record stays for now: %.150s", t->error.message);
     if (item->done.error.code && (item->done.found == FOUND_BUSY || item->done.found == FOUND_FOREIGN))
         ret->found = item->done.found;
     if (item->outcome == OUTCOME_SKIPPED && !ret->error.code && t->error.code)

@@ -7,12 +7,12 @@
  * so that an interrupted write is told from corruption: it is a strict prefix of that line.
  */
 #include "base/cleanup.h"
+#include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
 #include "reaper/incident.h"
 #include "reaper/undo.h"
 
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
@@ -30,12 +30,15 @@ static size_t own_line(const struct undo *u, const struct record *r, char buf[LI
     return (size_t)n;
 }
 
-/* The stamp in a lock file's JSON. */
-static bool json_stamp(const char *text, size_t len, uint64_t *incarnation, uint32_t *seq, bool *ret_is_json)
+/* The stamp in a lock file's JSON: 1 there is one, 0 none, or -ENOMEM. */
+static int json_stamp(const char *text, size_t len, uint64_t *incarnation, uint32_t *seq, bool *ret_is_json)
 {
-    cJSON *json = memchr(text, 0, len) ? NULL : cJSON_ParseWithLength(text, len);
-    const cJSON *stamp = cJSON_GetObjectItemCaseSensitive(json, "rbxj");
-    bool found = cJSON_IsString(stamp) && stamp_parse(stamp->valuestring, incarnation, seq);
+    cJSON *json = NULL;
+    int res = memchr(text, 0, len) ? -EBADMSG : doc_parse(text, len, &json);
+    if (res == -ENOMEM)
+        return res;
+    const char *stamp = doc_get_text(json, "rbxj");
+    bool found = stamp && stamp_parse(stamp, incarnation, seq);
     *ret_is_json = json != NULL; /* a pid file is one, too */
     cJSON_Delete(json);
     return found;
@@ -71,7 +74,7 @@ static int read_before(struct record *r, int parent, const char *base, struct rb
     r->content = malloc(LOCK_CONTENT_MAX);
     ssize_t n = r->content ? pread(fd, r->content, LOCK_CONTENT_MAX, 0) : -1;
     if (n < 0)
-        return error_sys(e, errno, "lock %s", r->path);
+        return error_sys(e, r->content ? errno : ENOMEM, "lock %s", r->path);
     r->content_len = (size_t)n;
     r->flags |= REC_BEFORE_PRESENT;
     return 0;
@@ -209,9 +212,10 @@ static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
                                       : id.btime_ns && id.btime_ns < r->time_ns - 1000000000)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);
-    bool nonce = json_stamp(text, (size_t)n, &incarnation, &seq, &is_json) && incarnation == r->incarnation &&
-                 seq == r->seq;
-    res = nonce ? 0 : stamp_set(fd, r);
+    res = json_stamp(text, (size_t)n, &incarnation, &seq, &is_json);
+    if (res < 0)
+        return error_sys(e, -res, "lock %s: its content", r->path);
+    res = res && incarnation == r->incarnation && seq == r->seq ? 0 : stamp_set(fd, r);
     if (res < 0 && res != -EOPNOTSUPP && res != -EPERM)
         return error_sys(e, -res, "lock %s: its stamp", r->path);
     r->id = id;
@@ -266,7 +270,10 @@ static int judge_content(const struct undo *u, const struct record *r, int fd)
         return CONTENT_BEFORE;
     if (len == 0)
         return CONTENT_EMPTY;
-    if (len <= LOCK_CONTENT_MAX && json_stamp(text, len, &incarnation, &seq, &is_json))
+    int stamp = len <= LOCK_CONTENT_MAX ? json_stamp(text, len, &incarnation, &seq, &is_json) : 0;
+    if (stamp < 0)
+        return stamp;
+    if (stamp)
         return incarnation == r->incarnation && seq == r->seq ? CONTENT_OURS : CONTENT_OTHER_BOX;
     if (len < own && memcmp(text, line, len) == 0)
         return CONTENT_PREFIX;
@@ -318,6 +325,8 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         f->found = FOUND_GONE;
         return 0;
     }
+    if (s->fd < 0 && errno_is_want(errno))
+        return error_sys(&f->error, errno, "lock %s", r->path);
     if (s->fd < 0)
         return refuse(f, r, errno, errno == ELOOP ? "a symbolic link is in its place" : "it can't be opened");
     int res = fileid_of_fd(s->fd, &s->id);

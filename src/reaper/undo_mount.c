@@ -83,13 +83,18 @@ static int look_for_copy(struct undo *u, const struct record *r, uint64_t ns, bo
 {
     struct mount_space space;
     struct mount *copy;
-    int rc = mount_find_copy(u, r, ns, &space, &copy, &f->error);
+    struct rbxj_error error = {0};
+    int rc = mount_find_copy(u, r, ns, &space, &copy, &error);
     for (int attempt = 0; rc == 1 && wait && space.pid && !space.stays; attempt++) {
         if (!wait_a_little(u, attempt)) {
             mounts_note_stays(u->mounts, space.ns);
             break;
         }
-        rc = mount_find_copy(u, r, ns, &space, &copy, &f->error);
+        rc = mount_find_copy(u, r, ns, &space, &copy, &error);
+    }
+    if (rc < 0) { /* matters more than a stranger at our place, and is no "gone" */
+        f->found = FOUND_BUSY;
+        f->error = error;
     }
     if (rc <= 0)
         return rc;
