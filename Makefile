@@ -144,7 +144,7 @@ $(BUILD)/tests/crash.a: $(CRASH_PARTS:%.c=$(BUILD)/%.o)
 	$(quiet)$(AR) rcs $@ $^
 
 $(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/crash.a $(BUILD)/tests/harness.o \
-    $(BUILD)/librbxj.a
+    $(BUILD)/cli.a $(BUILD)/librbxj.a
 	$(call say,LD)
 	$(quiet)$(LINK) -pie -o $@ $^ $(CLI_LIBS) $(TEST_LIBS)
 
@@ -183,7 +183,7 @@ asan:
 .PHONY: fuzzers
 fuzzers: $(FUZZERS)
 
-# Of the program a fuzzer gets the parts that it uses.
+# Of the program a fuzzer or a crash program gets the parts that it uses.
 $(BUILD)/cli.a: $(filter-out %/main.o,$(CLI_OBJECTS))
 	$(call say,AR)
 	@rm -f $@
