@@ -27,6 +27,7 @@ static size_t settle(struct teardown *t)
         t->error = error;
         return 0;
     }
+    t->error = (struct rbxj_error){0}; /* of an earlier try, in a pass before this one */
     for (size_t i = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
         reported += item->verified && !item->dropped && !item->silent;
