@@ -151,7 +151,7 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     own.u.dry_run = true;
     r = kind_of(own.record->kind)->look(&own.u, own.record, &f);
     if (r < 0)
-        return error_set(error, -r, f.error.errnum, "%s", f.error.message);
+        return f.error.code ? error_pass(error, &f.error) : error_sys(error, -r, "box %s: seq %u", box, seq);
     bool unseen = f.found != FOUND_PRESENT && f.error.errnum && f.error.errnum != EBUSY;
     if (f.found != FOUND_GONE && unseen)
         return error_sys(error, f.error.errnum, "box %s: seq %u: was it given back", box, seq);
