@@ -49,5 +49,5 @@ int main(int argc, char **argv)
         CASE(mount_race, 200, 90),
         CASE(group_race, 200, 90),
     };
-    return crash_main(argc, argv, 60, cases, ARRAY_LEN(cases));
+    return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));
 }

@@ -69,6 +69,8 @@ void enter_cgroup(const char *cgroup);
 
 /* The next reapers' limit of descriptors, and their time for one box in seconds. */
 void reaper_has(unsigned descriptors, double seconds);
+/* It may detach busy mounts lazily. */
+void reaper_is_lazy(bool lazy);
 /* A replay in a process of its own, and the judgement of what it did. Its result: 0 or 1. */
 int reap(void);
 /* A replay that is killed after so many microseconds. */
@@ -77,6 +79,8 @@ void reap_killed(unsigned us);
 void all_undone(void);
 void left(enum rbxj_kind kind, const char *text);
 bool is_left(enum rbxj_kind kind);
+/* Is box a's thing of that kind nowhere any more, whatever has its name? */
+bool is_gone(enum rbxj_kind kind);
 /* Kills what attacks, lets release() take away what only the test can, and replays: nothing may be left. */
 void over(void (*release)(void));
 

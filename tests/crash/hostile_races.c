@@ -6,8 +6,9 @@
 #include "hostile.h"
 
 #include <limits.h>
-#include <signal.h>
 #include <sys/wait.h>
+
+#define CHILDREN_MAX 30
 
 static const char *target, *tree, *cgroup, *decoy, *elsewhere;
 static uint64_t seed;
@@ -144,10 +145,28 @@ static void try_write(const char *dir, const char *name, const char *text)
     cleanup_closep(&fd);
 }
 
+/* A process more, in there; at most CHILDREN_MAX of them live. */
+static void add_process(const char *dir)
+{
+    static unsigned alive;
+    char text[16];
+    while (waitpid(-1, NULL, WNOHANG) > 0)
+        alive--;
+    pid_t pid = alive < CHILDREN_MAX ? fork() : -1;
+    if (pid == 0) {
+        (void)sleep(1);
+        _exit(0);
+    }
+    if (pid < 0)
+        return;
+    alive++;
+    (void)snprintf(text, sizeof(text), "%d", pid);
+    try_write(dir, "cgroup.procs", text);
+}
+
 static void race_groups(void)
 {
-    char nested[PATH_MAX], deep[PATH_MAX], pid[16];
-    (void)signal(SIGCHLD, SIG_IGN);
+    char nested[PATH_MAX], deep[PATH_MAX];
     (void)snprintf(nested, sizeof(nested), "%s/n", cgroup);
     for (;;) {
         switch (any(11)) {
@@ -157,12 +176,9 @@ static void race_groups(void)
         case 1:
             (void)rmdir(nested);
             break;
-        case 2: /* a process more, in there */
+        case 2:
         case 3:
-            (void)snprintf(pid, sizeof(pid), "%d", fork());
-            if (pid[0] == '0')
-                sleep(1), _exit(0);
-            try_write(any(2) ? nested : cgroup, "cgroup.procs", pid);
+            add_process(any(2) ? nested : cgroup);
             break;
         case 4:
             try_write(any(2) ? nested : cgroup, "cgroup.freeze", any(2) ? "1" : "0");

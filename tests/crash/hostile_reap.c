@@ -21,6 +21,11 @@ void reaper_has(unsigned descriptors, double seconds)
     world.seconds = seconds;
 }
 
+void reaper_is_lazy(bool lazy)
+{
+    world.lazy = lazy;
+}
+
 /* ---- in the reaper ---- */
 
 static void tell_entry(struct told_entry *to, const struct rbxj_result_entry *from)
@@ -46,7 +51,7 @@ static void replay_here(void)
     struct rbxj_result *result = NULL;
     struct rbxj_error e = {0};
     struct rbxj_result_entry entry;
-    struct rbxj_replay how = {.timeout = world.seconds, .lazy_umount = 1};
+    struct rbxj_replay how = {.timeout = world.seconds, .lazy_umount = world.lazy ? 2 : 1};
     struct told *told = world.told;
     told->result = rbxj_replay(&world.options, &how, &result, &e);
     if (told->result < 0) {

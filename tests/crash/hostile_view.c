@@ -197,6 +197,14 @@ bool thing_is_gone(size_t i)
     return false;
 }
 
+bool is_gone(enum rbxj_kind kind)
+{
+    for (size_t i = 0; i < world.a.len; i++)
+        if (world.a.resources[i].kind == kind && !thing_is_gone(i))
+            return false;
+    return true;
+}
+
 bool process_is_dead(pid_t pid)
 {
     char path[32], text[512] = "";

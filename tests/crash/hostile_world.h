@@ -55,6 +55,7 @@ extern struct hostile_world {
     struct told *told; /* shared */
     unsigned descriptors;
     double seconds;
+    bool lazy;
 } world;
 
 /* Forks a supervisor that acquires the plan; it lives, or is dead when this returns. */
