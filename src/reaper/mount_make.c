@@ -261,6 +261,22 @@ static bool is_new(const struct record *r, const struct mount_at *at, int parent
            (fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->before, true));
 }
 
+/* Since the intent something was mounted on the target: only an earlier mount of the same box may lie below (K4).
+ */
+static int check_stack(const struct undo *u, const struct record *r, int32_t id, struct rbxj_error *e)
+{
+    struct mount_table *table;
+    int rc = mount_table_read("/proc/self/mountinfo", &table, e);
+    if (rc < 0)
+        return rc;
+    const struct mount *m = mount_table_by_id(table, id);
+    if (!m || !mount_is_of_box(u, r, m))
+        rc = error_set(e, RBXJ_E_EXISTS, EEXIST, "mount %s: something was mounted there since the intent",
+                       r->path);
+    mount_table_free(table);
+    return rc;
+}
+
 int mount_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e)
 {
     _cleanup_(how_clear) struct how how = {0};
@@ -283,9 +299,11 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
         return error_sys(e, -rc, "mount %s", r->path);
     if (r->flags & REC_BEFORE_PRESENT && !fileid_equal(&id, &r->before, true))
         return error_set(e, RBXJ_E_EXISTS, 0, "mount %s: the target is another directory by now", r->path);
-    if (mount_at(parent, base, &at) == 0 && at.unique && is_new(r, &at, parent, base))
-        return error_set(e, RBXJ_E_EXISTS, EEXIST, "mount %s: something was mounted there since the intent",
-                         r->path);
+    rc = mount_at(parent, base, &at) == 0 && at.unique && is_new(r, &at, parent, base)
+             ? check_stack(u, r, at.id, e)
+             : 0;
+    if (rc < 0)
+        return rc;
     rc = mount_is_bind(r) ? bind(r, &how, target, e) : mount_new(r, &how, target, e);
     rc = rc < 0 ? rc : mount_prove(u, r, e);
     if (rc == 0 && ret_fd)
