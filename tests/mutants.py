@@ -28,7 +28,8 @@ class Mutant:
     def __init__(self, number, head):
         self.number, self.rules, self.what = number, head[0], head[1]
         self.file = self.test = None
-        self.edits = []  # (old, new)
+        self.edit = None  # (old, new)
+        self.found = 0
 
     def program(self):
         return self.test.split()[0]
@@ -42,7 +43,8 @@ def fail(text):
 
 
 def parse(path):
-    """A block: '== RULE... : what it does without', 'file F', 'test PROGRAM [NAME]', '<<<' old '===' new '>>>'."""
+    """A block: '== RULE... : what it does without', 'test PROGRAM [NAME]', '<<<' old '===' new '>>>'; 'file F' where
+    its text is in others, too."""
     mutants, notes = [], {}
     with open(path, encoding="utf-8") as f:
         lines = f.read().split("\n")
@@ -62,12 +64,30 @@ def parse(path):
         elif line == "<<<":
             middle = lines.index("===", i)
             end = lines.index(">>>", middle)
-            mutants[-1].edits.append(("\n".join(lines[i + 1:middle]), "\n".join(lines[middle + 1:end])))
+            mutants[-1].edit = ("\n".join(lines[i + 1:middle]), "\n".join(lines[middle + 1:end]))
             i = end
         elif line and not line.startswith("#"):
             fail(f"{path}:{i + 1}: {line}")
         i += 1
     return mutants, notes
+
+
+def pattern(old):
+    """The old text, however it is broken into lines."""
+    return re.compile(r"\s+".join(re.escape(word) for word in old.split()))
+
+
+def locate(mutants):
+    """Finds each one's file, wherever its text was moved to: m.file, m.found (how often it is there)."""
+    sources = [os.path.relpath(os.path.join(d, name), ROOT) for d, _, names in os.walk(os.path.join(ROOT, "src"))
+               for name in names if name.endswith(".c")]
+    texts = {name: read(name) for name in sorted(sources)}
+    for m in mutants:
+        m.found = 0
+        for name in [m.file] if m.file else texts:
+            n = len(pattern(m.edit[0]).findall(texts.get(name, ""))) if m.edit else 0
+            m.found += n
+            m.file = name if n and not m.file else m.file
 
 
 def read(path):
@@ -84,14 +104,13 @@ def problems(mutants, notes):
     found = []
     for m in mutants:
         where = f"mutant {m.number} ({' '.join(m.rules)}: {m.what})"
-        if not m.file or not m.test or not m.edits:
-            found.append(f"{where}: has no file, test or edit")
+        if not m.test or not m.edit:
+            found.append(f"{where}: has no test or edit")
             continue
         found += [f"{where}: there is no rule {r}" for r in m.rules if r not in RULES]
-        for old, _ in m.edits:
-            n = read(m.file).count(old)
-            if n != 1:
-                found.append(f"{where}: its text is {n} times in {m.file}: {old.strip()[:60]}")
+        if m.found != 1:
+            text = " ".join(m.edit[0].split())
+            found.append(f"{where}: its text is {m.found} times in {m.file or 'src'}: {text[:70]}")
         source = test_source(m)
         if not os.path.exists(os.path.join(ROOT, source)):
             found.append(f"{where}: there is no {source}")
@@ -105,12 +124,12 @@ def problems(mutants, notes):
 # ---- the table ----
 
 def table(mutants, notes):
-    lines = ["| rule | taken out by | fails |", "|---|---|---|"]
+    lines = ["| rule | without it | fails |", "|---|---|---|"]
     for rule in RULES:
         own = [m for m in mutants if rule in m.rules]
         for m in own:
             case = f" `{m.case()}`" if m.case() else ""
-            lines.append(f"| {rule} | `{os.path.basename(m.file)}`: {m.what} | {m.program()}{case} |")
+            lines.append(f"| {rule} | {m.what} | {m.program()}{case} |")
         if rule in notes:
             lines.append(f"| {rule} | {notes[rule]} | |")
     return "\n".join(lines) + "\n"
@@ -160,7 +179,7 @@ def run_test(tree, mutant):
         status = "time"
     with open(f"{tree}/mutant.log", "w", encoding="utf-8") as f:
         f.write(output)
-    failed = re.findall(r"^not ok \d+ - (?!.*# SKIP)(.*)$", output, re.M)
+    failed = re.findall(r"^not ok \d+ (?:- )?(?!.*# SKIP)(.*)$", output, re.M)
     skipped = re.findall(r"^(?:not )?ok \d+ .*# SKIP ?(.*)$", output, re.M)
     return failed, skipped, status
 
@@ -176,9 +195,8 @@ def attempt(tree, mutant):
     path = os.path.join(tree, mutant.file)
     with open(path, encoding="utf-8") as f:
         before = f.read()
-    after = before
-    for old, new in mutant.edits:
-        after = after.replace(old, new, 1)
+    old, new = mutant.edit
+    after = pattern(old).sub(lambda _: f" {new} ", before, count=1)
     try:
         with open(path, "w", encoding="utf-8") as f:
             f.write(after)
@@ -204,7 +222,7 @@ def attempt(tree, mutant):
 
 
 def run(mutants, wanted):
-    chosen = [m for m in mutants if not wanted or set(wanted) & set(m.rules + [str(m.number)])]
+    chosen = [m for m in mutants if m.found == 1 and (not wanted or set(wanted) & set(m.rules + [str(m.number)]))]
     tree = tempfile.mkdtemp(prefix="rbxj-mutants-")
     bad = 0
     try:
@@ -237,6 +255,7 @@ def main():
     what.add_argument("--run", nargs="*", metavar="RULE")
     args = parser.parse_args()
     mutants, notes = parse(os.path.join(ROOT, "tests/mutants.txt"))
+    locate(mutants)
     if args.table:
         print(table(mutants, notes), end="")
         return 0

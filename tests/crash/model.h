@@ -147,6 +147,10 @@ struct mrecord *model_do_intend(struct model *m, int box, enum place p);
 void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq);
 void model_drop(struct mbox *b, uint32_t seq);
 
+/* Is it a mount that another record of the box names? */
+bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t);
+/* A mount of this box on the place of its lower item, which can't be seen then. */
+bool model_is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v);
 /* Looks, as a list does; alone: whatever became of the item in which it is. */
 enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *r);
 enum verdict model_judge(struct model *m, struct mbox *b, struct mrecord *r);

@@ -90,7 +90,7 @@ bool op_acquire(struct run *run, const struct op *op)
     struct answer a = model_acquire(m, op->supervisor, op->box, q.seq);
     if (!ask(run, op, &q, &p) || !check_answer(run, "acquire", &a, p.r, p.message))
         return false;
-    if (p.r < 0)
+    if (p.r < 0 || !r)
         return true;
     model_do_acquire(m, op->supervisor, op->box, q.seq);
     return fill(run, op, r);
@@ -171,7 +171,7 @@ bool op_acquired(struct run *run, const struct op *op)
         return true;
     if (!ask(run, op, &q, &p) || !check_answer(run, "acquired", &a, p.r, p.message))
         return false;
-    if (p.r < 0)
+    if (p.r < 0 || !r)
         return true;
     r->evidence = true;
     if (model_places[r->place].kind != RBXJ_MOUNT)

@@ -55,7 +55,7 @@ static bool do_forget(struct run *run, const struct op *op)
     int r = rbxj_forget(world_options(), model_boxes[op->box], seq, "the model", &e);
     if (!check_answer(run, "forget", &a, r, e.message))
         return false;
-    if (r == 0) {
+    if (r == 0 && record) {
         run->forgotten = run->forgotten || !record->place || model_places[record->place].kind == RBXJ_CGROUP;
         model_drop(b, seq);
         b->there = b->n > 0;

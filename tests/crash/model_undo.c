@@ -15,7 +15,7 @@ static bool is_named_mount(struct mbox *b, const struct mrecord *r, const struct
     return r->evidence ? r->got == t->id : t->stamp == model_line(b->incarnation, r->seq);
 }
 
-static bool is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t)
+bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t)
 {
     for (int i = 0; i < b->n; i++)
         if (&b->records[i] != but && !b->records[i].dropped && is_named_mount(b, &b->records[i], t))
@@ -47,8 +47,8 @@ static enum verdict judge_mount(struct model *m, struct mbox *b, struct mrecord 
         if (m->things[i].place == r->place && m->things[i].id > r->newest && m->things[i].same_source)
             return IS_REFUSED;
     if (t)
-        return next_above(m, t) && !is_of_box(b, r, next_above(m, t)) ? IS_BUSY : IS_OURS;
-    return top && top->mount && top->id > r->newest && !is_of_box(b, r, top) ? IS_ANOTHER : IS_GONE;
+        return next_above(m, t) && !model_is_of_box(b, r, next_above(m, t)) ? IS_BUSY : IS_OURS;
+    return top && top->mount && top->id > r->newest && !model_is_of_box(b, r, top) ? IS_ANOTHER : IS_GONE;
 }
 
 /* K1, K2, K5. */
@@ -96,7 +96,7 @@ enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *
 }
 
 /* A mount of this box on the place of its lower item is looked at all the same: that one can't be seen. */
-static bool is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v)
+bool model_is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v)
 {
     return v == IS_BUSY && r->place == lower->place && model_places[r->place].kind == RBXJ_MOUNT;
 }
@@ -105,15 +105,18 @@ static bool is_covering(const struct mrecord *r, const struct mrecord *lower, en
 static enum verdict look(struct model *m, struct mbox *b, struct mrecord *r, bool *ret_settled)
 {
     struct mrecord *lower = r->below ? model_record(b, r->below) : NULL;
+    enum rbxj_kind kind = r->place ? model_places[r->place].kind : RBXJ_PROCESS;
     bool settled = false;
     *ret_settled = false;
     if (r->below && !lower) { /* forgotten, or given back */
         enum verdict v = model_judge_alone(m, b, r);
-        return v == IS_OURS || v == IS_BUSY ? v : IS_GONE;
+        return v == IS_OURS || v == IS_BUSY || kind == RBXJ_MOUNT ? v : IS_GONE;
     }
     enum verdict v = lower ? look(m, b, lower, &settled) : IS_OURS;
-    if (v == IS_OURS || is_covering(r, lower, v))
+    if (v == IS_OURS || model_is_covering(r, lower, v))
         return model_judge_alone(m, b, r);
+    if (v == IS_GONE && kind == RBXJ_MOUNT && (r->evidence || r->place == lower->place))
+        return model_judge_alone(m, b, r); /* on whatever is there */
     *ret_settled = true;
     return v == IS_ANOTHER ? IS_GONE : v;
 }
@@ -123,7 +126,7 @@ enum verdict model_judge(struct model *m, struct mbox *b, struct mrecord *r)
     bool settled;
     enum verdict v = look(m, b, r, &settled);
     for (int i = 0; v == IS_BUSY && i < b->n; i++) /* by nothing but ours, so it seems */
-        if (b->records[i].below == r->seq && is_covering(&b->records[i], r, v) &&
+        if (b->records[i].below == r->seq && model_is_covering(&b->records[i], r, v) &&
             model_judge(m, b, &b->records[i]) == IS_OURS)
             v = IS_OURS;
     return v;
@@ -182,7 +185,7 @@ static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r
         const struct thing *t = &m->things[i];
         if (model_places[r->place].kind == RBXJ_TMPDIR && t->mount && t->in == r->got && r->got)
             return true;
-        if (is_named_mount(b, r, t) && next_above(m, t) && !is_of_box(b, r, next_above(m, t)))
+        if (is_named_mount(b, r, t) && next_above(m, t) && !model_is_of_box(b, r, next_above(m, t)))
             return true;
     }
     return false;
@@ -298,7 +301,7 @@ static bool is_all_planned(const struct model *m, unsigned which)
 
 int model_teardown(struct model *m, unsigned which, bool owner, bool dry, struct mbox ret[BOXES])
 {
-    int dropped, left, order[BOXES];
+    int dropped, left, order[BOXES] = {0};
     newest_first(m, order);
     do {
         dropped = left = 0;
