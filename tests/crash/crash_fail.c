@@ -152,8 +152,9 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
     if (!fault.errnum)
         crash_past_the_end();
     check_error(&fault);
-    if (life_told->again < 0)
-        printf("and again: %d\n", life_told->again);
+    /* what failed once is done when it is tried again; but where a write of the journal failed it is to be opened anew */
+    if (life_told->again < 0 && life_told->again != -RBXJ_E_NO_SUCH_BOX && !strstr(fault.text, "write"))
+        fail_msg("the teardown failed again: %d", life_told->again);
     life_replay();
     life_judge("after the failure");
     life_goes_on();
