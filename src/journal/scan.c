@@ -141,7 +141,7 @@ static int apply_mark(void *data, const struct pages_entry *e)
 
 int scan_meta(const struct pages *p, const char *name, void *value, size_t len)
 {
-    struct pages_entry e;
+    struct pages_entry e = {0};
     if (pages_get(p, DB_META, name, strlen(name), &e) < 0 || e.value_len != len)
         return -EBADMSG;
     memcpy(value, e.value, len);
@@ -151,7 +151,7 @@ int scan_meta(const struct pages *p, const char *name, void *value, size_t len)
 int scan_snapshot(const struct pages *p, bool boot, void *ret)
 {
     struct snapshot s = {.txn = p->meta.txn};
-    struct pages_entry counters;
+    struct pages_entry counters = {0};
     int r = scan_meta(p, META_INSTANCE, s.instance, 16);
     if (r == 0 && boot)
         r = scan_meta(p, META_BOOT, s.boot_id, 16);
