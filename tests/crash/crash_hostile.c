@@ -13,7 +13,7 @@ int main(int argc, char **argv)
 {
 #define CASE(function, number, seconds)                                                                      \
     {                                                                                                        \
-        .name = #function, .run = function, .all = number, .timeout = seconds                                \
+        .name = #function, .run = (function), .all = (number), .timeout = (seconds)                          \
     }
     static const struct crash_case cases[] = {
         CASE(tree_race, 60, 90),
