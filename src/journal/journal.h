@@ -203,7 +203,7 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
 int journal_audited(struct journal *j, struct rbxj_error *e);
 
 /* Walks both journals as a whole: 0 or JOURNAL_DAMAGED. Before a reaper writes: what was damaged in place since they were
- * opened must not meet LMDB (I9). */
+ * opened must not meet LMDB (I9). The disk's is left out while somebody holds its gate for too long. */
 int journal_validate(struct journal *j, struct rbxj_error *e);
 
 /* Moves a journal that is damaged, as a whole or in a record that counts, to journal.damaged-<time> beside it, where

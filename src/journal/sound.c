@@ -71,13 +71,17 @@ static int walk_store(struct store *s, const char *shown, struct rbxj_error *e)
 
 int journal_validate(struct journal *j, struct rbxj_error *e)
 {
+    struct rbxj_error busy = {0};
     int r = journal_check_handle(j, e);
     if (r == 0)
         r = walk_store(&j->boot, j->folder, e);
-    if (r == 0)
-        r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
     if (r < 0)
         return r;
+    /* the boot journal is the truth (K20): one who holds the disk's gate and does not go on (K25) keeps nobody from what
+     * has to be undone; the flush at the end names him */
+    r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, &busy);
+    if (r < 0)
+        return r == -RBXJ_E_JOURNAL_BUSY ? 0 : error_set(e, busy.code, busy.errnum, "%s", busy.message);
     if (j->disk.env) /* else it is opened anew by whoever needs it */
         r = walk_store(&j->disk, j->disk.path, e);
     gate_pass(&j->gates->disk);
