@@ -31,7 +31,8 @@ static const char *program(void)
     char *tests = strstr(own, "/tests/");
     if (tests)
         *tests = '\0';
-    const char *rbxj = getenv("RBXJ") ? getenv("RBXJ") : harness_format("%s/rbxj", own);
+    const char *named = getenv("RBXJ");
+    const char *rbxj = named ? named : harness_format("%s/rbxj", own);
     if (access(rbxj, X_OK) < 0)
         harness_skip("no program %s", rbxj);
     return rbxj;

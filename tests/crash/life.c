@@ -277,11 +277,12 @@ static pid_t supervisor_fork(const char *box, enum life_until until, bool lives)
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         (void)close(ready[0]);
         life.own = NULL;
-        if (life_live(box, until) == 0 && write(ready[1], "r", 1) != 1)
+        if (life_live(box, until) < 0 || write(ready[1], "r", 1) != 1)
             _exit(2);
-        while (lives)
+        if (!lives)
+            (void)raise(SIGKILL);
+        for (;;)
             pause();
-        (void)raise(SIGKILL);
     }
     (void)close(ready[1]);
     ssize_t n = read(ready[0], &byte, 1);

@@ -95,7 +95,7 @@ static void task_gone(struct stepper *s, const struct task *task)
 #define RESULT(regs) ((regs).regs[0])
 #define NT_ARM_SYSTEM_CALL 0x404
 #else
-#error "which register holds the result of a system call here?"
+#define RESULT(regs) which_register_holds_the_result_of_a_system_call_here
 #endif
 
 /* Of a thread that is about to enter a call: it will enter none. */
