@@ -64,8 +64,6 @@ int pages_read_meta(const void *image, size_t len, int which, struct pages_meta 
     if (m.last_page < 1 || m.last_page >= UINT64_MAX / size || m.map_size % size ||
         m.last_page >= m.map_size / size)
         return pages_bad(fault, (uint64_t)which, "its pages do not fit into its map");
-    if (!tree_is_sound(&m.free, m.last_page) || !tree_is_sound(&m.main, m.last_page))
-        return pages_bad(fault, (uint64_t)which, "a tree's root is out of range");
     /* transaction N is in page N & 1; both are 0 in a file that is being made */
     if (m.txn && (m.txn & 1) != (uint64_t)which)
         return pages_bad(fault, (uint64_t)which, "its transaction belongs to the other meta page");
@@ -157,6 +155,8 @@ int pages_open(const void *image, size_t len, int which, struct pages *ret, stru
     int r = pages_read_meta(image, len, which, &p.meta, fault);
     if (r < 0)
         return r;
+    if (!tree_is_sound(&p.meta.free, p.meta.last_page) || !tree_is_sound(&p.meta.main, p.meta.last_page))
+        return pages_bad(fault, (uint64_t)which, "a tree's root is out of range");
     p.used = calloc(1, p.meta.last_page / 8 + 1);
     if (!p.used)
         return -ENOMEM;

@@ -54,7 +54,9 @@ struct pages {
     uint8_t *used;       /* a bit for each page: in a tree, or free */
 };
 
-/* One meta page by itself: 0 or -EBADMSG. which: 0 or 1. */
+/* One meta page by itself: 0 or -EBADMSG. which: 0 or 1. Its trees are pages_open()'s: where the write of a meta page
+ * failed, LMDB puts back its old number and leaves the roots of the transaction that came to nothing, in the page that
+ * is not the newest. */
 int pages_read_meta(const void *image, size_t len, int which, struct pages_meta *ret,
                     struct pages_fault *fault);
 /* Which of the two LMDB would use: 0, 1, or -EBADMSG (it opens none unless both are well-formed). */
