@@ -243,6 +243,7 @@ static int unmount(struct undo *u, const struct record *r, struct sight *sight, 
                    struct finding *f)
 {
     bool read_again = false;
+    int32_t searched = -1; /* for holders of that mount */
     for (int attempt = 0;; attempt++) {
         struct mount stuck;
         int rc = try_once(u, r, sight, false, &stuck, f);
@@ -252,8 +253,11 @@ static int unmount(struct undo *u, const struct record *r, struct sight *sight, 
             return rc;
         if (rc == -EBUSY) {
             uint64_t unique = stuck.id == sight->mount->id ? r->mount.unique : 0;
-            holders->len = 0;
-            if ((attempt == 0 || attempt >= u->busy_retries) &&
+            bool other = stuck.id != searched;
+            if (other) /* else who was found is still told if there is no time to look again */
+                holders->len = 0;
+            searched = stuck.id;
+            if ((other || attempt >= u->busy_retries) &&
                 mount_holders_find(u, stuck.id, unique, 0, holders) == 0 && mount_holders_kill(u, holders))
                 continue;
         }

@@ -231,7 +231,7 @@ void mount_busy(const struct crash_case *c, uint64_t point)
     }
     pid_t pid = attacker(who < 2 ? work_there : wait_for_the_dead, who % 2 == 0 ? cgroup : NULL);
     wait_until_busy(pid, who >= 2);
-    reaper_has(64, 2);
+    reaper_has(64, 4);
     bool lazy = draw(3) == 0;
     reaper_is_lazy(lazy);
     (void)reap();
@@ -244,8 +244,8 @@ void mount_busy(const struct crash_case *c, uint64_t point)
     else if (who == 2)
         left(RBXJ_CGROUP, harness_format("pid %d", pid));
     else
-        left(RBXJ_MOUNT, harness_format("pid %d", pid));
-    if (server) /* it alone lets the waiting die */
+        left(RBXJ_MOUNT, lazy ? "" : strerror(EBUSY)); /* and by whom, if there was time to look */
+    if (server)                                        /* it alone lets the waiting die */
         harness_kill(server);
     server = 0;
     over(unmount_mine);
