@@ -59,7 +59,7 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_sys(e, errno, "journal %s", folder);
-    int r = image_copy(fd, &image, &fault);
+    int r = image_read(fd, &image, &fault);
     if (r == -EAGAIN)
         return read_in_slot(folder, boot, scan, ret, e);
     return r < 0 ? image_error(e, r, &fault, folder) : scan_image(&image, boot, folder, scan, ret, e);

@@ -110,12 +110,8 @@ static int refuse_short(struct rbxj_error *e, const char *shown)
 static int check_short(int fd, const char *shown, struct rbxj_error *e)
 {
     struct image image = {0};
-    struct pages pages = {0};
     struct pages_fault fault = {0};
-    int r = image_copy(fd, &image, &fault);
-    if (r == 0)
-        r = pages_open(image.bytes, image.len, image.which, &pages, &fault);
-    pages_clear(&pages);
+    int r = image_read(fd, &image, &fault);
     image_clear(&image);
     return r == -EBADMSG ? refuse_short(e, shown) : r < 0 ? image_error(e, r, &fault, shown) : 0;
 }

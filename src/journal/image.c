@@ -7,6 +7,7 @@
 #include <inttypes.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define COPY_TRIES 5
 #define SLOT_TRIES 100
@@ -50,8 +51,17 @@ static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
     return 0;
 }
 
-/* The pages of one of the snapshots, with the metas as they were read. */
-static int copy_pages(int fd, const struct metas *m, int which, struct image *ret)
+static int load(const struct pages *p, uint64_t page, uint64_t n)
+{
+    size_t size = p->meta.page_size, len = n * size;
+    uint8_t *to = (uint8_t *)(uintptr_t)p->image + page * size;
+    ssize_t got = read_at(p->fd, to, len, page * size);
+    return got < 0 ? (int)got : (size_t)got < len ? -EBADMSG : 0;
+}
+
+/* One of the snapshots, with the metas as they were read. Memory is taken as pages are read. */
+static int read_snapshot(int fd, const struct metas *m, int which, struct image *ret,
+                         struct pages_fault *fault)
 {
     struct stat st;
     if (fstat(fd, &st) < 0)
@@ -59,22 +69,24 @@ static int copy_pages(int fd, const struct metas *m, int which, struct image *re
     uint64_t size = m->meta[which].page_size, len = (m->meta[which].last_page + 1) * size;
     if (len > (uint64_t)st.st_size)
         len = (uint64_t)st.st_size;
-    _cleanup_free_ uint8_t *bytes = malloc(len + 1);
-    if (!bytes)
-        return -ENOMEM;
-    ssize_t n = read_at(fd, bytes, len, 0);
-    if (n < 0)
-        return (int)n;
-    if ((uint64_t)n < 2 * size)
+    if (len < 2 * size)
         return -EAGAIN; /* cut short since */
-    /* what was copied of them may be newer, or torn */
-    memcpy(bytes, m->bytes[0], META_BYTES);
-    memcpy(bytes + size, m->bytes[1], META_BYTES);
-    *ret = (struct image){.bytes = steal_ptr(bytes), .len = (size_t)n, .which = which};
-    return 0;
+    struct image image = {.len = len};
+    void *bytes = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bytes == MAP_FAILED)
+        return -ENOMEM;
+    image.bytes = bytes;
+    memcpy(image.bytes, m->bytes[0], META_BYTES);
+    memcpy(image.bytes + size, m->bytes[1], META_BYTES);
+    int r = pages_open_as_read(image.bytes, image.len, which, load, fd, &image.pages, fault);
+    if (r < 0)
+        image_clear(&image);
+    else
+        *ret = image;
+    return r;
 }
 
-static int copy_once(int fd, struct image *ret, struct pages_fault *fault)
+static int read_once(int fd, struct image *ret, struct pages_fault *fault)
 {
     struct metas before;
     uint8_t again[META_BYTES];
@@ -82,28 +94,29 @@ static int copy_once(int fd, struct image *ret, struct pages_fault *fault)
     if (r < 0)
         return r;
     int newest = before.meta[1].txn > before.meta[0].txn;
-    r = copy_pages(fd, &before, newest, ret);
-    if (r < 0)
+    r = read_snapshot(fd, &before, newest, ret, fault);
+    if (r < 0 && r != -EBADMSG)
         return r;
     /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs, too */
     ssize_t n = read_at(fd, again, sizeof(again), newest ? before.meta[0].page_size : 0);
     if (n == META_BYTES && memcmp(again, before.bytes[newest], META_BYTES) == 0)
-        return 0;
-    image_clear(ret);
+        return r;
+    if (r == 0)
+        image_clear(ret);
     return n < 0 ? (int)n : -EAGAIN;
 }
 
-int image_copy(int fd, struct image *ret, struct pages_fault *fault)
+int image_read(int fd, struct image *ret, struct pages_fault *fault)
 {
     int r = -EAGAIN;
     /* a meta that has no sound form may have been read while it was written */
     for (int i = 0; i < COPY_TRIES && (r == -EAGAIN || r == -EBADMSG); i++)
-        r = copy_once(fd, ret, fault);
+        r = read_once(fd, ret, fault);
     return r;
 }
 
 /* While the slot is held the pages stay, so only the metas must be read in time. */
-static int copy_in_slot(struct store *s, struct image *ret, struct pages_fault *fault)
+static int read_in_slot(struct store *s, struct image *ret, struct pages_fault *fault)
 {
     struct metas m;
     MDB_txn *txn;
@@ -113,16 +126,16 @@ static int copy_in_slot(struct store *s, struct image *ret, struct pages_fault *
     uint64_t id = mdb_txn_id(txn);
     int r = read_metas(s->fd, &m, fault);
     if (r == 0)
-        r = m.meta[id & 1].txn == id ? copy_pages(s->fd, &m, (int)(id & 1), ret) : -EAGAIN;
+        r = m.meta[id & 1].txn == id ? read_snapshot(s->fd, &m, (int)(id & 1), ret, fault) : -EAGAIN;
     mdb_txn_abort(txn);
     return r;
 }
 
-int image_of_store(struct store *s, struct image *ret, struct pages_fault *fault)
+int image_read_store(struct store *s, struct image *ret, struct pages_fault *fault)
 {
     int r = -EAGAIN, damaged = 0;
     for (int i = 0; i < SLOT_TRIES && (r == -EAGAIN || (r == -EBADMSG && damaged < COPY_TRIES)); i++) {
-        r = copy_in_slot(s, ret, fault);
+        r = read_in_slot(s, ret, fault);
         damaged += r == -EBADMSG;
     }
     return r;
@@ -130,7 +143,9 @@ int image_of_store(struct store *s, struct image *ret, struct pages_fault *fault
 
 void image_clear(struct image *image)
 {
-    free(image->bytes);
+    pages_clear(&image->pages);
+    if (image->bytes)
+        (void)munmap(image->bytes, image->len);
     *image = (struct image){0};
 }
 
@@ -142,11 +157,4 @@ int image_error(struct rbxj_error *e, int r, const struct pages_fault *fault, co
     if (r == -EAGAIN || r == -EBUSY)
         return error_set(e, RBXJ_E_JOURNAL_BUSY, EBUSY, "journal %s: changes too fast to be read", shown);
     return error_sys(e, -r, "journal %s: reading it", shown);
-}
-
-int image_open(const struct image *image, const char *shown, struct pages *ret, struct rbxj_error *e)
-{
-    struct pages_fault fault = {0};
-    int r = pages_open(image->bytes, image->len, image->which, ret, &fault);
-    return r < 0 ? image_error(e, r, &fault, shown) : 0;
 }

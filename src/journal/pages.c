@@ -148,15 +148,15 @@ static int check_all(struct walk *w)
     return r;
 }
 
-int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault)
+int pages_open_as_read(void *image, size_t len, int which,
+                       int (*load)(const struct pages *p, uint64_t page, uint64_t n), int fd,
+                       struct pages *ret, struct pages_fault *fault)
 {
-    struct pages p = {.image = image, .len = len, .live = 2};
+    struct pages p = {.image = image, .len = len, .live = 2, .load = load, .fd = fd};
     struct walk w = {.p = &p, .claims = true, .fault = fault};
     int r = pages_read_meta(image, len, which, &p.meta, fault);
     if (r < 0)
         return r;
-    if (!tree_is_sound(&p.meta.free, p.meta.last_page) || !tree_is_sound(&p.meta.main, p.meta.last_page))
-        return pages_bad(fault, (uint64_t)which, "a tree's root is out of range");
     p.used = calloc(1, p.meta.last_page / 8 + 1);
     if (!p.used)
         return -ENOMEM;
@@ -166,6 +166,11 @@ int pages_open(const void *image, size_t len, int which, struct pages *ret, stru
     else
         *ret = p;
     return r;
+}
+
+int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault)
+{
+    return pages_open_as_read((void *)(uintptr_t)image, len, which, NULL, -1, ret, fault);
 }
 
 void pages_clear(struct pages *p)

@@ -52,6 +52,8 @@ struct pages {
     size_t dbs_len;
     uint64_t live, free; /* pages, the metas included; what is neither is lost but harmless */
     uint8_t *used;       /* a bit for each page: in a tree, or free */
+    int (*load)(const struct pages *p, uint64_t page, uint64_t n); /* see pages_open_as_read() */
+    int fd;
 };
 
 /* One meta page by itself: 0 or -EBADMSG. which: 0 or 1. Its trees are pages_open()'s: where the write of a meta page
@@ -64,6 +66,11 @@ int pages_newest(const void *image, size_t len, struct pages_fault *fault);
 
 /* Accepts the snapshot of meta page which, or not: 0, -EBADMSG with fault, -ENOMEM. pages_clear() it. */
 int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault);
+/* The same where the image has only its metas yet: load() reads those pages into it that the walk comes to, each once;
+ * what it returns (-errno, -EBADMSG) ends the walk. For its use: the descriptor. */
+int pages_open_as_read(void *image, size_t len, int which,
+                       int (*load)(const struct pages *p, uint64_t page, uint64_t n), int fd,
+                       struct pages *ret, struct pages_fault *fault);
 void pages_clear(struct pages *p);
 
 /* Every entry of a database in the order of keys, until entry() returns non-zero, which is returned. Key and value lie

@@ -148,6 +148,13 @@ static int check_nodes(struct walk *w, const struct tree *t, uint64_t number, bo
     return 0;
 }
 
+/* Into the image, where that is read as the walk goes. */
+static int load(const struct walk *w, uint64_t page, uint64_t n)
+{
+    int r = w->claims && w->p->load && n ? w->p->load(w->p, page, n) : 0;
+    return r == -EBADMSG ? pages_bad(w->fault, page, "is behind the end of the file") : r;
+}
+
 static int check_page(struct walk *w, const struct tree *t, uint64_t number, bool leaf,
                       const struct key bounds[2])
 {
@@ -156,6 +163,8 @@ static int check_page(struct walk *w, const struct tree *t, uint64_t number, boo
     int r = tree_claim(w, number, 1);
     if (r == 0 && !is_in_image(w->p, number, 1))
         r = pages_bad(w->fault, number, "is behind the end of the file");
+    if (r == 0)
+        r = load(w, number, 1);
     if (r < 0)
         return r;
     const uint8_t *page = page_at(w->p, number);
@@ -176,6 +185,11 @@ static int check_overflow(struct walk *w, uint64_t number, uint32_t len, uint64_
     const struct pages *p = w->p;
     if (number < 2 || !is_in_image(p, number, 1))
         return pages_bad(w->fault, number, "is out of range");
+    int r = w->claims ? tree_claim(w, number, 1) : 0; /* first its head, which says how many follow */
+    if (r == 0)
+        r = load(w, number, 1);
+    if (r < 0)
+        return r;
     const uint8_t *page = page_at(p, number);
     uint32_t n = u32(page + 12);
     if (u64(page) != number || (u16(page + 10) & ~PAGE_DIRTY) != PAGE_OVERFLOW)
@@ -186,7 +200,8 @@ static int check_overflow(struct walk *w, uint64_t number, uint32_t len, uint64_
     if (!is_in_image(p, number, n))
         return pages_bad(w->fault, number, "is behind the end of the file");
     *ret_pages = n;
-    return w->claims ? tree_claim(w, number, n) : 0;
+    r = w->claims && n > 1 ? tree_claim(w, number + 1, n - 1) : 0;
+    return r < 0 ? r : load(w, number + 1, n - 1);
 }
 
 /* ---- trees ---- */

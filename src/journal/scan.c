@@ -260,26 +260,22 @@ bool journal_has(struct journal *j, uint64_t incarnation)
     return rc != MDB_NOTFOUND;
 }
 
+int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,
+               struct rbxj_error *e)
+{
+    int r = scan(&image->pages, boot, ret);
+    if (r == -EBADMSG)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: lacks what every journal has", shown);
+    return r < 0 ? error_sys(e, -r, "journal %s", shown) : r;
+}
+
 int scan_store(struct store *store, bool boot, const char *shown, scan_function *scan, void *ret,
                struct rbxj_error *e)
 {
     _cleanup_(image_clear) struct image image = {0};
     struct pages_fault fault = {0};
-    int r = image_of_store(store, &image, &fault);
+    int r = image_read_store(store, &image, &fault);
     return r < 0 ? image_error(e, r, &fault, shown) : scan_image(&image, boot, shown, scan, ret, e);
-}
-
-int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,
-               struct rbxj_error *e)
-{
-    _cleanup_(pages_clear) struct pages pages = {0};
-    int r = image_open(image, shown, &pages, e);
-    if (r < 0)
-        return r;
-    r = scan(&pages, boot, ret);
-    if (r == -EBADMSG)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: lacks what every journal has", shown);
-    return r < 0 ? error_sys(e, -r, "journal %s", shown) : r;
 }
 
 int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error *e)

@@ -32,13 +32,12 @@ void sound_stamp(struct sound *stamp, const struct stat *st)
 static int walk(int dirfd, const char *name, const char *shown, struct rbxj_error *e)
 {
     _cleanup_(image_clear) struct image image = {0};
-    _cleanup_(pages_clear) struct pages pages = {0};
     struct pages_fault fault = {0};
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
     if (fd < 0)
         return error_sys(e, errno, "journal %s", shown);
-    int r = image_copy(fd, &image, &fault);
-    return r < 0 ? image_error(e, r, &fault, shown) : image_open(&image, shown, &pages, e);
+    int r = image_read(fd, &image, &fault);
+    return r < 0 ? image_error(e, r, &fault, shown) : 0;
 }
 
 int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
@@ -63,10 +62,9 @@ int sound_check(int dirfd, const char *name, const char *shown, struct sound *st
 static int walk_store(struct store *s, const char *shown, struct rbxj_error *e)
 {
     _cleanup_(image_clear) struct image image = {0};
-    _cleanup_(pages_clear) struct pages pages = {0};
     struct pages_fault fault = {0};
-    int r = image_of_store(s, &image, &fault);
-    return r < 0 ? image_error(e, r, &fault, shown) : image_open(&image, shown, &pages, e);
+    int r = image_read_store(s, &image, &fault);
+    return r < 0 ? image_error(e, r, &fault, shown) : 0;
 }
 
 int journal_validate(struct journal *j, struct rbxj_error *e)
