@@ -152,8 +152,10 @@ static int life_take(struct life *l, int i, struct rbxj_error *e)
 static int life_take_again(struct life *l, int i, struct rbxj_error *e)
 {
     int r = life_take(l, i, e);
-    if (r != -RBXJ_E_EXISTS || !l->is_short)
+    /* of a mount: what lies at the same place was never acquired */
+    if (!l->is_short || (r != -RBXJ_E_EXISTS && r != -RBXJ_E_BAD_REQUEST))
         return r;
+    *e = (struct rbxj_error){0};
     l->not_taken |= 1U << i;
     return 0;
 }
