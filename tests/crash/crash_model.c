@@ -65,7 +65,7 @@ static struct outcome {
     bool good;
 } * outcome;
 
-/* At its end everybody is dead, and a replay undoes what it may. */
+/* At its end everybody is dead, and a replay undoes what it may; the next boot finds the disk as that left it. */
 static void run_sequence(const struct sequence *s)
 {
     static const struct op end[] = {{.kind = OP_CRASH, .supervisor = 0},
@@ -74,7 +74,9 @@ static void run_sequence(const struct sequence *s)
                                     {.kind = OP_DRY_RUN, .pick = 1},
                                     {.kind = OP_REPLAY, .pick = 1},
                                     {.kind = OP_REPLAY, .pick = 1},
-                                    {.kind = OP_HEALTH}};
+                                    {.kind = OP_HEALTH},
+                                    {.kind = OP_POWER_LOSS},
+                                    {.kind = OP_REPLAY, .pick = 1}};
     static struct run run;
     world_make(s->always, s->real_disk);
     run.m.always = s->always;
@@ -151,7 +153,7 @@ static void print_sequence(const struct sequence *s)
         op_print(&s->ops[i], text, sizeof(text));
         printf("%2d %s\n", i + 1, text);
     }
-    printf("%2d all crash, dry run, replay, replay, health\n", s->n + 1);
+    printf("%2d all crash, dry run, replay, replay, health, power loss, replay\n", s->n + 1);
 }
 
 static void run(const struct crash_case *c, uint64_t point)
