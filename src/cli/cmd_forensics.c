@@ -38,12 +38,12 @@ static bool is_true(const cJSON *object, const char *key)
     return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
-#define EACH(item, object, key)                                                                              \
-    const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key)                                        \
-                            ? cJSON_GetObjectItemCaseSensitive(object, key)->child                           \
-                            : NULL;                                                                          \
-    item;                                                                                                    \
-    item = item->next
+/* The first of a list; the others follow by ->next. */
+static const cJSON *first(const cJSON *object, const char *key)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, key);
+    return list ? list->child : NULL;
+}
 
 /* ---- tables ---- */
 
@@ -61,7 +61,7 @@ static const struct column columns[] = {
 static void print_entries(const struct print_style *style, const cJSON *file)
 {
     struct libscols_table *table = table_new(style, columns, ARRAY_LEN(columns));
-    for (EACH(entry, file, "entries")) {
+    for (const cJSON *entry = first(file, "entries"); entry; entry = entry->next) {
         char seq[24], offset[32];
         const char *state = text_of(entry, "state");
         if (!style->verbose && strcmp(state, "superseded") == 0)
@@ -80,9 +80,9 @@ static void print_file(const struct print_style *style, const cJSON *file)
 {
     const cJSON *records = cJSON_GetObjectItemCaseSensitive(file, "records");
     print_line("%s: %s", text_of(file, "path"), text_of(file, "verdict"));
-    for (EACH(reason, file, "reasons"))
+    for (const cJSON *reason = first(file, "reasons"); reason; reason = reason->next)
         print_line("  %s", cJSON_GetStringValue(reason) ? cJSON_GetStringValue(reason) : "-");
-    for (EACH(snapshot, file, "snapshots"))
+    for (const cJSON *snapshot = first(file, "snapshots"); snapshot; snapshot = snapshot->next)
         print_line("  snapshot of transaction %.0f: %s, %.0f records", number_of(snapshot, "txn"),
                    is_true(snapshot, "sound") ? "sound" : "damaged", number_of(snapshot, "records"));
     print_line("  records: %.0f intact, %.0f damaged, %.0f superseded, %.0f orphan",
@@ -131,7 +131,7 @@ static int report(struct cli *cli, const char *path, const char *salvage)
     if (cli->style.json) {
         print_json(text);
     } else if (!cli->style.quiet) {
-        for (EACH(file, document, "files"))
+        for (const cJSON *file = first(document, "files"); file; file = file->next)
             print_file(&cli->style, file);
         print_salvaged(document);
     }

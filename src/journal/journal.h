@@ -95,9 +95,9 @@ int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 /* The same for a replay, of all its boxes in one transaction, before it reads what they hold. */
 struct claim {
     uint64_t incarnation;
-    int result;            /* 0, BUSY, NO_SUCH_BOX (it has ended) */
     struct procid claimer; /* BUSY: who has it */
-    bool judged, alive;    /* that one: asked outside of the transaction */
+    int result;            /* 0, BUSY, NO_SUCH_BOX (it has ended) */
+    bool judged, alive;    /* the claimer: asked outside of the transaction */
 };
 int journal_claim_all(struct journal *j, struct claim *claims, size_t n, struct rbxj_error *e);
 /* Gives back what of it was not torn down. */

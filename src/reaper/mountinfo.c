@@ -175,7 +175,7 @@ static int sort_all(struct mount_table *t)
 static int parse_all(struct mount_table *t, size_t len)
 {
     size_t lines = 0;
-    for (const char *at = t->text; (at = strchr(at, '\n')); at++)
+    for (const char *at = t->text; at && (at = strchr(at, '\n')); at++)
         lines++;
     if (!lines && !len) /* there always is a root; a dying process has an empty mountinfo */
         return -ENOENT;

@@ -32,7 +32,8 @@ static bool stands_alone(const struct teardown_item *item, const struct teardown
 {
     const struct record *r = item->record;
     return r->kind == RBXJ_MOUNT &&
-           ((r->flags & REC_EVIDENCE) || (lower->record->path && strcmp(r->path, lower->record->path) == 0));
+           ((r->flags & REC_EVIDENCE) ||
+            (r->path && lower->record->path && strcmp(r->path, lower->record->path) == 0));
 }
 
 /* What lies below another record of this box is there only as far as that one is (K13). True: settled. */

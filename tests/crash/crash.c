@@ -322,6 +322,8 @@ static int settings_parse(int argc, char **argv)
     int o;
 
     while ((o = getopt_long(argc, argv, "", options, NULL)) != -1) {
+        if (!optarg && o != 'a' && o != 'l') /* it has said why */
+            return usage("unknown option");
         switch (o) {
         case 's':
             settings.seconds = strtod(optarg, &end);
