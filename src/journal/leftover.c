@@ -137,7 +137,7 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
 {
     bool full;
     (void)pthread_mutex_lock(&lock);
-    for (size_t i = leftovers ? leftovers_len : 0; i-- > 0;) {
+    for (size_t i = leftovers_len; i-- > 0 && leftovers;) {
         if (!is_of(&leftovers[i], j))
             continue;
         int r = withdraw_now(j, leftovers[i].incarnation, &leftovers[i].what);
