@@ -66,6 +66,7 @@ check "hexdump: needs a file" is "$status" 2
 
 # ---- damage: the newest snapshot of the disk journal leads nowhere ----
 
+call run --box later --tmpdir "$work/later" -- true # the previous snapshot has all of a and b
 cp -a "$work/state" "$work/copy"
 newest=$(python3 -I -S -c 'import struct, sys
 b = open(sys.argv[1], "rb").read()

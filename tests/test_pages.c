@@ -346,6 +346,31 @@ static void what_is_accepted_does_no_harm(void **state)
     assert_true(accepted > 50 && rejected > 500);
 }
 
+/* A tree that says it is deeper than LMDB's, down a chain of pages: the walk's stack has an end. */
+static void a_tree_of_no_depth_is_rejected(void **state)
+{
+    (void)state;
+    struct pages p;
+    uint64_t hashes[2];
+    struct image image = make_image(harness_tmpfs(), 3, hashes);
+    int newest = pages_newest(image.bytes, image.len, NULL);
+    const size_t main_tree = 88, free_tree = 40, depth = 6;
+    const uint16_t depths[] = {0, 33, 80, 0xffff};
+    for (size_t i = 0; i < ARRAY_LEN(depths); i++) {
+        for (int tree = 0; tree < 2; tree++) {
+            uint8_t *at = image.bytes + (size_t)newest * 4096 + (tree ? main_tree : free_tree) + depth;
+            uint16_t was;
+            memcpy(&was, at, sizeof(was));
+            memcpy(at, &depths[i], sizeof(was));
+            assert_int_equal(pages_open(image.bytes, image.len, newest, &p, NULL), -EBADMSG);
+            memcpy(at, &was, sizeof(was));
+        }
+    }
+    assert_int_equal(pages_open(image.bytes, image.len, newest, &p, NULL), 0);
+    pages_clear(&p);
+    free(image.bytes);
+}
+
 /* Reading stays within the image whatever is in it: the sanitizers' build tells. */
 static void noise_is_rejected(void **state)
 {
@@ -373,6 +398,7 @@ int main(int argc, char **argv)
         harness_test(same_as_lmdb_on_sound_files),
         harness_test(one_value_is_found),
         harness_test(what_is_accepted_does_no_harm),
+        harness_test(a_tree_of_no_depth_is_rejected),
         harness_test(noise_is_rejected),
     };
     random_state = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;

@@ -67,7 +67,7 @@ static size_t salvaged_records(const struct autopsy *a, const char *dir, struct 
     struct snapshot s;
     struct rbxj_error e = {0};
     size_t n = 0;
-    assert_ok(salvage_write(a, 1, dir, &options, ret, &e), e);
+    assert_ok(salvage_write(a, 1, false, dir, &options, ret, &e), e);
     assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
     assert_int_equal(s.damaged, 0);
     assert_true(s.salvaged_ns > 0);
@@ -243,7 +243,7 @@ static void a_full_directory_is_not_written_to(void **state)
     struct autopsy a = must_read(disk_data(&p));
     struct salvaged salvaged;
     struct rbxj_error e = {0};
-    assert_refused(salvage_write(&a, 1, p.state, &options, &salvaged, &e), e, RBXJ_E_BAD_REQUEST,
+    assert_refused(salvage_write(&a, 1, false, p.state, &options, &salvaged, &e), e, RBXJ_E_BAD_REQUEST,
                    "not empty");
     autopsy_clear(&a);
 }

@@ -247,9 +247,20 @@ static void leave_out_remnants(struct autopsy *a)
     a->records_len = len;
 }
 
+/* Was it dropped since, as far as can be known? With the newest snapshot lost, the previous one tells of all that was
+ * written before it; of what came after, only a record that went through the log says when. With neither, only the log
+ * tells, and what is in no snapshot is nobody's word for it (REC_UNPROVEN). */
+static bool is_dropped(const struct autopsy *a, const struct deletions *d, const struct carved *c)
+{
+    if (a->snapshots[0].sound)
+        return !c->newest;
+    if (a->snapshots[1].sound && !c->previous && c->head.position <= a->snapshots[1].position)
+        return true;
+    return is_deleted(d, &c->head);
+}
+
 static void classify(struct autopsy *a, const struct deletions *d)
 {
-    bool newest_is_sound = a->snapshots[0].sound;
     if (a->records_len)
         qsort(a->records, a->records_len, sizeof(*a->records), compare_worth);
     leave_out_remnants(a);
@@ -257,7 +268,7 @@ static void classify(struct autopsy *a, const struct deletions *d)
         struct carved *c = &a->records[i];
         if (c->state != CARVED_DAMAGED) {
             bool first = i == 0 || !same_key(c - 1, c);
-            bool dropped = newest_is_sound ? !c->newest : is_deleted(d, &c->head);
+            bool dropped = is_dropped(a, d, c);
             c->state = !first ? CARVED_SUPERSEDED : dropped ? CARVED_ORPHAN : CARVED_INTACT;
         }
         a->count[c->state]++;
@@ -265,6 +276,8 @@ static void classify(struct autopsy *a, const struct deletions *d)
 }
 
 /* ---- the whole ---- */
+
+#define BLOCK 65536
 
 static int read_whole(struct autopsy *a, int fd)
 {
@@ -278,7 +291,13 @@ static int read_whole(struct autopsy *a, int fd)
                 return -ENOMEM;
             a->bytes = larger;
         }
-        n = read(fd, a->bytes + a->len, room - a->len);
+        size_t wanted = room - a->len < BLOCK ? room - a->len : BLOCK;
+        n = pread(fd, a->bytes + a->len, wanted, (off_t)a->len);
+        if (n < 0 && errno == EIO) { /* a bad sector: what is there counts as nothing, and the rest is read */
+            memset(a->bytes + a->len, 0, wanted);
+            a->unreadable++;
+            n = (ssize_t)wanted;
+        }
         if (n < 0 && errno != EINTR)
             return -errno;
         a->len += n > 0 ? (size_t)n : 0;
@@ -286,7 +305,7 @@ static int read_whole(struct autopsy *a, int fd)
     return 0;
 }
 
-static void open_snapshots(struct autopsy *a)
+static int open_snapshots(struct autopsy *a)
 {
     for (int i = 0; i < 2; i++)
         a->metas[i].sound = pages_read_meta(a->bytes, a->len, i, &a->metas[i].meta, &a->metas[i].fault) == 0;
@@ -301,7 +320,13 @@ static void open_snapshots(struct autopsy *a)
             s->which = -1;
             continue;
         }
-        s->sound = pages_open(a->bytes, a->len, s->which, &s->pages, &s->fault) == 0;
+        int r = pages_open(a->bytes, a->len, s->which, &s->pages, &s->fault);
+        if (r == -ENOMEM)
+            return r;
+        s->sound = r == 0;
+        /* how far it had come: the boot's, or the disk's */
+        if (s->sound && scan_meta(&s->pages, META_POSITION, &s->position, sizeof(s->position)) < 0)
+            (void)scan_meta(&s->pages, META_COVERED, &s->position, sizeof(s->position));
         for (size_t k = 0; k < s->pages.dbs_len; k++)
             if (strcmp(s->pages.dbs[k].name, DB_RECORDS) == 0)
                 s->records = s->pages.dbs[k].tree.entries;
@@ -312,6 +337,7 @@ static void open_snapshots(struct autopsy *a)
         a->snapshots[0] = (struct autopsy_snapshot){.which = -1,
                                                     .fault = a->metas[a->metas[0].sound ? 1 : 0].fault};
     }
+    return 0;
 }
 
 int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e)
@@ -325,10 +351,10 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: is not a regular file", shown);
     int r = (a.path = strdup(shown)) ? read_whole(&a, fd) : -ENOMEM;
-    if (r == 0) {
-        open_snapshots(&a);
+    if (r == 0)
+        r = open_snapshots(&a);
+    if (r == 0)
         r = carve(&a);
-    }
     if (r == 0)
         r = place(&a);
     if (r == 0)
@@ -356,7 +382,7 @@ void autopsy_clear(struct autopsy *a)
 
 bool autopsy_is_sound(const struct autopsy *a)
 {
-    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound)
+    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound || a->unreadable)
         return false;
     for (size_t i = 0; i < a->records_len; i++)
         if (a->records[i].state == CARVED_DAMAGED && a->records[i].newest)

@@ -105,7 +105,7 @@ static int open_if_there(const char *path, const char *what, int *ret, struct rb
 static bool never_used(int state_fd)
 {
     struct stat st;
-    return fstatat(state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 &&
+    return fstatat(state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 && !files_have_aside(state_fd) &&
            (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_size == 0);
 }
 

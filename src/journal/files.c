@@ -8,6 +8,7 @@
 #include "journal/image.h"
 #include "journal/internal.h"
 
+#include <dirent.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/vfs.h>
@@ -149,6 +150,20 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
         return refuse_short(e, shown);
     uint64_t there = (uint64_t)st.st_size / meta[0].page_size;
     return meta[0].last_page < there && meta[1].last_page < there ? 0 : check_short(fd, shown, e);
+}
+
+bool files_have_aside(int dirfd)
+{
+    int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    _cleanup_closedir_ DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (!dir) {
+        cleanup_closep(&copy);
+        return true; /* fail closed */
+    }
+    for (struct dirent *d; (d = readdir(dir));)
+        if (strncmp(d->d_name, "journal.damaged-", 16) == 0)
+            return true;
+    return false;
 }
 
 int files_remove_folder(int dirfd, const char *name)

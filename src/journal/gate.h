@@ -38,7 +38,7 @@ struct gate {
 
 /* The data file that was found sound as a whole (K27); ino 0: none. */
 struct sound {
-    _Atomic uint64_t dev, ino;
+    _Atomic uint64_t dev, ino, btime_ns; /* an inode number is given out again at once (K3) */
 };
 
 struct gate_page {

@@ -91,13 +91,19 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
 /* Removes a folder of the runtime directory with the files that a boot journal consists of. */
 int files_remove_folder(int dirfd, const char *name);
 
+/* The one journal of this process, whatever it is of; false: there is one. */
+bool journal_become_the_one(struct journal *j);
+void journal_step_down(struct journal *j);
+/* Has a damaged journal been moved aside there? Then the directory was used. */
+bool files_have_aside(int dirfd);
+
 /* ---- sound, or aside (sound.c) ---- */
 
 /* Before LMDB sees a data file: unless it is the one of the stamp, it is walked as a whole, with the gate's writers kept
  * out, and stamped. stamp and gate NULL: there are none yet. 0 or JOURNAL_DAMAGED, with page and reason. */
 int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
                 int64_t timeout_ns, struct rbxj_error *e);
-void sound_stamp(struct sound *stamp, const struct stat *st);
+void sound_stamp(struct sound *stamp, int dirfd, const char *name);
 
 /* ---- environments (store.c) ---- */
 

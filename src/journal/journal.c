@@ -97,7 +97,7 @@ static bool state_was_used(struct journal *j, bool boot_exists)
 {
     struct stat st;
     return boot_exists || fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
-           j->alive_st.st_size > 0;
+           j->alive_st.st_size > 0 || files_have_aside(j->state_fd);
 }
 
 /* Before anything says that the state directory was used: a crash between the two must not look like damage.
@@ -130,6 +130,8 @@ static int open_disk(struct journal *j, struct rbxj_error *e)
                         j->gates ? &j->gates->disk : NULL, j->options.gate_timeout_ns, e);
     if (r == 0)
         r = store_open(&j->disk, path, 0, false, &j->options, e);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED && j->gates)
+        atomic_store(&j->gates->sound_disk.ino, 0);
     if (r == 0)
         r = check_format(&j->disk, path, e);
     if (r < 0)
@@ -167,6 +169,8 @@ static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
                         j->options.gate_timeout_ns, e);
     if (r == 0)
         r = store_open(&j->boot, j->folder, MDB_NOSYNC, true, &j->options, e);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED)
+        atomic_store(&j->gates->sound_boot.ino, 0);
     if (r == 0)
         r = check_format(&j->boot, j->folder, e);
     if (r < 0)
@@ -261,7 +265,7 @@ static int open_alone(struct journal *j, const char *data, struct rbxj_error *e)
     if (found == -ENOENT && ((r = create_boot_journal(j, e)) < 0 || (r = map_gate(j, e)) < 0))
         return r;
     if (found == -ENOENT) /* it was looked at before there was a gate */
-        sound_stamp(&j->gates->sound_disk, &j->disk.data_st);
+        sound_stamp(&j->gates->sound_disk, j->state_fd, "journal/data.mdb");
     if ((r = open_boot(j, data, e)) < 0 || (r = note_durability(j, e)) < 0)
         return r;
     if (j->alone && ((r = store_raise_map(&j->disk, j->options.map_size, e)) < 0 ||
@@ -323,13 +327,19 @@ static int open_all(struct journal *j, struct rbxj_error *e)
 }
 
 /* Makes j the one of this process. One that was inherited by fork() is the parent's and does not count. */
-static bool become_the_one(struct journal *j)
+bool journal_become_the_one(struct journal *j)
 {
     struct journal *other = atomic_load(&process_journal);
     while (!other || other->opener != getpid())
         if (atomic_compare_exchange_weak(&process_journal, &other, j))
             return true;
     return false;
+}
+
+void journal_step_down(struct journal *j)
+{
+    struct journal *self = j;
+    (void)atomic_compare_exchange_strong(&process_journal, &self, NULL);
 }
 
 int journal_open(const struct journal_options *options, struct journal **ret, struct rbxj_error *e)
@@ -346,7 +356,7 @@ int journal_open(const struct journal_options *options, struct journal **ret, st
         journal_close(j);
         return error_sys(e, ENOMEM, "journal");
     }
-    if (!become_the_one(j)) {
+    if (!journal_become_the_one(j)) {
         free(j->state_dir);
         free(j->runtime_dir);
         free(j);

@@ -10,6 +10,7 @@
 #define PAGE_SIZE_MIN 512
 #define META_MAGIC 0xBEEFC0DEu
 #define META_LEN 152
+#define UNWRITTEN_MAX 65536
 #define FREE_FLAGS 0x08 /* integer keys */
 
 /* ---- the metas ---- */
@@ -157,6 +158,11 @@ int pages_open_as_read(void *image, size_t len, int which,
     int r = pages_read_meta(image, len, which, &p.meta, fault);
     if (r < 0)
         return r;
+    if (!tree_is_sound(&p.meta.free, p.meta.last_page) || !tree_is_sound(&p.meta.main, p.meta.last_page))
+        return pages_bad(fault, (uint64_t)which, "a tree's root is out of range");
+    /* a few pages at the end may never have been written, but not as many as there are */
+    if (p.meta.last_page / 2 > len / p.meta.page_size + UNWRITTEN_MAX)
+        return pages_bad(fault, (uint64_t)which, "it has far more pages than the file");
     p.used = calloc(1, p.meta.last_page / 8 + 1);
     if (!p.used)
         return -ENOMEM;

@@ -246,6 +246,8 @@ int tree_walk(struct walk *w, const struct tree *t, struct counts *c, on_entry *
     int r = 0;
     if (t->stored->root == PAGES_NONE)
         return 0;
+    if (deepest < 1 || deepest > DEPTH_MAX)
+        return pages_bad(w->fault, t->stored->root, "its tree is of no depth that there is");
     stack[depth++] = (struct level){.page = t->stored->root};
     r = check_page(w, t, t->stored->root, deepest == 1, stack[0].bounds);
     while (r == 0 && depth) {

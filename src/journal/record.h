@@ -104,8 +104,10 @@ enum record_flags {
     REC_DETACHED = 8,       /* a mount that was detached lazily (K15) */
     REC_OURS_TO_MAKE =
         16, /* rbxj itself makes it: a mount's source is rbxj:incarnation:seq where it is free text */
-    REC_STAMPED = 32,      /* the stamp was set in the resource itself (K1) */
-    REC_NO_STAMP = 64,     /* it can't bear a stamp: its evidence must be on disk */
+    REC_STAMPED = 32,  /* the stamp was set in the resource itself (K1) */
+    REC_NO_STAMP = 64, /* it can't bear a stamp: its evidence must be on disk */
+    REC_UNPROVEN =
+        128, /* salvaged, and in no snapshot that is sound: never undone, whatever its evidence (I4) */
     REC_DROPPED = 1 << 29, /* never stored: dropped from the journal since it was read */
     REC_PENDING = 1 << 30, /* never stored: nobody was told yet to acquire it (K22) */
 };

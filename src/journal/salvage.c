@@ -22,7 +22,6 @@ struct taking {
     struct taken *list;
     size_t len;
     struct salvaged result;
-    int64_t now_ns;
 };
 
 static int compare_taken(const void *a, const void *b)
@@ -37,12 +36,10 @@ static int compare_taken(const void *a, const void *b)
     return px != py ? (px < py) - (px > py) : (x->file > y->file) - (x->file < y->file);
 }
 
-/* Of each key the newest. A boot journal that is sound has everything (K20). */
+/* Of each key the newest. */
 static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
 {
     size_t room = 1, len = 0;
-    if (n && autopsy_is_sound(&files[0]))
-        n = 1;
     for (size_t i = 0; i < n; i++)
         room += files[i].count[CARVED_INTACT];
     t->list = calloc(room, sizeof(*t->list));
@@ -142,24 +139,61 @@ static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, MDB
     return mdb_put(txn, s->records, key, &value, 0);
 }
 
+/* One that no sound snapshot has may have been dropped long ago: it is listed, and nothing is done about it (I4). */
+static int put_unproven(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
+{
+    struct record r;
+    _cleanup_free_ uint8_t *bytes = NULL;
+    size_t len;
+    int rc = record_decode(c->bytes, c->head.length, NULL, &r);
+    if (rc < 0)
+        return -rc;
+    r.flags |= REC_UNPROVEN;
+    rc = record_encode(&r, c->head.position, &bytes, &len);
+    record_clear(&r);
+    if (rc < 0)
+        return -rc;
+    MDB_val value = {len, bytes};
+    return mdb_put(txn, s->records, key, &value, 0);
+}
+
+static int put_record(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
+{
+    MDB_val value = {c->head.length, (void *)(uintptr_t)c->bytes};
+    if (c->head.seq == 0)
+        return put_header(txn, s, c, key);
+    return c->newest || c->previous ? mdb_put(txn, s->records, key, &value, 0) : put_unproven(txn, s, c, key);
+}
+
+/* After everything that was salvaged, whatever the clock did. */
+static int64_t salvage_time(const struct taking *t)
+{
+    int64_t latest = now_realtime_ns();
+    for (size_t i = 0; i < t->len; i++)
+        if (t->list[i].carved->head.time_ns > latest)
+            latest = t->list[i].carved->head.time_ns;
+    return latest;
+}
+
 static int fill(MDB_txn *txn, struct store *s, void *data)
 {
     struct taking *t = data;
-    int rc = meta_put(txn, s->meta, META_SALVAGED, &t->now_ns, sizeof(t->now_ns));
+    int64_t time = salvage_time(t);
+    int rc = meta_put(txn, s->meta, META_SALVAGED, &time, sizeof(time));
     for (size_t i = 0; i < t->len && rc == MDB_SUCCESS; i++) {
         const struct carved *c = t->list[i].carved;
         struct record_key k = record_key(c->head.incarnation, c->head.seq);
-        MDB_val key = {sizeof(k), &k}, value = {c->head.length, (void *)(uintptr_t)c->bytes};
+        MDB_val key = {sizeof(k), &k};
         if (t->list[i].kept)
-            rc = c->head.seq ? mdb_put(txn, s->records, &key, &value, 0) : put_header(txn, s, c, &key);
+            rc = put_record(txn, s, c, &key);
     }
     return rc;
 }
 
-int salvage_write(const struct autopsy *files, size_t n, const char *dir,
+int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
                   const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
 {
-    struct taking t = {.now_ns = now_realtime_ns()};
+    struct taking t = {0};
     uint8_t instance[16];
     if (mkdir(dir, 0700) < 0 && errno != EEXIST)
         return error_sys(e, errno, "%s", dir);
@@ -170,7 +204,7 @@ int salvage_write(const struct autopsy *files, size_t n, const char *dir,
     if (empty <= 0)
         return empty < 0 ? error_sys(e, -empty, "%s", dir)
                          : error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
-    int r = take_newest(files, n, &t);
+    int r = take_newest(files, boot_is_all && n ? 1 : n, &t);
     if (r == 0)
         r = leave_out(&t);
     if (r < 0) {

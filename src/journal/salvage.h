@@ -16,7 +16,7 @@
 #include "journal/pages.h"
 
 enum carved_state {
-    CARVED_INTACT,     /* counts: it is what the newest readable state has of its key */
+    CARVED_INTACT, /* counts: it is what the newest readable state has of its key, as far as can be known */
     CARVED_SUPERSEDED, /* an older version of it */
     CARVED_ORPHAN,     /* whole, but dropped since, as far as can be known */
     CARVED_DAMAGED,    /* its checksum or form is wrong; the head is what it says of itself */
@@ -44,8 +44,9 @@ struct autopsy {
         bool sound;
         struct pages pages;
         struct pages_fault fault;
-        uint64_t records;
+        uint64_t records, position; /* the last position that it knows of */
     } snapshots[2];
+    size_t unreadable;      /* blocks of the file that could not be read */
     struct carved *records; /* in the order of their keys, the one that counts first */
     size_t records_len;
     size_t count[CARVED_DAMAGED + 1];
@@ -64,10 +65,10 @@ struct salvaged {
     size_t same_name;      /* boxes of a name that a younger one has */
 };
 
-/* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the files, of which
- * the first is the boot journal's where there are two. It is marked: what is replayed from it treats doubt as a refusal
- * (I4). */
-int salvage_write(const struct autopsy *files, size_t n, const char *dir,
+/* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the files.
+ * boot_is_all: the first is the boot journal, and sound: it has everything (K20). The journal is marked: what is replayed
+ * from it treats doubt as a refusal (I4), and what no sound snapshot has is listed only. */
+int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
                   const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e);
 
 #endif

@@ -16,17 +16,46 @@
 
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
+#include <sys/sysmacros.h>
 #include <time.h>
 
-static bool is_stamped(struct sound *stamp, const struct stat *st)
+/* What a stamp says of a file. */
+struct marks {
+    uint64_t dev, ino, btime_ns;
+};
+
+static int marks_of(int dirfd, const char *name, struct marks *ret)
 {
-    return atomic_load(&stamp->ino) == st->st_ino && atomic_load(&stamp->dev) == st->st_dev;
+    struct statx sx;
+    if (statx(dirfd, name, AT_SYMLINK_NOFOLLOW, STATX_INO | STATX_BTIME, &sx) < 0)
+        return -errno;
+    *ret = (struct marks){.dev = makedev(sx.stx_dev_major, sx.stx_dev_minor),
+                          .ino = sx.stx_ino,
+                          .btime_ns = sx.stx_mask & STATX_BTIME
+                                          ? (uint64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec
+                                          : 0};
+    return 0;
 }
 
-void sound_stamp(struct sound *stamp, const struct stat *st)
+static bool is_stamped(struct sound *stamp, const struct marks *m)
 {
-    atomic_store(&stamp->dev, st->st_dev);
-    atomic_store(&stamp->ino, st->st_ino);
+    return atomic_load(&stamp->ino) == m->ino && atomic_load(&stamp->dev) == m->dev &&
+           atomic_load(&stamp->btime_ns) == m->btime_ns;
+}
+
+static void set_stamp(struct sound *stamp, const struct marks *m)
+{
+    atomic_store(&stamp->dev, m->dev);
+    atomic_store(&stamp->btime_ns, m->btime_ns);
+    atomic_store(&stamp->ino, m->ino);
+}
+
+void sound_stamp(struct sound *stamp, int dirfd, const char *name)
+{
+    struct marks m;
+    if (marks_of(dirfd, name, &m) == 0) /* else the next one looks at it */
+        set_stamp(stamp, &m);
 }
 
 static int walk(int dirfd, const char *name, const char *shown, struct rbxj_error *e)
@@ -43,17 +72,18 @@ static int walk(int dirfd, const char *name, const char *shown, struct rbxj_erro
 int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
                 int64_t timeout_ns, struct rbxj_error *e)
 {
-    struct stat st;
-    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return error_sys(e, errno, "journal %s", shown);
-    if (stamp && is_stamped(stamp, &st))
+    struct marks m;
+    int r = marks_of(dirfd, name, &m);
+    if (r < 0)
+        return error_sys(e, -r, "journal %s", shown);
+    if (stamp && is_stamped(stamp, &m))
         return 0;
-    int r = gate ? gate_lock(gate, shown, timeout_ns, e) : 0;
+    r = gate ? gate_lock(gate, shown, timeout_ns, e) : 0;
     if (r < 0)
         return r;
     r = walk(dirfd, name, shown, e);
     if (r == 0 && stamp)
-        sound_stamp(stamp, &st);
+        set_stamp(stamp, &m);
     if (gate)
         gate_unlock(gate);
     return r;
@@ -80,10 +110,11 @@ int journal_validate(struct journal *j, struct rbxj_error *e)
     r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, &busy);
     if (r < 0)
         return r == -RBXJ_E_JOURNAL_BUSY ? 0 : error_set(e, busy.code, busy.errnum, "%s", busy.message);
-    if (j->disk.env) /* else it is opened anew by whoever needs it */
-        r = walk_store(&j->disk, j->disk.path, e);
+    struct rbxj_error error = {0};
+    if (j->disk.env) /* else, and after a failed write, it is opened anew by whoever needs it */
+        r = walk_store(&j->disk, j->disk.path, &error);
     gate_pass(&j->gates->disk);
-    return r;
+    return r == -RBXJ_E_JOURNAL_DAMAGED ? error_pass(e, &error) : 0;
 }
 
 /* ---- aside ---- */
@@ -134,6 +165,28 @@ static int set_aside(struct journal *j, char *ret, size_t size, struct rbxj_erro
     return r < 0 ? r : moved;
 }
 
+static int set_aside_of(const struct journal *registered, char *ret, size_t size, struct rbxj_error *e)
+{
+    struct journal own = *registered, *j = &own; /* the registered one is not open, for whoever looks at it */
+    _cleanup_close_ int state = files_open_dir(j->state_dir, "state directory", e);
+    if (state < 0)
+        return state == -ENOENT ? 0 : state;
+    _cleanup_close_ int runtime = files_open_dir(j->runtime_dir, "runtime directory", e);
+    if (runtime < 0 && runtime != -ENOENT)
+        return runtime;
+    j->state_fd = state;
+    j->runtime_fd = runtime;
+    int alive = alive_open(state);
+    if (alive < 0)
+        return error_sys(e, -alive, "%s/alive", j->state_dir);
+    int r = fd_record_lock(alive, F_WRLCK, ALIVE_CREATE_BYTE);
+    if (r == 0 && fd_record_holder(alive, ALIVE_OPEN_BYTE, NULL) == 0)
+        r = set_aside(j, ret, size, e);
+    (void)fd_record_lock(alive, F_UNLCK, ALIVE_CREATE_BYTE);
+    alive_close(alive);
+    return r == -EAGAIN ? 0 : r;
+}
+
 int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret, size_t size,
                       struct rbxj_error *e)
 {
@@ -142,26 +195,13 @@ int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret,
                         .state_fd = -1,
                         .runtime_fd = -1};
     ret[0] = 0;
-    if (journal_of_process(state_dir, runtime_dir))
-        return 0;
+    j.opener = getpid();
     int r = procid_boot(j.boot_id);
     if (r < 0)
         return error_sys(e, -r, "boot id");
-    _cleanup_close_ int state = files_open_dir(state_dir, "state directory", e);
-    if (state < 0)
-        return state == -ENOENT ? 0 : state;
-    _cleanup_close_ int runtime = files_open_dir(runtime_dir, "runtime directory", e);
-    if (runtime < 0 && runtime != -ENOENT)
-        return runtime;
-    j.state_fd = state;
-    j.runtime_fd = runtime;
-    int alive = alive_open(state);
-    if (alive < 0)
-        return error_sys(e, -alive, "%s/alive", state_dir);
-    r = fd_record_lock(alive, F_WRLCK, ALIVE_CREATE_BYTE);
-    if (r == 0 && fd_record_holder(alive, ALIVE_OPEN_BYTE, NULL) == 0)
-        r = set_aside(&j, ret, size, e);
-    (void)fd_record_lock(alive, F_UNLCK, ALIVE_CREATE_BYTE);
-    alive_close(alive);
-    return r == -EAGAIN ? 0 : r;
+    if (!journal_become_the_one(&j)) /* a second descriptor of STATE/alive would drop that one's locks */
+        return 0;
+    r = set_aside_of(&j, ret, size, e);
+    journal_step_down(&j);
+    return r;
 }

@@ -19,8 +19,18 @@
 
 #define FILES_MAX 64
 
+/* What a name says: in this order they are told, and salvaged. */
+enum source {
+    SOURCE_BOOT,  /* journal-<boot>, a folder */
+    SOURCE_DISK,  /* journal, a folder; or a data file that was named */
+    SOURCE_ASIDE, /* journal.damaged-<time>, a folder: of them the newest is salvaged */
+    SOURCE_KEPT, /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; never salvaged with others */
+    SOURCES,
+};
+
 struct files {
     struct autopsy list[FILES_MAX];
+    enum source sources[FILES_MAX];
     size_t len;
 };
 
@@ -30,58 +40,62 @@ static void files_clear(struct files *files)
         autopsy_clear(&files->list[--files->len]);
 }
 
-static int add_file(struct files *files, int dirfd, const char *name, const char *shown, struct rbxj_error *e)
+static int add_file(struct files *files, const char *path, enum source source, struct rbxj_error *e)
 {
     if (files->len == FILES_MAX)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: more than %d journals", shown, FILES_MAX);
-    int r = autopsy_read(dirfd, name, shown, &files->list[files->len], e);
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: more than %d journals", path, FILES_MAX);
+    int r = autopsy_read(AT_FDCWD, path, path, &files->list[files->len], e);
+    files->sources[files->len] = source;
     files->len += r == 0;
     return r;
 }
 
 /* ---- which files ---- */
 
-/* "journal", "journal-<boot>", "journal.damaged-<time>": a folder with a data file. */
-static bool is_journal_folder(const char *name)
-{
-    return strncmp(name, "journal", 7) == 0 && (name[7] == 0 || name[7] == '-' || name[7] == '.');
-}
-
-/* Kept aside when a boot journal's log was damaged. */
-static bool is_kept_file(const char *name)
+static enum source source_of(const char *name)
 {
     size_t len = strlen(name);
-    return strncmp(name, "damaged-", 8) == 0 && len > 12 && strcmp(name + len - 4, ".mdb") == 0;
+    if (strncmp(name, "journal-", 8) == 0)
+        return SOURCE_BOOT;
+    if (strcmp(name, "journal") == 0 || strcmp(name, "data.mdb") == 0)
+        return SOURCE_DISK;
+    if (strncmp(name, "journal.damaged-", 16) == 0)
+        return SOURCE_ASIDE;
+    return strncmp(name, "damaged-", 8) == 0 && len > 12 && strcmp(name + len - 4, ".mdb") == 0 ? SOURCE_KEPT
+                                                                                                : SOURCES;
 }
 
 static int choose_name(const struct dirent *d)
 {
-    return is_journal_folder(d->d_name) || is_kept_file(d->d_name) || strcmp(d->d_name, "data.mdb") == 0;
+    return source_of(d->d_name) != SOURCES;
+}
+
+static int compare_names(const struct dirent **a, const struct dirent **b)
+{
+    enum source x = source_of((*a)->d_name), y = source_of((*b)->d_name);
+    return x != y ? (x > y) - (x < y) : strcmp((*a)->d_name, (*b)->d_name);
 }
 
 static int add_entry(struct files *files, const char *dir, const char *name, struct rbxj_error *e)
 {
     _cleanup_free_ char *path = NULL;
-    const char *rest = is_journal_folder(name) ? "/data.mdb" : "";
+    const char *rest = strncmp(name, "journal", 7) == 0 ? "/data.mdb" : "";
+    struct rbxj_error own = {0};
     if (asprintf(&path, "%s%s%s%s", dir, dir[strlen(dir) - 1] == '/' ? "" : "/", name, rest) < 0) {
         path = NULL;
         return error_sys(e, ENOMEM, "forensics");
     }
-    struct rbxj_error own = {0};
-    int r = add_file(files, AT_FDCWD, path, path, &own);
+    int r = add_file(files, path, source_of(name), &own);
     if (r < 0 && own.errnum == ENOENT && *rest) /* a folder without one */
         return 0;
-    if (r < 0)
-        if (e)
-            *e = own;
-    return r;
+    return r < 0 ? error_pass(e, &own) : 0;
 }
 
 /* All that a state, runtime or journal directory has of journals. */
 static int add_dir(struct files *files, const char *dir, struct rbxj_error *e)
 {
     struct dirent **names;
-    int n = scandir(dir, &names, choose_name, alphasort), r = 0;
+    int n = scandir(dir, &names, choose_name, compare_names), r = 0;
     if (n < 0)
         return error_sys(e, errno, "%s", dir);
     for (int i = 0; i < n; i++) {
@@ -99,7 +113,7 @@ static int add_operand(struct files *files, const char *path, struct rbxj_error 
     if (stat(path, &st) < 0)
         return error_sys(e, errno, "%s", path);
     if (!S_ISDIR(st.st_mode))
-        return add_file(files, AT_FDCWD, path, path, e);
+        return add_file(files, path, SOURCE_DISK, e);
     int r = add_dir(files, path, e);
     return r == 0 && !files->len ? error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "%s: has no journal", path) : r;
 }
@@ -112,9 +126,7 @@ static int add_own(struct files *files, const struct config *config, struct rbxj
         struct rbxj_error own = {0};
         int r = add_dir(files, dirs[i], &own);
         if (r < 0 && own.errnum != ENOENT) { /* one that is not there has none */
-            if (e)
-                *e = own;
-            return r;
+            return error_pass(e, &own);
         }
     }
     return 0;
@@ -247,6 +259,10 @@ static void put_reasons(struct doc *doc, cJSON *file, const struct autopsy *a)
             put_reason(doc, reasons, i ? "previous snapshot" : "newest snapshot", &a->snapshots[i].fault);
     for (size_t i = 0; i < a->records_len; i++)
         damaged += a->records[i].state == CARVED_DAMAGED && a->records[i].newest;
+    if (a->unreadable) {
+        (void)snprintf(text, sizeof(text), "%zu blocks of 64 KiB can't be read", a->unreadable);
+        (void)doc_text(doc, reasons, NULL, text);
+    }
     (void)snprintf(text, sizeof(text), "newest snapshot: %zu records are damaged", damaged);
     if (damaged)
         (void)doc_text(doc, reasons, NULL, text);
@@ -277,13 +293,31 @@ static void put_salvaged(struct doc *doc, const char *dir, const struct salvaged
     doc_number(doc, object, "left_out_same_name", (double)s->same_name);
 }
 
+/* Of the ones aside only the newest of a directory: older ones were looked into. */
+static bool is_salvaged(const struct files *files, size_t i)
+{
+    if (files->sources[i] == SOURCE_KEPT)
+        return false;
+    return files->sources[i] != SOURCE_ASIDE || i + 1 == files->len || files->sources[i + 1] != SOURCE_ASIDE;
+}
+
 static int salvage(const struct files *files, const struct config *config, const char *dir,
                    struct salvaged *ret, struct rbxj_error *e)
 {
     const struct journal_options options = {.map_size = config->map_size, .preallocate = config->preallocate};
-    if (!files->len)
+    struct autopsy chosen[FILES_MAX];
+    size_t n = 0, boots = 0, asides = 0;
+    for (size_t i = 0; i < files->len; i++) {
+        if (!is_salvaged(files, i))
+            continue;
+        chosen[n++] = files->list[i];
+        boots += files->sources[i] == SOURCE_BOOT;
+        asides += files->sources[i] == SOURCE_ASIDE;
+    }
+    if (!n)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "salvage: there is no journal");
-    return salvage_write(files->list, files->len, dir, &options, ret, e);
+    bool boot_is_all = boots == 1 && !asides && autopsy_is_sound(&chosen[0]);
+    return salvage_write(chosen, n, boot_is_all, dir, &options, ret, e);
 }
 
 int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,

@@ -111,6 +111,8 @@ int health_look(const struct config *config, const struct journal_size *disk, st
         disk = &own;
     if (errno_is_want(sizes.errnum))
         return error_pass(e, &sizes);
+    if (error_is_corruption(&sizes) && !error.code) /* of the disk journal */
+        (void)error_pass(&error, &sizes);
     if (r == 0 && disk && disk->lost) {
         h.status = "unhealthy";
         (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error),
@@ -153,11 +155,15 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
     _cleanup_(config_clear) struct config config = {0};
     struct rbxj_clean clean = {.clean = 1};
     struct rbxj_result *boxes = NULL;
+    struct quarantine q = {0};
     int r = config_load(options, &config, error);
     if (r == 0)
         r = inspect(&config, NULL, NULL, &boxes, error);
     if (r < 0)
         return r;
+    /* what a damaged journal knew may be there, and nobody has looked into it yet */
+    if (quarantine_read(&config, &q) < 0 || (q.there && q.reason == QUARANTINE_CORRUPTION))
+        clean.clean = 0;
     uint32_t *const counts[] = {[RBXJ_LOCK] = &clean.locks,
                                 [RBXJ_CGROUP] = &clean.cgroups,
                                 [RBXJ_MOUNT] = &clean.mounts,

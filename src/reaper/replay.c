@@ -214,6 +214,34 @@ static void repair_quarantine(const struct config *config)
                    "the quarantine could not be made whole: %s", e.message);
 }
 
+/* Before LMDB sees them: what was damaged in place since they were opened last (I9). Whatever else is wrong, opening them
+ * says better. */
+static int look_first(const struct config *config, struct rbxj_error *e)
+{
+    struct journal_size boot = {0}, disk = {0};
+    struct rbxj_error error = {0};
+    if (journal_of_process(config->state_dir, config->runtime_dir))
+        return 0; /* it is open: see journal_validate() */
+    int r = journal_sizes(config->state_dir, config->runtime_dir, &boot, &disk, &error);
+    return r == -RBXJ_E_JOURNAL_DAMAGED ? error_pass(e, &error) : 0;
+}
+
+/* A damaged journal was moved aside, and what is here now is not what was salvaged of it: nothing is undone before a
+ * person has looked into it. */
+static int refuse_after_damage(const struct replay *p, struct rbxj_error *e)
+{
+    struct quarantine q;
+    int r = quarantine_read(p->reaper.config, &q);
+    if (r < 0)
+        return error_sys(e, -r, "why the worker is quarantined");
+    if (!q.there || q.reason != QUARANTINE_CORRUPTION || p->snapshot.salvaged_ns > q.since_ns)
+        return 0;
+    r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, EUCLEAN,
+                  "journal: was damaged, and nobody has looked into it yet");
+    error_detail(e, "see rbxj forensics; rbxj health --unquarantine ends this");
+    return r;
+}
+
 static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     const struct config *config = p->reaper.config;
@@ -232,7 +260,9 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
     struct journal *own = NULL, *j = NULL;
     int lock = -1;
-    r = handle_borrow_journal(config, &j, &own, e);
+    r = look_first(config, e);
+    if (r == 0)
+        r = handle_borrow_journal(config, &j, &own, e);
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
     if (r == 0)
@@ -242,6 +272,8 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     p->reaper.journal = j;
     if (r == 0)
         r = replay_claim(p, e);
+    if (r == 0)
+        r = refuse_after_damage(p, e);
     bool damaged = r == -RBXJ_E_JOURNAL_DAMAGED;
     if (r == 0)
         r = run(p, ret, e);

@@ -65,10 +65,14 @@ static bool died_with_its_boot(const struct teardown *t, struct teardown_item *i
            fs_is_volatile(r->parent.fs_magic);
 }
 
-/* Its evidence may have been lost with what was damaged: doubt is a refusal (I4). */
-static bool is_salvaged(const struct teardown *t, const struct record *r)
+/* Salvaged from a damaged journal, and in doubt: its evidence, or that it was dropped, may have been lost; and what a
+ * lock held before may not be what is to be restored. Doubt is a refusal (I4). */
+static bool is_doubtful(const struct teardown *t, const struct record *r)
 {
-    return t->reaper->snapshot->salvaged_ns && r->time_ns <= t->reaper->snapshot->salvaged_ns;
+    if (!t->reaper->snapshot->salvaged_ns || r->time_ns > t->reaper->snapshot->salvaged_ns)
+        return false;
+    return !(r->flags & REC_EVIDENCE) || (r->flags & REC_UNPROVEN) ||
+           (r->kind == RBXJ_LOCK && (r->flags & REC_BEFORE_PRESENT));
 }
 
 void teardown_look_at(struct teardown *t, struct teardown_item *item)
@@ -107,13 +111,11 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
         if (!item->look.error.code)
             (void)error_sys(&item->look.error, -r, "seq %" PRIu32 ": looking at it", item->record->seq);
     }
-    if (is_salvaged(t, item->record) && item->look.found == FOUND_PRESENT &&
-        !(item->record->flags & REC_EVIDENCE)) {
+    if (item->look.found == FOUND_PRESENT && is_doubtful(t, item->record)) {
         item->look.found = FOUND_FOREIGN;
         item->look.refused = true;
         (void)error_set(&item->look.error, RBXJ_E_FOREIGN, 0,
-                        "seq %" PRIu32
-                        ": was salvaged from a damaged journal, without proof that this is ours",
+                        "seq %" PRIu32 ": was salvaged from a damaged journal, and is in doubt",
                         item->record->seq);
     }
 }
