@@ -210,14 +210,13 @@ run_leaves_something() {
         fresh_state
         # shellcheck disable=SC2016
         call run --box 7 --lock "$work/lock" --tmpdir "$work/tmp" -- \
-            sh -c 'mv "$1" "$1.aside"; mkdir "$1"; exit "$2"' sh "$work/tmp" "$code"
+            sh -c 'rmdir "$1"; mkdir "$1"; exit "$2"' sh "$work/tmp" "$code"
         check "run, a stranger in its place, CMD gave $code" is "$status" "$((code ? code : 1))"
         check "run, a stranger: is named" err_has "$work/tmp"
         check "run, a stranger: is left" rmdir "$work/tmp"
         check "run, a stranger: the lock is undone all the same (K2)" gone "$work/lock"
         call list --json
         check "run, a stranger: its record stays" json '[r["kind"] for r in d["boxes"][0]["records"]] == ["tmpdir"]'
-        rmdir "$work/tmp.aside"
     done
 }
 
@@ -364,7 +363,7 @@ forgetting() {
     fresh_state
     start 7 --tmpdir "$work/tmp" -- || { bad "forget: start"; return; }
     crash
-    mv "$work/tmp" "$work/aside"
+    rmdir "$work/tmp"
     mkdir "$work/tmp"
     : >"$work/tmp/precious"
     call replay --json
@@ -388,7 +387,7 @@ forgetting() {
     check "forget: replay has nothing left" is "$status" 0
     check "forget: the stranger is untouched" test -e "$work/tmp/precious"
     check "forget: no record" no_record
-    rm -r "$work/tmp" "$work/aside"
+    rm -r "$work/tmp"
 }
 
 hostile_names() {

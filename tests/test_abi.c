@@ -90,6 +90,7 @@
     SIGNATURE(rbxj_begin, int (*)(struct rbxj *, const struct rbxj_box *, uint64_t *, struct rbxj_error *)) \
     SIGNATURE(rbxj_close, void (*)(struct rbxj *)) \
     SIGNATURE(rbxj_end, int (*)(struct rbxj *, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_forensics, int (*)(const struct rbxj_options *, const char *, const char *, char **, struct rbxj_error *)) \
     SIGNATURE(rbxj_forget, int (*)(const struct rbxj_options *, const char *, uint32_t, const char *, struct rbxj_error *)) \
     SIGNATURE(rbxj_health, int (*)(const struct rbxj_options *, struct rbxj_health *, struct rbxj_error *)) \
     SIGNATURE(rbxj_incidents, int (*)(const struct rbxj_options *, const char *, int64_t, struct rbxj_incidents **, struct rbxj_error *)) \
