@@ -63,7 +63,6 @@ struct kind {
 
 /* The table: NULL for a kind that this version does not know. */
 const struct kind *kind_of(enum rbxj_kind kind);
-const struct kind *kind_by_name(const char *name, enum rbxj_kind *ret);
 extern const struct kind kind_lock, kind_cgroup, kind_mount, kind_tmpdir, kind_process; /* undo_<kind>.c */
 
 /* What the kinds need to know; one per box that is worked on, never shared between threads. */
