@@ -8,12 +8,18 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "journal/journal.h"
+#include "reaper/incident_store.h"
 #include "reaper/undo.h"
 
 #include <errno.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
+#include <stddef.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -108,13 +114,71 @@ static void k4_nobody_is_killed(void **state)
     without_descriptors(ask_to_kill_a_parent);
 }
 
+/* ---- a list that can't be read to its end, a link that can't be read ---- */
+
+/* In this process from now on: that call on that descriptor. */
+static void fail_on(long call, int fd, int errnum)
+{
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 3),
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)fd, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)errnum),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
+        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
+        _exit(100);
+}
+
+static void child_says(int (*run)(void), int errnum)
+{
+    int status;
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    assert_true(pid >= 0);
+    if (pid == 0)
+        _exit(run());
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), errnum);
+}
+
+/* The n-th descriptor that is opened from now on. */
+static int next_fd(int n)
+{
+    int fds[4];
+    for (int i = 0; i < n; i++)
+        fds[i] = dup(STDERR_FILENO);
+    for (int i = 0; i < n; i++)
+        (void)close(fds[i]);
+    return fds[n - 1];
+}
+
+static int list_incidents(void)
+{
+    struct incident_store_names names = {0};
+    fail_on(SYS_getdents64, next_fd(1), ENOMEM);
+    return -incident_store_list(open_fd, &names);
+}
+
+static void i10_a_part_of_the_incidents_is_not_all(void **state)
+{
+    (void)state;
+    open_fd = open(harness_disk(), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_true(open_fd >= 0);
+    child_says(list_incidents, ENOMEM);
+    (void)close(open_fd);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        harness_test(k3_identity_is_not_another_one),
-        harness_test(k1_directory_is_not_empty),
-        harness_test(k8_supervisor_is_not_dead_nor_unknown),
-        harness_test(k4_nobody_is_killed),
+        harness_test(k3_identity_is_not_another_one),         harness_test(k1_directory_is_not_empty),
+        harness_test(k8_supervisor_is_not_dead_nor_unknown),  harness_test(k4_nobody_is_killed),
+        harness_test(i10_a_part_of_the_incidents_is_not_all), harness_test(k10_a_namespace_is_not_gone),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -122,6 +122,8 @@ int incident_store_list(int fd, struct incident_store_names *ret)
         }
         (void)strcpy(names.ids[names.len++], entry->d_name);
     }
+    if (errno) /* a part of it would pass for all */
+        return -errno;
     if (names.len)
         qsort(names.ids, names.len, sizeof(*names.ids), compare_newest_first);
     ret->ids = steal_ptr(names.ids);
