@@ -9,6 +9,7 @@
 #include "base/fd.h"
 #include "journal/journal.h"
 #include "reaper/incident_store.h"
+#include "reaper/mountinfo.h"
 #include "reaper/undo.h"
 
 #include <errno.h>
@@ -171,6 +172,32 @@ static void i10_a_part_of_the_incidents_is_not_all(void **state)
     assert_true(open_fd >= 0);
     child_says(list_incidents, ENOMEM);
     (void)close(open_fd);
+}
+
+static long failing;
+
+static int look_for_holder(void)
+{
+    struct mounts *mounts;
+    struct mount_space space;
+    struct rbxj_error e = {0};
+    if (mounts_read(&mounts, &e) < 0)
+        return 101;
+    fail_on(failing, next_fd(2), ENOMEM); /* of /proc/PID/fd; the first one is /proc */
+    int r = mounts_in(mounts, 1, &space, &e);
+    mounts_free(mounts);
+    return r == -ENOENT ? 102 : e.errnum;
+}
+
+/* Nobody is in it, and who has it open was not seen. */
+static void k10_a_namespace_is_not_gone(void **state)
+{
+    (void)state;
+    harness_need_root();
+    failing = SYS_readlinkat;
+    child_says(look_for_holder, ENOMEM);
+    failing = SYS_getdents64;
+    child_says(look_for_holder, ENOMEM);
 }
 
 int main(void)

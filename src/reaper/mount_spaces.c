@@ -293,7 +293,17 @@ static int add_holder(struct mounts *mounts, uint64_t ns, pid_t pid)
     return 0;
 }
 
-/* A descriptor on /proc/PID/ns/mnt. */
+/* One that is a /proc/PID/ns/mnt; what is too long to be read is a path. */
+static int note_descriptor(struct mounts *mounts, int fds, const char *name, pid_t pid)
+{
+    int64_t ns = read_ns_link(fds, name);
+    if (ns == -EACCES || ns == -EPERM)
+        mounts->hidden = true;
+    else if (ns < 0 && errno_is_want((int)-ns)) /* our own: what it holds must not pass for nobody's */
+        return (int)ns;
+    return ns > 0 && (uint64_t)ns != mounts->ns ? add_holder(mounts, (uint64_t)ns, pid) : 0;
+}
+
 static int note_descriptors(struct mounts *mounts, int proc_fd, pid_t pid)
 {
     char name[32];
@@ -307,12 +317,10 @@ static int note_descriptors(struct mounts *mounts, int proc_fd, pid_t pid)
     }
     const struct dirent *entry;
     int rc = 0;
-    while (rc == 0 && (entry = fd_next_name(dir))) {
-        int64_t ns = read_ns_link(dirfd(dir), entry->d_name);
-        if (ns > 0 && (uint64_t)ns != mounts->ns)
-            rc = add_holder(mounts, (uint64_t)ns, pid);
-    }
-    return rc;
+    while (rc == 0 && (entry = fd_next_name(dir)))
+        rc = note_descriptor(mounts, dirfd(dir), entry->d_name, pid);
+    /* ENOENT, ESRCH: it has died, and holds nothing */
+    return rc < 0 || errno == ENOENT || errno == ESRCH ? rc : -errno;
 }
 
 static int note_nsfs(struct mounts *mounts, const struct mount_table *table)
