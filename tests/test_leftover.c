@@ -6,6 +6,8 @@
 #include "reaper/handle.h"
 #include "spawn_fixture.h"
 
+#include <sys/resource.h>
+
 static volatile int *again;
 
 /* Begins when it is told to: held up, as often as the test wants that, and then at once. */
@@ -185,12 +187,33 @@ static void a_handle_forgets_boxes_that_have_ended(void **state)
     undo_and_end("lives"); /* for that one it still acts */
 }
 
+/* Without a descriptor for its pidfd nobody knows whether its supervisor lives: nothing is done on that (I3). */
+static void k8_want_of_descriptors_is_no_answer(void **state)
+{
+    (void)state;
+    struct rlimit before, none;
+    world_open();
+    if (rbxj_open(&world.options, &handle, &error) < 0)
+        fail_msg("open: %s", error.message);
+    struct rbxj_box box = {.name = "a", .supervisor = harness_spawn(NULL)};
+    assert_int_equal(0, rbxj_begin(handle, &box, NULL, &error));
+    assert_int_equal(0, getrlimit(RLIMIT_NOFILE, &before));
+    none = (struct rlimit){.rlim_cur = 0, .rlim_max = before.rlim_max};
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &none));
+    int r = rbxj_end(handle, "a", &error);
+    assert_int_equal(0, setrlimit(RLIMIT_NOFILE, &before));
+    assert_int_equal(-RBXJ_E_IO, r);
+    assert_non_null(strstr(error.message, "Too many open files"));
+    assert_int_equal(0, rbxj_end(handle, "a", &error));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         spawn_test(k22_a_begin_is_withdrawn_later),
         spawn_test(k11_a_claim_is_given_back_later),
         spawn_test(a_handle_forgets_boxes_that_have_ended),
+        spawn_test(k8_want_of_descriptors_is_no_answer),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -100,6 +100,16 @@ struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct
     };
 }
 
+/* Is the box's supervisor dead? 1, 0 (it lives, or nobody can know), or a negative code: not known for want. */
+static int is_dead(struct rbxj *handle, const struct box *box, struct rbxj_error *e)
+{
+    enum liveness live;
+    int r = box_find_liveness(handle->journal, handle->config.state_dir, box, &live);
+    return r < 0
+               ? error_sys(e, -r, "box %s: is its supervisor, pid %d, alive", box->name, box->supervisor.pid)
+               : live == LIVE_DEAD;
+}
+
 static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, struct rbxj_error *e)
 {
     struct snapshot_box parent;
@@ -108,26 +118,36 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
     int r = journal_get(handle->journal, name, &parent, e);
     if (r < 0)
         return r;
-    if (box_liveness(handle->journal, handle->config.state_dir, &parent.box) == LIVE_DEAD)
+    r = is_dead(handle, &parent.box, e);
+    if (r > 0)
         r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: its supervisor is dead, nothing begins inside it",
                       name);
-    else
+    else if (r == 0)
         *ret = parent.box.incarnation;
     snapshot_box_clear(&parent);
     return r;
 }
 
-/* Does this handle act for the box's supervisor: is it him, did it begin the box, is it his child (a hook)? */
-static bool acts_for(struct rbxj *handle, const struct box *box)
+/* Is he this process' parent? 1, 0 or a negative errno. A pid alone says nothing: it may be another one's by now. */
+static int is_parent(const struct procid *supervisor)
 {
-    const struct procid *self = journal_self(handle->journal);
-    bool child = procid_comparable(self, &box->supervisor) && box->supervisor.pid == getppid();
-    bool found = child || procid_equal(self, &box->supervisor);
+    struct procid parent;
+    if (supervisor->pid != getppid())
+        return 0;
+    int r = procid_of(supervisor->pid, &parent);
+    return r < 0 ? (errno_is_want(-r) ? r : 0) : procid_equal(&parent, supervisor);
+}
+
+/* Does this handle act for the box's supervisor: is it him, did it begin the box, is it his child (a hook)? 1, 0 or
+ * a negative errno. */
+static int acts_for(struct rbxj *handle, const struct box *box)
+{
+    bool found = procid_equal(journal_self(handle->journal), &box->supervisor);
     (void)pthread_mutex_lock(&handle->mutex);
     for (size_t i = 0; i < handle->begun_len; i++)
         found = found || handle->begun[i] == box->incarnation;
     (void)pthread_mutex_unlock(&handle->mutex);
-    return found;
+    return found ? 1 : is_parent(&box->supervisor);
 }
 
 static bool has_box(const struct snapshot *s, uint64_t incarnation)
@@ -267,10 +287,14 @@ int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
     int r = journal_get(handle->journal, name, &sb, e);
     if (r < 0)
         return r;
-    if (box_liveness(handle->journal, handle->config.state_dir, &sb.box) == LIVE_DEAD)
+    r = is_dead(handle, &sb.box, e);
+    int ours = r == 0 ? acts_for(handle, &sb.box) : 0;
+    if (r > 0)
         r = error_set(e, RBXJ_E_BOX_STALE, 0, "box %s: its supervisor (pid %d) is dead", name,
                       sb.box.supervisor.pid);
-    else if (!acts_for(handle, &sb.box))
+    else if (ours < 0)
+        r = error_sys(e, -ours, "box %s: is its supervisor, pid %d, the parent", name, sb.box.supervisor.pid);
+    else if (r == 0 && ours == 0)
         r = error_set(e, RBXJ_E_BOX_LIVE, EBUSY, "box %s is held by pid %d", name, sb.box.supervisor.pid);
     if (r < 0) {
         snapshot_box_clear(&sb);
