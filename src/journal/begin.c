@@ -145,15 +145,7 @@ static int make_granted(struct journal *j, const struct box *box, uint32_t first
 static int begin_locked(struct write *w, struct box *box, struct record *plan, size_t n, struct box *taken,
                         struct rbxj_error *e)
 {
-    struct box parent;
-    struct procid claimer;
     int r = check_name(w, box->name, taken, e);
-    if (r == 0 && box->parent)
-        r = write_get_box(w, box->parent, &parent, e);
-    /* nothing begins inside a box that somebody takes down, who has looked for what is in it already (K4) */
-    if (r == 0 && box->parent &&
-        write_mark_get(w, MARK_CLAIM, box->parent, 0, &claimer, sizeof(claimer)) != MDB_NOTFOUND)
-        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s: is being torn down", parent.name);
     if (r < 0)
         return r;
     MDB_val name = {strlen(box->name), box->name}, data = {sizeof(box->incarnation), &box->incarnation};
@@ -167,13 +159,30 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
     return r;
 }
 
+/* Nothing begins inside a box that somebody takes down, who has looked for what is in it already (K4): another
+ * process, or another thread of this one. A dead one's claim is void (K11). */
+static int write_begin_inside(struct journal *j, struct write *w, uint64_t parent, struct rbxj_error *e)
+{
+    struct box box;
+    struct procid claimer;
+    int r = write_begin_unclaimed(j, w, parent, &box, RBXJ_E_BOX_STALE, e);
+    if (r < 0)
+        return r;
+    int rc = write_mark_get(w, MARK_CLAIM, parent, 0, &claimer, sizeof(claimer));
+    if (rc == MDB_NOTFOUND || (rc == MDB_SUCCESS && !procid_equal(&claimer, &j->self)))
+        return 0;
+    if (rc == MDB_SUCCESS)
+        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s is being torn down by this process", box.name);
+    return write_end(w, r, rc, e);
+}
+
 /* One transaction with header and plan; position: the last log entry's. */
 static int begin_pending(struct journal *j, struct box *new, struct record *plan, size_t n,
                          uint64_t *ret_position, struct rbxj_error *e)
 {
     struct write w;
     struct box taken = {0};
-    int r = write_begin(j, &w, e);
+    int r = new->parent ? write_begin_inside(j, &w, new->parent, e) : write_begin(j, &w, e);
     if (r < 0)
         return r;
     uint64_t incarnation;
