@@ -41,10 +41,41 @@ static void k11_a_dead_claimer_of_the_parent_is_void(void **state)
     assert_ok(begin_inside(j, &box, "b", &e), e);
 }
 
+static void damage_record(struct journal *j, uint64_t incarnation, uint32_t seq)
+{
+    struct write w;
+    struct rbxj_error e = {0};
+    struct record_key k = record_key(incarnation, seq);
+    MDB_val key = {sizeof(k), &k}, data = {4, (void *)(uintptr_t) "oops"};
+    assert_ok(write_begin(j, &w, &e), e);
+    int rc = mdb_put(w.txn, j->boot.records, &key, &data, 0);
+    assert_ok(write_end(&w, 0, rc, &e), e);
+}
+
+static void k22_one_that_can_never_be_taken_back_is_in_no_others_way(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    struct journal *j = place_open(&p);
+    struct box good = must_begin(j, "good", harness_format("%s/good", p.lost));
+    struct box bad = must_begin(j, "bad", harness_format("%s/bad", p.lost));
+    damage_record(j, bad.incarnation, 1);
+    leftover_remember(j, good.incarnation, &(struct withdrawal){.first_seq = 1, .last_seq = 1});
+    leftover_remember(j, bad.incarnation, &(struct withdrawal){.first_seq = 1, .last_seq = 1});
+    assert_ok(begin_one(j, "c", NULL, &e), e);
+    assert_ok(journal_get(j, "good", &sb, &e), e);
+    assert_int_equal(sb.len, 0);
+    snapshot_box_clear(&sb);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k11_a_dead_claimer_of_the_parent_is_void),
+        journal_test(k22_one_that_can_never_be_taken_back_is_in_no_others_way),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

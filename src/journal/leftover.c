@@ -141,9 +141,10 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
         if (!is_of(&leftovers[i], j))
             continue;
         int r = withdraw_now(j, leftovers[i].incarnation, &leftovers[i].what);
-        if (r < 0 && r != -RBXJ_E_NO_SUCH_BOX)
-            break; /* not yet */
-        forget(i);
+        if (r == -RBXJ_E_JOURNAL_BUSY) /* not yet; for the others neither */
+            break;
+        if (r == 0 || r == -RBXJ_E_NO_SUCH_BOX) /* one that is damaged is in nobody else's way */
+            forget(i);
     }
     full = count(false) >= INTENTS_MAX;
     (void)pthread_mutex_unlock(&lock);
