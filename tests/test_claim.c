@@ -6,6 +6,25 @@
 
 #include "journal/internal.h"
 
+/* The first of this program: it needs a process that owns one box. */
+static void k9_withdrawing_anothers_box_keeps_the_lock_of_ours(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct journal *j = place_open(&p);
+    struct box own = must_begin(j, "own", NULL), other = {0};
+    assert_int_equal(procid_of(harness_spawn(NULL), &other.supervisor), 0);
+    assert_ok(begin(j, &other, "other", NULL, 0, &e), e);
+    journal_withdraw(j, &other, 1, 0, true);
+    place_close();
+    assert_child(CHILD({
+        int fd = open(harness_format("%s/alive", p.state), O_RDONLY | O_CLOEXEC);
+        CHECK(fd_record_holder(fd, alive_slot(own.incarnation), NULL) == 1);
+    }));
+}
+
 static int begin_inside(struct journal *j, const struct box *parent, const char *name, struct rbxj_error *e)
 {
     struct box box = {.parent = parent->incarnation};
@@ -74,6 +93,7 @@ static void k22_one_that_can_never_be_taken_back_is_in_no_others_way(void **stat
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        journal_test(k9_withdrawing_anothers_box_keeps_the_lock_of_ours),
         journal_test(k11_a_dead_claimer_of_the_parent_is_void),
         journal_test(k22_one_that_can_never_be_taken_back_is_in_no_others_way),
     };

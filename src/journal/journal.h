@@ -72,7 +72,7 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
 
 /* Takes records that were just begun or intended away again, of which nobody was told; whole: and their box. Where that
  * can't be done now it is done later, as for journal_unclaim(). */
-void journal_withdraw(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq,
+void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole);
 
 /* Writes a record again (evidence, marks); durable: not before the disk has it. */

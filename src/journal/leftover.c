@@ -124,13 +124,13 @@ void leftover_remember(struct journal *j, uint64_t incarnation, const struct wit
     (void)pthread_mutex_unlock(&lock);
 }
 
-void journal_withdraw(struct journal *j, uint64_t incarnation, uint32_t first_seq, uint32_t last_seq,
+void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole)
 {
-    leftover_withdraw(j, incarnation,
+    leftover_withdraw(j, box->incarnation,
                       &(struct withdrawal){.first_seq = first_seq, .last_seq = last_seq, .whole = whole});
-    if (whole)
-        alive_disown(j, incarnation);
+    if (whole && (box->flags & BOX_OWNER_LOCK)) /* or it was never taken: one for another process */
+        alive_disown(j, box->incarnation);
 }
 
 int leftover_retry(struct journal *j, struct rbxj_error *e)

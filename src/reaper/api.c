@@ -270,7 +270,7 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
     if (r == 0)
         r = journal_begin(handle->journal, &new, plan, box->plan_len, error);
     if (r == 0 && (r = confirm(plan, box->plan_len, error)) < 0)
-        journal_withdraw(handle->journal, new.incarnation, 1, (uint32_t)box->plan_len, true);
+        journal_withdraw(handle->journal, &new, 1, (uint32_t)box->plan_len, true);
     clear_records(plan, box->plan_len);
     if (r == 0 && box->supervisor && box->supervisor != getpid())
         remember_begun(handle, new.incarnation);
@@ -319,7 +319,7 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
     if (r == 0)
         r = journal_intend(handle->journal, sb.box.incarnation, &record, error);
     if (r == 0 && (r = confirm(&record, 1, error)) < 0)
-        journal_withdraw(handle->journal, sb.box.incarnation, record.seq, record.seq, false);
+        journal_withdraw(handle->journal, &sb.box, record.seq, record.seq, false);
     if (r == 0)
         *ret_seq = record.seq;
     record_clear(&record);
