@@ -25,6 +25,35 @@ static void k9_withdrawing_anothers_box_keeps_the_lock_of_ours(void **state)
     }));
 }
 
+/* It is to be given back later, and is given back in another way before that. */
+static void k11_a_claim_that_another_took_since_stays(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    struct rbxj_error e = {0};
+    struct snapshot snapshot;
+    struct journal *j = place_open(&p);
+    struct box box = must_begin(j, "a", NULL);
+    assert_ok(journal_claim(j, box.incarnation, &e), e);
+    journal_unclaim_later(j, box.incarnation);
+    assert_ok(journal_settle(j, box.incarnation, NULL, 0, SETTLE_UNCLAIM, &e), e);
+    pid_t reaper = CHILD({
+        struct rbxj_error error = {0};
+        struct journal *own;
+        CHECK_OK(journal_open(&p.options, &own, &error), error);
+        CHECK_OK(journal_claim(own, box.incarnation, &error), error);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    assert_ok(begin_one(j, "b", NULL, &e), e); /* later is now */
+    assert_ok(journal_snapshot(j, &snapshot, &e), e);
+    assert_int_equal(find_box(&snapshot, "a")->claimer.pid, reaper);
+    snapshot_clear(&snapshot);
+}
+
 static int begin_inside(struct journal *j, const struct box *parent, const char *name, struct rbxj_error *e)
 {
     struct box box = {.parent = parent->incarnation};
@@ -94,6 +123,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k9_withdrawing_anothers_box_keeps_the_lock_of_ours),
+        journal_test(k11_a_claim_that_another_took_since_stays),
         journal_test(k11_a_dead_claimer_of_the_parent_is_void),
         journal_test(k22_one_that_can_never_be_taken_back_is_in_no_others_way),
     };

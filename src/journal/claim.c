@@ -137,10 +137,11 @@ static int unclaim_all(struct journal *j, const struct claim *claims, size_t n)
 
 void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n)
 {
-    if (unclaim_all(j, claims, n) == 0)
-        return;
+    bool done = unclaim_all(j, claims, n) == 0;
     for (size_t i = 0; i < n; i++)
-        if (claims[i].result == 0)
+        if (claims[i].result == 0 && done)
+            leftover_reclaim(j, claims[i].incarnation);
+        else if (claims[i].result == 0)
             journal_unclaim_later(j, claims[i].incarnation);
 }
 

@@ -42,6 +42,18 @@ static int withdraw_records(struct write *w, const struct box *box, const struct
     return r;
 }
 
+/* Only this process' claim: another one may have the box by now, if this one was given back already (K11). MDB_* */
+static int withdraw_claim(struct write *w, uint64_t incarnation)
+{
+    struct procid claimer = {0};
+    int rc = write_mark_get(w, MARK_CLAIM, incarnation, 0, &claimer, sizeof(claimer));
+    if (rc == MDB_NOTFOUND || (rc == MDB_SUCCESS && !procid_equal(&claimer, &w->j->self)))
+        return MDB_SUCCESS;
+    if (rc == MDB_SUCCESS)
+        rc = write_unmark(w, MARK_CLAIM, incarnation, 0);
+    return rc == MDB_SUCCESS ? write_unmark(w, MARK_ATTEMPTS, incarnation, 0) : rc;
+}
+
 /* In one transaction; NO_SUCH_BOX: there is nothing to do any more. */
 static int withdraw_now(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
 {
@@ -52,9 +64,7 @@ static int withdraw_now(struct journal *j, uint64_t incarnation, const struct wi
         return r;
     r = write_get_box(&w, incarnation, &box, NULL);
     if (r == 0 && what->claim) {
-        rc = write_unmark(&w, MARK_CLAIM, incarnation, 0);
-        if (rc == MDB_SUCCESS)
-            rc = write_unmark(&w, MARK_ATTEMPTS, incarnation, 0);
+        rc = withdraw_claim(&w, incarnation);
     } else if (r == 0 && what->whole && box.next_seq != what->last_seq + 1) {
         r = -RBXJ_E_NO_SUCH_BOX; /* somebody goes on with it */
     } else if (r == 0) {
