@@ -171,7 +171,8 @@ int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char *
  * Oldest first: what lies in another thing of the box comes after that one, which would not be empty otherwise. Once
  * more for the same seq changes nothing: 0 as long as it is the same thing. Errors: EXISTS (not empty, of another
  * owner, or another one than before), BAD_REQUEST (it is not there; or that in which it lies was not acquired yet),
- * BUSY, NO_SUCH_BOX, and those of rbxj_begin(). */
+ * BUSY, NO_SUCH_BOX, and those of rbxj_begin(). BOX_STALE, or NO_SUCH_BOX of a box that was there: a reaper was told that
+ * this process is dead, and may not have seen what was acquired: give it back. */
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay
@@ -179,7 +180,9 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
  * lock. For a mount, options is the mount's options, comma separated (mount(8)), or NULL; it is ignored for
  * others. Not for processes. Once for each seq. Errors: BUSY (somebody holds the lock; detail names him), EXISTS
  * (something is there, or seq was acquired before), NO_SUCH_BOX, BAD_REQUEST (no such type, wrong options), PERMISSION,
- * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it. */
+ * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it.
+ * Where it is not, because a reaper was told that this process is dead, what was acquired is given back (BOX_STALE,
+ * NO_SUCH_BOX). */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error);
 

@@ -13,12 +13,10 @@ int journal_update(struct journal *j, const struct record *r, bool durable, stru
     struct write w;
     struct box box;
     struct record old = {0};
-    int rc = MDB_SUCCESS, res = write_begin(j, &w, e);
+    int rc = MDB_SUCCESS, res = write_begin_unclaimed(j, &w, r->incarnation, &box, RBXJ_E_BOX_STALE, e);
     if (res < 0)
         return res;
-    res = write_get_box(&w, r->incarnation, &box, e);
-    if (res == 0)
-        res = write_get_record(&w, r->incarnation, r->seq, &old, e);
+    res = write_get_record(&w, r->incarnation, r->seq, &old, e);
     if (res == 0 && durable && !(box.flags & BOX_ON_DISK))
         rc = write_move_to_disk(&w, &box);
     if (res == 0 && rc == MDB_SUCCESS)

@@ -43,6 +43,16 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
     }
 }
 
+int journal_check_unclaimed(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BOX_STALE, e);
+    if (r == 0)
+        write_abort(&w);
+    return r;
+}
+
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
     struct write w;

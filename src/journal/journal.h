@@ -75,7 +75,8 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
 void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole);
 
-/* Writes a record again (evidence, marks); durable: not before the disk has it. */
+/* Writes a record again (evidence, marks); durable: not before the disk has it. BOX_STALE while another living process
+ * has claimed the box. */
 int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
 
 /* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq).
@@ -92,7 +93,11 @@ int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
  * somebody living has it. */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* The same for a replay, of all its boxes in one transaction, before it reads what they hold. */
+/* BOX_STALE while another living process has claimed it: before a supervisor makes what the claimer may have found not
+ * to be there. */
+int journal_check_unclaimed(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
+
+/* Claims for a replay, all its boxes in one transaction, before it reads what they hold. */
 struct claim {
     uint64_t incarnation;
     struct procid claimer; /* BUSY: who has it */

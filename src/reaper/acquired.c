@@ -113,8 +113,32 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
         return r;
     if (own.record->kind != RBXJ_PROCESS && (own.record->flags & REC_EVIDENCE))
         return check_again(&own.u, own.record, error);
-    r = prove(&own.u, own.record, error);
+    r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);
+    if (r == 0)
+        r = prove(&own.u, own.record, error);
     return r < 0 ? r : record_evidence(handle, own.record, error);
+}
+
+/* A reaper that took the living for dead has dropped its record, or is about to: what was made since then would be
+ * nobody's. */
+static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e)
+{
+    const struct kind *kind = kind_of(own->record->kind);
+    struct snapshot snapshot;
+    struct finding f = {0};
+    int r = journal_snapshot(handle->journal, &snapshot, &f.error);
+    if (r == 0) {
+        mounts_free(own->u.mounts); /* read before it was made */
+        own->u.mounts = NULL;
+        own->u.snapshot = &snapshot;
+        r = kind->look(&own->u, own->record, &f);
+        if (r == 0 && f.found != FOUND_GONE)
+            r = f.found == FOUND_PRESENT ? kind->undo(&own->u, own->record, &f) : -EBUSY;
+        own->u.snapshot = NULL;
+        snapshot_clear(&snapshot);
+    }
+    if (r < 0)
+        error_detail(e, "%s is left, without a record: %s", own->record->path, f.error.message);
 }
 
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
@@ -133,9 +157,17 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
         return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was acquired before", box, seq);
     r = check_lower(&own.u, own.record, error);
     if (r == 0)
-        r = kind->acquire(&own.u, own.record, options, &fd, error);
+        r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);
     if (r == 0)
+        r = kind->acquire(&own.u, own.record, options, &fd, error);
+    if (r == 0) {
         r = record_evidence(handle, own.record, error);
+        if (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX) {
+            cleanup_closep(&fd);
+            fd = -1;
+            take_back(handle, &own, error);
+        }
+    }
     if (r == 0 && ret_fd)
         *ret_fd = steal_fd(&fd);
     return r;

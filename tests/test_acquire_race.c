@@ -1,0 +1,156 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A reaper that was told that a living supervisor is dead takes its box, while that one acquires. Nothing is left of
+ * which there is no record.
+ */
+#include "reaper/handle.h"
+#include "spawn_fixture.h"
+
+#include <sys/syscall.h>
+
+static void (*before_making)(void);
+
+/* In the instant after the library looked, and before it makes something. */
+static void do_before_making(void)
+{
+    void (*run)(void) = before_making;
+    before_making = NULL;
+    if (run)
+        run();
+}
+
+int mkdirat(int dirfd, const char *path, mode_t mode)
+{
+    do_before_making();
+    return (int)syscall(SYS_mkdirat, dirfd, path, mode);
+}
+
+int flock(int fd, int operation)
+{
+    do_before_making();
+    return (int)syscall(SYS_flock, fd, operation);
+}
+
+static uint64_t incarnation;
+
+/* It found nothing there. */
+static void reap(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        const uint32_t seq = 1;
+        struct rbxj_error e = {0};
+        struct rbxj *own = open_here();
+        must_do(journal_claim(own->journal, incarnation, &e), &e);
+        must_do(journal_settle(own->journal, incarnation, &seq, 1, SETTLE_END, &e), &e);
+        rbxj_close(own);
+        _exit(0);
+    }
+    harness_track(pid);
+    assert_int_equal(0, harness_wait(pid));
+}
+
+static int ready[2];
+
+/* It goes on to live, and has the box. */
+static void claim(void)
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct rbxj_error e = {0};
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        struct rbxj *own = open_here();
+        must_do(journal_claim(own->journal, incarnation, &e), &e);
+        must(write(ready[1], "", 1) == 1);
+        for (;;)
+            pause();
+    }
+    char byte;
+    harness_track(pid);
+    (void)close(ready[1]);
+    if (read(ready[0], &byte, 1) != 1)
+        fail_msg("the claimer: %s", told->error);
+    (void)close(ready[0]);
+}
+
+static void begin_one(enum part part)
+{
+    world_open();
+    struct rbxj_resource resource = part_resource("a", part);
+    struct rbxj_box box = {.name = "a", .plan = &resource, .plan_len = 1};
+    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
+    if (rbxj_open(&world.options, &handle, &error) < 0 || rbxj_begin(handle, &box, &incarnation, &error) < 0)
+        fail_msg("%s", error.message);
+}
+
+static void fails_and_leaves_nothing(enum part part, int code)
+{
+    int fd = -1;
+    assert_int_equal(-code, rbxj_acquire(handle, "a", 1, NULL, &fd, &error));
+    assert_int_equal(-1, fd);
+    assert_null(before_making);
+    assert_false(path_exists(part_path("a", part)));
+    assert_string_equal("", error.detail);
+}
+
+static void i4_i6_what_was_reaped_while_it_was_made_is_taken_back(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    before_making = reap;
+    fails_and_leaves_nothing(TMPDIR, RBXJ_E_NO_SUCH_BOX);
+}
+
+static void i4_i6_a_cgroup_that_was_reaped_while_it_was_made_is_taken_back(void **state)
+{
+    (void)state;
+    begin_one(GROUP);
+    before_making = reap;
+    fails_and_leaves_nothing(GROUP, RBXJ_E_NO_SUCH_BOX);
+}
+
+static void i4_i6_a_lock_that_was_reaped_while_it_was_taken_is_given_back(void **state)
+{
+    (void)state;
+    begin_one(LOCK);
+    before_making = reap;
+    fails_and_leaves_nothing(LOCK, RBXJ_E_NO_SUCH_BOX);
+}
+
+static void k11_what_was_claimed_while_it_was_made_is_taken_back(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    before_making = claim;
+    fails_and_leaves_nothing(TMPDIR, RBXJ_E_BOX_STALE);
+}
+
+static void made(void)
+{
+}
+
+static void k11_nothing_is_made_in_a_box_that_is_claimed(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    claim();
+    before_making = made;
+    assert_int_equal(-RBXJ_E_BOX_STALE, rbxj_acquire(handle, "a", 1, NULL, NULL, &error));
+    assert_true(before_making == made);
+    before_making = NULL;
+    /* nor is it taken for evidence what the supervisor made itself */
+    harness_mkdir(part_path("a", TMPDIR));
+    assert_int_equal(-RBXJ_E_BOX_STALE, rbxj_acquired(handle, "a", 1, &error));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        spawn_test(i4_i6_what_was_reaped_while_it_was_made_is_taken_back),
+        spawn_test(i4_i6_a_cgroup_that_was_reaped_while_it_was_made_is_taken_back),
+        spawn_test(i4_i6_a_lock_that_was_reaped_while_it_was_taken_is_given_back),
+        spawn_test(k11_what_was_claimed_while_it_was_made_is_taken_back),
+        spawn_test(k11_nothing_is_made_in_a_box_that_is_claimed),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
