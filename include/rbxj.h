@@ -236,7 +236,7 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
  * What lay on a persistent file system is flushed there (one fsync for each directory in which it was) before its
  * record goes. The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when
  * something is (ret is set then, too, and the error's detail says why of the newest one). What failed for want of
- * memory or descriptors may be tried again. */
+ * memory or descriptors may be tried again. JOURNAL_DAMAGED: nothing was undone, as by a replay. */
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
 
 /* Ends a box that has nothing left; LEFT otherwise, BUSY while a replay takes it down that was told to assume its

@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "reaper/aftermath.h"
 #include "reaper/handle.h"
+#include "reaper/replay_passes.h"
 #include "reaper/teardown.h"
 
 #include <limits.h>
@@ -102,8 +103,9 @@ static int undo_record(struct reaper *reaper, struct snapshot_box *sb, uint32_t 
     return r;
 }
 
-/* Claims the box; the snapshot is taken after that: nothing can have begun inside it since (K4). only: the record,
- * or 0: all. */
+/* Claims the box; the snapshot is taken after that: nothing can have begun inside it since (K4). As in a replay
+ * nothing is undone beside damaged records: a box whose header is one of them is not in the snapshot, and what it
+ * has may lie inside this one. only: the record, or 0: all. */
 static int undo(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct rbxj_result **ret,
                 struct rbxj_error *e)
 {
@@ -127,7 +129,9 @@ static int undo(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct
     if (r == 0)
         r = journal_snapshot(handle->journal, &snapshot, e);
     read = r == 0;
-    for (size_t i = 0; read && i < snapshot.len && !sb; i++)
+    if (r == 0)
+        r = replay_check(&snapshot, e);
+    for (size_t i = 0; r == 0 && i < snapshot.len && !sb; i++)
         if (snapshot.boxes[i].box.incarnation == incarnation)
             sb = &snapshot.boxes[i];
     if (r == 0 && !sb)
