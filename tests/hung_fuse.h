@@ -14,7 +14,8 @@
 #include <sys/mount.h>
 #include <unistd.h>
 
-static void hung_fuse_serve(int fd)
+/* errnum: what is answered; 0: nothing is. */
+static inline void fuse_serve(int fd, int errnum)
 {
     static char request[1 << 17];
     struct {
@@ -24,8 +25,12 @@ static void hung_fuse_serve(int fd)
                .init = {.major = FUSE_KERNEL_VERSION, .minor = FUSE_KERNEL_MINOR_VERSION}};
     const struct fuse_in_header *in = (const void *)request;
     while (read(fd, request, sizeof(request)) > 0) {
-        if (in->opcode != FUSE_INIT)
-            continue; /* taken, so that the caller can't even be killed, and kept */
+        if (in->opcode != FUSE_INIT) { /* taken, so that the caller can't even be killed, and kept */
+            struct fuse_out_header failed = {sizeof(failed), -errnum, in->unique};
+            if (errnum)
+                (void)!write(fd, &failed, sizeof(failed));
+            continue;
+        }
         reply.head.unique = in->unique;
         reply.init.max_write = 4096;
         (void)!write(fd, &reply, sizeof(reply));
@@ -33,7 +38,7 @@ static void hung_fuse_serve(int fd)
 }
 
 /* Mounts one on path, which is made; returns the server, which harness_kill() ends. */
-static pid_t hung_fuse(const char *path)
+static inline pid_t hung_fuse(const char *path)
 {
     char options[100];
     int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
@@ -44,7 +49,7 @@ static pid_t hung_fuse(const char *path)
     assert_int_equal(0, mount("hung", path, "fuse", 0, options));
     pid_t pid = fork();
     if (pid == 0) {
-        hung_fuse_serve(fd);
+        fuse_serve(fd, 0);
         _exit(0);
     }
     (void)close(fd);

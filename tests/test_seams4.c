@@ -2,6 +2,7 @@
  *
  * What a teardown does not do: beside damaged records, and under a payload that it can't kill.
  */
+#include "hung_fuse.h"
 #include "seams_fixture.h"
 
 #include "journal/internal.h"
@@ -80,10 +81,76 @@ static void i9_own_undo_beside_a_damaged_nested_box(void **state)
     rbxj_close(handle);
 }
 
+/* ---- under a payload that lives on ---- */
+
+/* A living supervisor of another box is in the cgroup, which thus can't be emptied: what is newer stays, too, as
+ * what lives in the cgroup may use it. */
+static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)},
+            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    crash_with_plan("a");
+    harness_write(in_work("T/precious"), "data");
+    pid_t neighbour = supervisor_start("b", 1U << LOCK, LIVES), payload = harness_spawn(NULL);
+    char *procs = harness_format("%s/cgroup.procs", plan[0].path);
+    harness_write(procs, harness_format("%d", neighbour));
+    harness_write(procs, harness_format("%d", payload));
+    for (int dry = 1; dry >= 0; dry--) {
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1, "a 2 present skipped\na 1 busy failed\n");
+        assert_string_equal(harness_read(in_work("T/precious")), "data");
+        assert_false(is_dead(payload) || is_dead(neighbour));
+    }
+    harness_kill(neighbour);
+    replay_is_clean(2);
+    assert_true(is_dead(payload));
+}
+
+/* ---- who holds a lock can't be known ---- */
+
+/* Mounts on a file, for this test, one that can't be opened: no more descriptors, says its file system. */
+static void cant_be_opened(const char *path)
+{
+    char options[100];
+    int fd = open("/dev/fuse", O_RDWR | O_CLOEXEC);
+    if (fd < 0)
+        harness_skip("no /dev/fuse");
+    (void)snprintf(options, sizeof(options), "fd=%d,rootmode=100000,user_id=0,group_id=0", fd);
+    assert_int_equal(0, mount("failing", path, "fuse", 0, options));
+    pid_t pid = fork();
+    if (pid == 0) {
+        fuse_serve(fd, ENFILE);
+        _exit(0);
+    }
+    (void)close(fd);
+    assert_true(pid > 0);
+    harness_track(pid);
+}
+
+/* A real run leaves all of such a box; a dry run says so. */
+static void k7_dry_run_that_cant_ask_who_holds_a_lock(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")},
+            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    crash_with_plan("a");
+    cant_be_opened("/proc/locks");
+    assert_int_equal(open("/proc/locks", O_RDONLY | O_CLOEXEC), -1);
+    assert_int_equal(errno, ENFILE);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 1, "a 2 present skipped\na 1 busy failed\n");
+    assert_int_equal(umount2("/proc/locks", MNT_DETACH), 0);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 0, "a 2 present planned\na 1 present planned\n");
+    replay_is_clean(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(i9_own_undo_beside_a_damaged_nested_box),
+        harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied),
+        harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

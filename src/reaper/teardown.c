@@ -115,12 +115,24 @@ static void fail(struct teardown *t, struct teardown_item *item, int r)
     t->stopped = true;
 }
 
+/* What may live in it can't be killed now: nothing is undone under it. */
+static bool lives_on(const struct teardown_item *item)
+{
+    const struct kind *kind = kind_of(item->record->kind);
+    return kind && kind->quiesce && item->look.found == FOUND_BUSY && !item->settled && !item->silent &&
+           !item->aside && !item->verified;
+}
+
 static void each_quiesce(struct teardown *t, bool wait)
 {
     teardown_enter(t);
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
         const struct kind *kind = kind_of(item->record->kind);
+        if (!wait && lives_on(item)) {
+            item->done = item->look;
+            fail(t, item, -EBUSY);
+        }
         if (item->silent || item->aside || item->verified || !kind || item->look.found != FOUND_PRESENT)
             continue;
         int (*step)(struct undo *, const struct record *, struct finding *) = wait ? kind->quiesced
@@ -311,24 +323,35 @@ void teardown_undo(struct teardown *t)
     t->worked_ns += now_monotonic_ns() - started;
 }
 
+/* Does it fail before the first undo, so that nothing is tried? As in teardown_quiesce(). */
+static bool fails_early(const struct teardown *t, const struct teardown_item *item)
+{
+    if (t->held)
+        return item->look.found == FOUND_BUSY && !item->settled;
+    return t->blind ? item->unknown : lives_on(item);
+}
+
 void teardown_judge(struct teardown *t)
 {
-    bool stopped = t->held;
+    bool stopped = t->held || t->blind;
+    for (size_t i = 0; i < t->sb->len; i++)
+        stopped |= lives_on(&t->items[i]);
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
         if (item->silent)
             continue;
-        if (stopped && !(t->held && item->look.found == FOUND_BUSY)) {
+        if (stopped && !fails_early(t, item)) {
             item->outcome = OUTCOME_SKIPPED;
             continue;
         }
-        stopped = item->look.found == FOUND_BUSY && !item->settled;
-        if (stopped)
+        if (stopped || (item->look.found == FOUND_BUSY && !item->settled)) {
             item->outcome = OUTCOME_FAILED;
-        else if (is_blocked(t, item))
+            stopped = true;
+        } else if (is_blocked(t, item)) {
             item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_SKIPPED;
-        else
+        } else {
             item->outcome = item->look.refused ? OUTCOME_REFUSED : OUTCOME_PLANNED;
+        }
     }
 }
 
@@ -338,6 +361,7 @@ void teardown_again(struct teardown *t)
         if (!t->items[i].verified) {
             t->items[i].outcome = OUTCOME_NONE;
             t->items[i].done = (struct finding){0};
+            t->items[i].unknown = false;
         }
     t->stopped = t->held = t->blind = false;
     if (!t->fleeting)

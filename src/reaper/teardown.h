@@ -5,7 +5,8 @@
  * mountinfo is read, and mountinfo is read once for all.
  *
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
- *   quiesce    kills what lives in it: cgroups and processes that are proven ours
+ *   quiesce    kills what lives in it: cgroups and processes that are proven ours; one that can't be killed now
+ *              fails, and nothing at all is undone under it
  *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
  *   undo       newest first: undo and verify one by one (I6, I7)
  *   settle     makes what was undone durable; then drops what was verified, and the box if nothing is left, in
@@ -51,8 +52,9 @@ struct teardown_item {
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
     bool
         hangs; /* its file system does not answer, or can't be asked now: nothing more is asked of it (K16) */
-    bool aside;  /* another record of the box is taken back: this one is only looked at */
-    bool silent; /* pending: dropped without touching anything (K22), not reported */
+    bool unknown; /* who holds this lock can't be known now: see blind */
+    bool aside;   /* another record of the box is taken back: this one is only looked at */
+    bool silent;  /* pending: dropped without touching anything (K22), not reported */
 };
 
 struct teardown {

@@ -37,7 +37,7 @@ static void cannot_ask(struct teardown *t, struct teardown_item *item, const str
     item->look.error = *e;
     if (!t->u.dry_run)
         item->outcome = OUTCOME_FAILED;
-    t->stopped = t->blind = true;
+    item->unknown = t->stopped = t->blind = true;
 }
 
 /* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
