@@ -8,6 +8,8 @@
 #include "journal/internal.h"
 #include "reaper/handle.h"
 
+#include <sys/syscall.h>
+
 /* ---- a supervisor's own teardown beside damage (I9) ---- */
 
 /* Flips a bit in the header of told->incarnation. In a process of its own: the environment is open once in each. */
@@ -107,6 +109,57 @@ static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **stat
     assert_true(is_dead(payload));
 }
 
+/* ---- the flock, from the first pass to the last (K7) ---- */
+
+static char *watched; /* how often somebody here gets the flock of that file */
+static int times_taken;
+
+int flock(int fd, int operation)
+{
+    struct stat st, of_watched;
+    int r = (int)syscall(SYS_flock, fd, operation);
+    if (r == 0 && operation & LOCK_EX && watched && fstat(fd, &st) == 0 && stat(watched, &of_watched) == 0)
+        times_taken += st.st_dev == of_watched.st_dev && st.st_ino == of_watched.st_ino;
+    return r;
+}
+
+static void run_group_inside(const char *box, unsigned int parts)
+{
+    struct rbxj_resource r = {.kind = RBXJ_CGROUP, .path = harness_format("%s/inner", plan[1].path)};
+    struct rbxj_box b = {.name = box, .parent = "a", .plan = &r, .plan_len = 1};
+    struct rbxj *handle = open_here();
+    struct rbxj_error e = {0};
+    (void)parts;
+    must_do(rbxj_begin(handle, &b, NULL, &e), &e);
+    must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
+}
+
+static void run_plan_and_live(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)take_plan_here(box);
+}
+
+/* The outer box has to wait for the one that is nested in its cgroup, and is passed over again: its lock is nobody
+ * else's in between. */
+static void k7_a_flock_is_held_between_passes(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")},
+            (struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)});
+    pid_t outer = supervisor_fork(run_plan_and_live, "a", 0),
+          inner = supervisor_fork(run_group_inside, "b", 0);
+    harness_kill(outer);
+    harness_kill(inner);
+    watched = in_work("lock");
+    times_taken = 0;
+    replay_tells(&(struct rbxj_replay){0}, 0, "b 1 present undone\na 2 present undone\na 1 present undone\n");
+    watched = NULL;
+    assert_int_equal(times_taken, 1);
+    assert_false(path_exists(in_work("lock")));
+}
+
 /* ---- who holds a lock can't be known ---- */
 
 /* Mounts on a file, for this test, one that can't be opened: no more descriptors, says its file system. */
@@ -150,6 +203,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         harness_test(i9_own_undo_beside_a_damaged_nested_box),
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied),
+        harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));

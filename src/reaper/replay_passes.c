@@ -73,8 +73,9 @@ static void undo_each(struct replay *p, size_t from, size_t to)
         (void)pthread_join(threads[i], NULL);
 }
 
-/* A pass over the boxes of which something is left. Returns how many records were dropped. */
-static size_t pass(struct replay *p, size_t from, size_t to, bool again)
+/* A pass over the boxes of which something is left; keep: those stay locked until the next one. Returns how many
+ * records were dropped. */
+static size_t pass(struct replay *p, size_t from, size_t to, bool again, bool keep)
 {
     if (again) { /* from before the last pass, whose workers have changed what it shows */
         mounts_free(p->reaper.mounts);
@@ -95,11 +96,15 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again)
     mounts_free(p->reaper.mounts);
     p->reaper.mounts = NULL;
     undo_each(p, from, to);
-    return teardown_settle(&p->boxes[from], to - from);
+    size_t dropped = teardown_settle(&p->boxes[from], to - from);
+    for (size_t i = from; i < to && !keep; i++)
+        teardown_let_go(&p->boxes[i], true);
+    return dropped;
 }
 
-/* A box holds a descriptor for each of its locks while it is worked on: as many boxes at once as there are
- * descriptors for, which is all of them where the limit was raised. */
+/* A box holds a descriptor for each of its locks until it is done: as many boxes at once as there are descriptors
+ * for, which is all of them where the limit was raised. Where not, the next ones need those of a box of which
+ * something is left: it takes its flocks anew in the next pass, and is held if somebody was faster (K7). */
 static size_t batch_size(const struct replay *p)
 {
     struct rlimit limit;
@@ -118,14 +123,15 @@ static size_t batch_size(const struct replay *p)
 void replay_undo(struct replay *p)
 {
     bool again = false;
-    size_t dropped, left;
+    size_t dropped, left, n = batch_size(p);
+    bool keep = n >= p->len;
     do {
         dropped = 0;
         p->reaper.busy = (struct rbxj_error){0};
-        for (size_t i = 0, n = batch_size(p); i < p->sound; i += n)
-            dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again);
+        for (size_t i = 0; i < p->sound; i += n)
+            dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again, keep);
         for (size_t i = p->sound; i < p->len; i++)
-            dropped += pass(p, i, i + 1, again);
+            dropped += pass(p, i, i + 1, again, keep);
         left = 0;
         for (size_t i = 0; i < p->len; i++)
             left += p->boxes[i].claimed;

@@ -35,8 +35,8 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
 
 void teardown_clear(struct teardown *t)
 {
-    for (size_t i = 0; t->items && i < t->sb->len; i++)
-        cleanup_closep(&t->items[i].lock_fd);
+    if (t->items)
+        teardown_let_go(t, true);
     free(t->items);
     t->items = NULL;
 }
@@ -441,5 +441,6 @@ void teardown_finish(struct teardown *t)
         (void)journal_update_box(t->reaper->journal, box, NULL);
     if (t->claimed && teardown_drop(t, NULL, 0, SETTLE_UNCLAIM, &t->error) < 0)
         journal_unclaim_later(t->reaper->journal, box->incarnation);
+    teardown_let_go(t, true);
     t->claimed = false;
 }

@@ -7,7 +7,8 @@
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
  *   quiesce    kills what lives in it: cgroups and processes that are proven ours; one that can't be killed now
  *              fails, and nothing at all is undone under it
- *   quiesced   waits until they are gone, and takes the flocks of its locks, held until the end (K7)
+ *   quiesced   waits until they are gone, and takes the flocks of its locks, each held until its lock is undone,
+ *              the box has ended or teardown_finish() gives it back (K7)
  *   undo       newest first: undo and verify one by one (I6, I7)
  *   settle     makes what was undone durable; then drops what was verified, and the box if nothing is left, in
  *              one transaction
@@ -89,6 +90,8 @@ void teardown_undo(struct teardown *t);
 /* For n boxes at once; those that are not claimed are left alone. Returns how many records were dropped. When
  * nothing is left a box has ended, or was given back to its owner. */
 size_t teardown_settle(struct teardown *boxes, size_t n);
+/* Lets go of the flocks: of all, or of what was verified alone. */
+void teardown_let_go(struct teardown *t, bool all);
 /* Gives back a box of which something is left. */
 void teardown_finish(struct teardown *t);
 

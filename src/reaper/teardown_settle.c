@@ -68,6 +68,15 @@ static void make_durable(struct teardown *boxes, size_t n)
             }
 }
 
+void teardown_let_go(struct teardown *t, bool all)
+{
+    for (size_t i = 0; i < t->sb->len; i++)
+        if (all || t->items[i].verified) {
+            cleanup_closep(&t->items[i].lock_fd);
+            t->items[i].lock_fd = -1;
+        }
+}
+
 size_t teardown_settle(struct teardown *boxes, size_t n)
 {
     size_t dropped = 0;
@@ -77,10 +86,7 @@ size_t teardown_settle(struct teardown *boxes, size_t n)
         int64_t started = now_monotonic_ns();
         if (t->claimed && !t->fleeting)
             dropped += settle(t);
-        for (size_t k = 0; k < t->sb->len; k++) { /* held to here (K7) */
-            cleanup_closep(&t->items[k].lock_fd);
-            t->items[k].lock_fd = -1;
-        }
+        teardown_let_go(t, !t->claimed);
         t->worked_ns += now_monotonic_ns() - started;
     }
     return dropped;
