@@ -12,6 +12,7 @@
 #include <linux/magic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 static int doubt(struct finding *f, const struct record *r, bool not_mounted, const char *what,
@@ -23,8 +24,9 @@ static int doubt(struct finding *f, const struct record *r, bool not_mounted, co
     return error_set(&f->error, RBXJ_E_FOREIGN, 0, "%s: %s %s", r->path, what, where);
 }
 
-/* Where the file system has no handles for us: whoever was only renamed is still in that directory. */
-static int search(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
+#define SEARCHES 5
+
+static int search_once(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
 {
     struct fileid found;
     _cleanup_closedir_ DIR *names = fd_open_names(dirfd);
@@ -42,6 +44,40 @@ static int search(int dirfd, const struct record *r, bool same_boot, char name[N
         return 1;
     }
     return -errno;
+}
+
+static bool same_time(const struct timespec *a, const struct timespec *b)
+{
+    return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
+}
+
+/* Where the file system has no handles for us: whoever was only renamed is still in that directory. Reading it can miss
+ * who is renamed meanwhile, so he is missing only after a second look, in which nothing has changed. */
+static int search(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
+{
+    struct stat before, after;
+    for (int i = 0; i < SEARCHES; i++) {
+        if (fstat(dirfd, &before) < 0)
+            return -errno;
+        int rc = search_once(dirfd, r, same_boot, name);
+        if (rc != 0)
+            return rc;
+        if (fstat(dirfd, &after) < 0)
+            return -errno;
+        if (i > 0 && same_time(&before.st_mtim, &after.st_mtim) && same_time(&before.st_ctim, &after.st_ctim))
+            return 0;
+    }
+    return -EBUSY;
+}
+
+/* A v1 group's handle is said to be stale while the group is being renamed, too (6.18). */
+static int search_v1(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
+{
+    int rc = search(dirfd, r, same_boot, name);
+    if (rc != 0)
+        return rc;
+    _cleanup_close_ int fd = fileid_open(dirfd, &r->id, same_boot);
+    return fd >= 0 ? -EBUSY : fd == -ESTALE ? 0 : fd;
 }
 
 /* Nothing tells of the thing itself. Is the directory that it was made in the one that was looked into? */
@@ -72,11 +108,11 @@ static bool goes_with_lower(const struct undo *u, const struct record *r, const 
 
 int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAME_MAX + 1], struct finding *f)
 {
-    char path[PATH_MAX];
+    char path[PATH_MAX], by_now[PATH_MAX];
     _cleanup_close_ int fd = r->flags & REC_EVIDENCE ? fileid_open(dirfd, &r->id, u->same_boot) : -EOPNOTSUPP;
     int rc = fd;
-    if (fd == -ESTALE && r->id.fs_magic == CGROUP_SUPER_MAGIC) /* so while it is being renamed, too (6.18) */
-        rc = search(dirfd, r, u->same_boot, name);
+    if (fd == -ESTALE && r->id.fs_magic == CGROUP_SUPER_MAGIC)
+        rc = search_v1(dirfd, r, u->same_boot, name);
     else if (fd == -ESTALE)
         return 0;
     else if (fd == -EOPNOTSUPP) {
@@ -87,7 +123,10 @@ int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAM
         const char *base = strrchr(path, '/');
         (void)snprintf(name, NAME_MAX + 1, "%s", base ? base + 1 : "");
         rc = name[0] ? fd_is_named(dirfd, name, fd) : 0;
-        if (rc == 0 && !goes_with_lower(u, r, path))
+        fd_path(fd, by_now, sizeof(by_now));
+        if (rc == 0 && strcmp(path, by_now) != 0)
+            rc = -EBUSY; /* it is being renamed */
+        else if (rc == 0 && !goes_with_lower(u, r, path))
             return doubt(f, r, false, "was moved to", path);
     }
     if (rc < 0 && !f->error.code) {

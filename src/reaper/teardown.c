@@ -187,8 +187,10 @@ static void undo_present(struct teardown *t, struct teardown_item *item, const s
     uint32_t flags = item->record->flags;
     int r = kind->undo(&t->u, item->record, &f);
     bool done = r >= 0;
-    if (r == 1 && (r = kind->verify(&t->u, item->record, &f)) == 0)
-        r = 1;
+    if (r == 1 || (r == 0 && item->look.found == FOUND_PRESENT)) { /* what was there a moment ago, too (I6) */
+        int verified = kind->verify(&t->u, item->record, &f);
+        r = verified < 0 ? verified : r;
+    }
     struct rbxj_error error = {0};
     if (item->record->flags != flags && journal_update(t->reaper->journal, item->record, false, NULL) < 0)
         (void)journal_update(t->reaper->journal, item->record, false,

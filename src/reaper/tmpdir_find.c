@@ -7,6 +7,7 @@
 #include "reaper/rmtree.h"
 #include "reaper/tmpdir.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <xxhash.h>
@@ -118,7 +119,11 @@ static int look_elsewhere(struct undo *u, const struct record *r, struct tmpdir_
     p->moved.name = p->moved_name;
     (void)snprintf(p->moved.path, sizeof(p->moved.path), "%.*s%s", (int)(p->proper.name - r->path), r->path,
                    p->moved_name);
-    return judge(u, r, p->parent, &p->moved);
+    rc = judge(u, r, p->parent, &p->moved);
+    if (rc < 0 || p->moved.sight >= SIGHT_EMPTY)
+        return rc;
+    f->found = FOUND_BUSY; /* it was there a moment ago, and nobody has removed it for all that is known */
+    return error_set(&f->error, EBUSY, EBUSY, "tmpdir %s: is being renamed", r->path);
 }
 
 int tmpdir_survey(struct undo *u, const struct record *r, struct tmpdir_place *p, struct finding *f)
@@ -144,7 +149,7 @@ int tmpdir_survey(struct undo *u, const struct record *r, struct tmpdir_place *p
     if (rc < 0 && f->refused)
         return 0;
     if (rc < 0)
-        return error_sys(&f->error, -rc, "tmpdir %s", r->path);
+        return f->error.code ? rc : error_sys(&f->error, -rc, "tmpdir %s", r->path);
     conclude(r, p, f);
     return 0;
 }
