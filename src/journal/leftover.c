@@ -93,7 +93,7 @@ static void forget(size_t i)
 static size_t count(bool claims)
 {
     size_t n = 0;
-    for (size_t i = 0; i < leftovers_len; i++)
+    for (size_t i = 0; leftovers && i < leftovers_len; i++)
         n += leftovers[i].what.claim == claims;
     return n;
 }
