@@ -187,8 +187,9 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
                  struct rbxj_error *error);
 
 /* rbxj_intend() and rbxj_acquire() in one, for a lock, cgroup, mount or tmpdir (with resource->options for a
- * mount). ret_fd as there. ret_seq may be NULL. Where it fails after the intent was written, that is undone
- * and dropped again as far as can be; what can't be is left to rbxj_undo(). */
+ * mount). ret_fd as there. ret_seq may be NULL. Where it fails after the intent was written, what was made by then is
+ * undone and the intent dropped as far as can be; what can't be is left to rbxj_undo(). Where nothing was made, because
+ * something was there already for instance, that is left alone and only the intent is taken back. */
 int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
               int *ret_fd, struct rbxj_error *error);
 

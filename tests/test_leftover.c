@@ -7,6 +7,7 @@
 #include "spawn_fixture.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 static volatile int *again;
 
@@ -162,6 +163,44 @@ static void k11_a_claim_is_given_back_later(void **state)
     (void)close(holder_says);
 }
 
+/* ---- what was taken by somebody else ---- */
+
+static bool at_mkdir;
+
+/* Somebody is faster, and then has the journal. */
+int mkdirat(int dirfd, const char *name, mode_t mode)
+{
+    if (at_mkdir) {
+        at_mkdir = false;
+        (void)syscall(SYS_mkdirat, dirfd, name, mode);
+        tell(ask_holder);
+        heard(holder_says);
+    }
+    return (int)syscall(SYS_mkdirat, dirfd, name, mode);
+}
+
+/* Its intent is withdrawn at the latest before the box is undone, which would take what is there for its own. */
+static void i4_an_intent_of_nothing_is_not_undone(void **state)
+{
+    (void)state;
+    world_open_with_gate_timeout("1s");
+    if (rbxj_open(&world.options, &handle, &error) < 0)
+        fail_msg("open: %s", error.message);
+    begin("a", NULL, 0);
+    start_holder();
+    struct rbxj_resource dir = part_resource("a", TMPDIR);
+    at_mkdir = true;
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_take(handle, "a", &dir, NULL, NULL, &error));
+    assert_int_equal(1, records("a", NULL));
+    assert_int_equal(-RBXJ_E_JOURNAL_BUSY, rbxj_undo(handle, "a", NULL, &error));
+    tell(ask_holder);
+    heard(holder_says);
+    undo_and_end("a");
+    assert_true(path_exists(dir.path));
+    (void)close(ask_holder);
+    (void)close(holder_says);
+}
+
 /* ---- boxes of others ---- */
 
 /* It begins boxes for others, who die; replays end them. */
@@ -210,9 +249,8 @@ static void k8_want_of_descriptors_is_no_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        spawn_test(k22_a_begin_is_withdrawn_later),
-        spawn_test(k11_a_claim_is_given_back_later),
-        spawn_test(a_handle_forgets_boxes_that_have_ended),
+        spawn_test(k22_a_begin_is_withdrawn_later),        spawn_test(k11_a_claim_is_given_back_later),
+        spawn_test(i4_an_intent_of_nothing_is_not_undone), spawn_test(a_handle_forgets_boxes_that_have_ended),
         spawn_test(k8_want_of_descriptors_is_no_answer),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -8,6 +8,7 @@
 
 #include <pthread.h>
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 /* ---- take ---- */
 
@@ -84,6 +85,108 @@ static void a_take_that_fails_leaves_no_record(void **state)
     struct rbxj_resource group = part_resource("a", GROUP);
     assert_int_equal(0, rbxj_take(handle, "a", &group, NULL, NULL, &error));
     undo_and_end("a");
+}
+
+/* ---- what somebody else made between the intent and the acquisition ---- */
+
+static void (*at_mkdir)(const char *name), (*at_flock)(void);
+
+int mkdirat(int dirfd, const char *name, mode_t mode)
+{
+    if (at_mkdir)
+        at_mkdir(name);
+    return (int)syscall(SYS_mkdirat, dirfd, name, mode);
+}
+
+int flock(int fd, int operation)
+{
+    if (at_flock)
+        at_flock();
+    return (int)syscall(SYS_flock, fd, operation);
+}
+
+static const char *strangers;
+static int strangers_fd;
+
+static void a_stranger_makes_it(const char *name)
+{
+    (void)name;
+    at_mkdir = NULL;
+    harness_mkdir(strangers);
+}
+
+static void a_stranger_fills_it(const char *name)
+{
+    a_stranger_makes_it(name);
+    harness_write(harness_format("%s/file", strangers), "x");
+}
+
+static void i4_what_a_stranger_made_first_is_left(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    const enum part parts[] = {TMPDIR, GROUP};
+    for (size_t i = 0; i < ARRAY_LEN(parts); i++) {
+        if (!(possible(ALL) & 1U << parts[i]))
+            continue;
+        strangers = part_path("a", parts[i]);
+        at_mkdir = a_stranger_makes_it;
+        take_that_fails(part_resource("a", parts[i]), -RBXJ_E_EXISTS);
+        assert_null(at_mkdir);
+        assert_true(path_exists(strangers));
+        assert_int_equal(rmdir(strangers), 0);
+    }
+    strangers = part_path("a", TMPDIR);
+    at_mkdir = a_stranger_fills_it; /* else its record would be refused, and the box could not end */
+    take_that_fails(part_resource("a", TMPDIR), -RBXJ_E_EXISTS);
+    assert_true(path_exists(harness_format("%s/file", strangers)));
+    undo_and_end("a");
+    assert_true(path_exists(harness_format("%s/file", strangers)));
+}
+
+/* Below a record of the box nothing is looked at before (K13): there it can be made before the intent. */
+static void i4_a_lock_that_a_stranger_made_first_is_left(void **state)
+{
+    (void)state;
+    open_with("a");
+    struct rbxj_resource dir = part_resource("a", TMPDIR);
+    for (int empty = 0; empty < 2; empty++) {
+        char *path = harness_format("%s/lock%d", dir.path, empty);
+        struct rbxj_resource file = {.kind = RBXJ_LOCK, .path = path};
+        int fd = -1;
+        if (!path_exists(dir.path))
+            assert_int_equal(0, rbxj_take(handle, "a", &dir, NULL, NULL, &error));
+        harness_write(path, empty ? "" : "{\"pid\":1}");
+        assert_int_equal(-RBXJ_E_EXISTS, rbxj_take(handle, "a", &file, NULL, &fd, &error));
+        assert_int_equal(1, records("a", NULL));
+        assert_string_equal(empty ? "" : "{\"pid\":1}", harness_read(path));
+    }
+    undo_and_end("a");
+}
+
+static void a_stranger_writes_into_it(void)
+{
+    at_flock = NULL;
+    int fd = open(strangers, O_RDWR | O_CLOEXEC);
+    assert_int_equal(0, flock(fd, LOCK_EX));
+    harness_write(strangers, "{\"pid\":2}");
+    strangers_fd = fd;
+}
+
+static void i4_a_lock_that_was_there_is_not_touched(void **state)
+{
+    (void)state;
+    open_with("a");
+    strangers = part_path("a", LOCK);
+    harness_write(strangers, "{\"pid\":1}");
+    at_flock = a_stranger_writes_into_it;
+    take_that_fails(part_resource("a", LOCK), -RBXJ_E_BUSY);
+    assert_null(at_flock);
+    assert_string_equal("{\"pid\":2}", harness_read(strangers));
+    (void)close(strangers_fd);
+    undo_and_end("a");
+    assert_string_equal("{\"pid\":2}", harness_read(strangers));
 }
 
 /* ---- taking back ---- */
@@ -271,6 +374,9 @@ int main(void)
     const struct CMUnitTest tests[] = {
         spawn_test(take_of_each_kind),
         spawn_test(a_take_that_fails_leaves_no_record),
+        spawn_test(i4_what_a_stranger_made_first_is_left),
+        spawn_test(i4_a_lock_that_a_stranger_made_first_is_left),
+        spawn_test(i4_a_lock_that_was_there_is_not_touched),
         spawn_test(i8_only_that_record_is_taken_back),
         spawn_test(k7_a_lock_is_taken_back_under_its_flock),
         spawn_test(a_take_without_descriptors_leaves_nothing_unknown),

@@ -110,6 +110,7 @@ int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs
 
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
+    (void)leftover_done(j, incarnation); /* else it is left: the end says so */
     return journal_settle(j, incarnation, NULL, 0, SETTLE_END, e);
 }
 

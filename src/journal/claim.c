@@ -58,6 +58,9 @@ int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
     struct write w;
     struct box box;
     leftover_reclaim(j, incarnation);
+    if (!leftover_done(j, incarnation)) /* it would be undone as if it had been acquired */
+        return error_set(e, RBXJ_E_JOURNAL_BUSY, 0,
+                         "journal %s: an intent that was taken back is still in it", j->folder);
     int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r < 0)
         return r;

@@ -259,6 +259,8 @@ void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct wit
 void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
 /* Does what was remembered, as far as can be. JOURNAL_BUSY: no more could be remembered, so nothing is begun. */
 int leftover_retry(struct journal *j, struct rbxj_error *e);
+/* The same; is no record of that box remembered any more? */
+bool leftover_done(struct journal *j, uint64_t incarnation);
 /* The box is claimed again, or was given back: what was remembered of an earlier claim counts no more. */
 void leftover_reclaim(struct journal *j, uint64_t incarnation);
 

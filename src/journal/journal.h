@@ -70,8 +70,9 @@ int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e
 /* One more intent of a box of this journal; r->seq and r->incarnation out. */
 int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e);
 
-/* Takes records that were just begun or intended away again, of which nobody was told; whole: and their box. Where that
- * can't be done now it is done later, as for journal_unclaim(). */
+/* Takes records that were just begun or intended away again, of which nobody was told, or for which nothing was acquired;
+ * whole: and their box. Where that can't be done now it is done later, as for journal_unclaim(): at the latest before the
+ * box is claimed or ended by this process. */
 void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole);
 

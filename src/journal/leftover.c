@@ -163,6 +163,18 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
                 : 0;
 }
 
+bool leftover_done(struct journal *j, uint64_t incarnation)
+{
+    bool done = true;
+    (void)leftover_retry(j, NULL);
+    (void)pthread_mutex_lock(&lock);
+    for (size_t i = 0; leftovers && i < leftovers_len; i++)
+        if (is_of(&leftovers[i], j) && leftovers[i].incarnation == incarnation && !leftovers[i].what.claim)
+            done = false;
+    (void)pthread_mutex_unlock(&lock);
+    return done;
+}
+
 void leftover_reclaim(struct journal *j, uint64_t incarnation)
 {
     (void)pthread_mutex_lock(&lock);

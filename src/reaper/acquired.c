@@ -141,8 +141,8 @@ static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e
         error_detail(e, "%s is left, without a record: %s", own->record->path, f.error.message);
 }
 
-int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
-                 struct rbxj_error *error)
+int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
+                   bool *ret_made, struct rbxj_error *error)
 {
     _cleanup_(own_close) struct own own = {0};
     _cleanup_close_ int fd = -1;
@@ -160,6 +160,7 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
         r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);
     if (r == 0)
         r = kind->acquire(&own.u, own.record, options, &fd, error);
+    *ret_made = own.u.made;
     if (r == 0) {
         r = record_evidence(handle, own.record, error);
         if (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX) {
@@ -171,6 +172,13 @@ int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char 
     if (r == 0 && ret_fd)
         *ret_fd = steal_fd(&fd);
     return r;
+}
+
+int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
+                 struct rbxj_error *error)
+{
+    bool made;
+    return handle_acquire(handle, box, seq, options, ret_fd, &made, error);
 }
 
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)

@@ -304,8 +304,8 @@ int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
     return 0;
 }
 
-int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
-                struct rbxj_error *error)
+int handle_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource,
+                  struct box *ret_box, uint32_t *ret_seq, struct rbxj_error *error)
 {
     error_clear(error);
     struct snapshot_box sb;
@@ -320,11 +320,20 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
         r = journal_intend(handle->journal, sb.box.incarnation, &record, error);
     if (r == 0 && (r = confirm(&record, 1, error)) < 0)
         journal_withdraw(handle->journal, &sb.box, record.seq, record.seq, false);
-    if (r == 0)
+    if (r == 0) {
+        *ret_box = sb.box;
         *ret_seq = record.seq;
+    }
     record_clear(&record);
     snapshot_box_clear(&sb);
     return r;
+}
+
+int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
+                struct rbxj_error *error)
+{
+    struct box known;
+    return handle_intend(handle, box, resource, &known, ret_seq, error);
 }
 
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)

@@ -417,3 +417,24 @@ int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool 
     int64_t boot_start = now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec);
     return id->btime_ns < boot_start;
 }
+
+bool guard_may_have_made(int errnum)
+{
+    static const int doubt[] = {0,        EIO,       EINTR,  ETIMEDOUT,    ESTALE,
+                                ENOTCONN, EREMOTEIO, EPROTO, ECONNABORTED, ECONNRESET};
+    for (size_t i = 0; i < ARRAY_LEN(doubt); i++)
+        if (errnum == doubt[i])
+            return true;
+    return false;
+}
+
+int guard_mkdir(struct undo *u, const struct record *r, int parent, const char *base, mode_t mode,
+                struct rbxj_error *e)
+{
+    const char *kind = kind_of(r->kind)->name;
+    int failed = mkdirat(parent, base, mode) < 0 ? errno : 0;
+    u->made = guard_may_have_made(failed);
+    if (failed == EEXIST)
+        return error_set(e, RBXJ_E_EXISTS, EEXIST, "%s %s", kind, r->path);
+    return failed ? error_sys(e, failed, "%s %s: make it", kind, r->path) : 0;
+}

@@ -210,7 +210,8 @@ static int refused(struct rbxj_error *e, int errnum, const struct record *r, con
 /* K12: private before it is attached. Attached first, on a shared parent, its copies in other namespaces
  * would be peers of the source, and unmounting below it would unmount below the source. This way it has no
  * peers but its own copies, and they go with it. */
-static int bind(const struct record *r, const struct how *how, int target, struct rbxj_error *e)
+static int bind(struct undo *u, const struct record *r, const struct how *how, int target,
+                struct rbxj_error *e)
 {
     unsigned recursive = strcmp(r->fstype, "rbind") == 0 || how->flags & MS_REC ? AT_RECURSIVE : 0;
     struct mount_attr alone = {.propagation = MS_PRIVATE};
@@ -221,20 +222,24 @@ static int bind(const struct record *r, const struct how *how, int target, struc
         return refused(e, errno, r, r->source);
     if (mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &alone, sizeof(alone)) < 0 ||
         mount_setattr(fd, "", AT_EMPTY_PATH, &asked, sizeof(asked)) < 0 ||
-        move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0 ||
-        (how->propagation &&
-         mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &propagation, sizeof(propagation)) < 0))
+        move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
+        return refused(e, errno, r, r->source);
+    u->made = true;
+    if (how->propagation &&
+        mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &propagation, sizeof(propagation)) < 0)
         return refused(e, errno, r, r->source);
     return 0;
 }
 
-static int mount_new(const struct record *r, const struct how *how, int target, struct rbxj_error *e)
+static int mount_new(struct undo *u, const struct record *r, const struct how *how, int target,
+                     struct rbxj_error *e)
 {
     char path[40], ours[MOUNT_SOURCE_MAX];
     const char *source = mount_source(ours, r->fstype, r->incarnation, r->seq) ? ours : r->source;
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", target);
     if (mount(source, path, r->fstype, how->flags, how->data) < 0)
         return refused(e, errno, r, source);
+    u->made = true;
     if (!how->propagation)
         return 0;
     /* the descriptor is below the new mount: the name is needed once more */
@@ -304,7 +309,7 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
              : 0;
     if (rc < 0)
         return rc;
-    rc = mount_is_bind(r) ? bind(r, &how, target, e) : mount_new(r, &how, target, e);
+    rc = mount_is_bind(r) ? bind(u, r, &how, target, e) : mount_new(u, r, &how, target, e);
     rc = rc < 0 ? rc : mount_prove(u, r, e);
     if (rc == 0 && ret_fd)
         *ret_fd = -1;

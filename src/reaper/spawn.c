@@ -214,8 +214,8 @@ int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *ho
         r = let_go(&started, how, error);
     if (r < 0)
         abandon(&started);
-    if (r < 0 && seq) /* a record that can't be dropped names a process that is gone: harmless */
-        (void)journal_drop(handle->journal, sb.box.incarnation, seq, NULL);
+    if (r < 0 && seq) /* it is gone */
+        journal_withdraw(handle->journal, &sb.box, seq, seq, false);
     if (r == 0) {
         *ret_pid = started.pid;
         if (ret_seq)

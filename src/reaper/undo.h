@@ -5,7 +5,8 @@
  *
  *   prepare   before the intent: is the target allowed and sound, what is there now (the before-image)
  *   confirm   when the intent is written: is the before-image still true (optional)
- *   acquire   takes it (optional: a process is the caller's)
+ *   acquire   takes it (optional: a process is the caller's). Where it fails u->made says whether there is
+ *             anything to be taken back
  *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity
  *             (evidence)
  *   look      changes nothing: present, gone, foreign or busy, judged by before-image, evidence and stamp
@@ -81,6 +82,8 @@ struct undo {
     uint64_t mount_ns;   /* ours; 0: not asked (K10) */
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
+    bool
+        made; /* by acquire: something was made or changed, or may have been. Else what is there is another's */
     const char *incident; /* id of the incident that takes the evidence */
     struct {
         uint32_t seq;
@@ -112,6 +115,13 @@ bool guard_of_this_boot(const struct undo *u, const struct record *r);
  * where nothing of ours is (f refused), or that can't be known now (f busy). */
 int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAME_MAX + 1],
                 struct finding *f);
+
+/* For u->made: has a call that makes a thing, and ended so (0 or a positive errno), made it, for all that is known? Not
+ * where somebody was faster; an error of the device or of a server leaves it open. */
+bool guard_may_have_made(int errnum);
+/* Makes a directory of r, with u->made; a negative code. */
+int guard_mkdir(struct undo *u, const struct record *r, int parent, const char *base, mode_t mode,
+                struct rbxj_error *e);
 
 /* Before every kill, rename, unmount and delete (K4): is a recorded resource of another box at or below path
  * (or, for what is renamed or deleted, is path where another's lies)? 0, or -EBUSY with f->error naming the

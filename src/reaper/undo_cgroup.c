@@ -154,10 +154,9 @@ static int cgroup_acquire(struct undo *u, struct record *r, const char *options,
     _cleanup_close_ int parent = open_same_parent(r, &base, e);
     if (parent < 0)
         return parent;
-    if (mkdirat(parent, base, 0755) < 0)
-        return errno == EEXIST ? error_set(e, RBXJ_E_EXISTS, errno, "cgroup %s", r->path)
-                               : error_sys(e, errno, "mkdir: cgroup %s", r->path);
-    int rc = cgroup_prove(u, r, e);
+    int rc = guard_mkdir(u, r, parent, base, 0755, e);
+    if (rc == 0)
+        rc = cgroup_prove(u, r, e);
     if (rc == 0 && ret_fd)
         *ret_fd = -1;
     return rc;

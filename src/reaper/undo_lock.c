@@ -138,17 +138,20 @@ static int refuse_held(const struct record *r, int fd, struct rbxj_error *e)
 }
 
 /* Opens the file that is, or is to be, the lock: the same inode as before, or a new one. */
-static int open_lock(const struct record *r, int parent, const char *base, struct rbxj_error *e)
+static int open_lock(struct undo *u, const struct record *r, int parent, const char *base,
+                     struct rbxj_error *e)
 {
     struct fileid id;
     bool present = r->flags & REC_BEFORE_PRESENT;
     int create = present ? 0 : O_CREAT | O_EXCL;
     _cleanup_close_ int fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | create,
                                     0600);
-    if (fd < 0 && errno == EEXIST)
-        return error_set(e, RBXJ_E_EXISTS, EEXIST, "lock %s: somebody made it meanwhile", r->path);
-    if (fd < 0)
-        return error_sys(e, errno, "lock %s", r->path);
+    int failed = fd < 0 ? errno : 0;
+    u->made = !present && guard_may_have_made(failed);
+    if (failed)
+        return failed == EEXIST
+                   ? error_set(e, RBXJ_E_EXISTS, EEXIST, "lock %s: somebody made it meanwhile", r->path)
+                   : error_sys(e, failed, "lock %s", r->path);
     int res = fileid_of_fd(fd, &id);
     if (res < 0)
         return error_sys(e, -res, "lock %s", r->path);
@@ -169,7 +172,7 @@ static int lock_acquire(struct undo *u, struct record *r, const char *options, i
     _cleanup_close_ int parent = open_parent(r, &base, e);
     if (parent < 0)
         return parent;
-    _cleanup_close_ int fd = open_lock(r, parent, base, e);
+    _cleanup_close_ int fd = open_lock(u, r, parent, base, e);
     if (fd < 0)
         return fd;
     if (flock(fd, LOCK_EX | LOCK_NB) < 0)
@@ -177,8 +180,12 @@ static int lock_acquire(struct undo *u, struct record *r, const char *options, i
     int named = fd_is_named(parent, base, fd);
     if (named < 0)
         return error_sys(e, -named, "lock %s", r->path);
-    if (!named) /* an unlinker was faster: what we hold is no longer the lock */
+    if (!named) { /* an unlinker was faster: what we hold is no longer the lock */
+        struct stat st;
+        u->made = u->made && !(fstat(fd, &st) == 0 && st.st_nlink == 0);
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: was removed while it was taken", r->path);
+    }
+    u->made = true;
     if (pwrite(fd, line, len, 0) != (ssize_t)len || ftruncate(fd, (off_t)len) < 0)
         return error_sys(e, errno ? errno : ENOSPC, "lock %s: its content", r->path);
     int res = lock_prove(u, r, e);

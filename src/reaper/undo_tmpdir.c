@@ -129,10 +129,9 @@ static int tmpdir_acquire(struct undo *u, struct record *r, const char *options,
     _cleanup_close_ int parent = open_parent(r, &base, &id, e);
     if (parent < 0)
         return parent;
-    if (mkdirat(parent, base, 0700) < 0)
-        return errno == EEXIST ? error_set(e, RBXJ_E_EXISTS, EEXIST, "tmpdir %s", r->path)
-                               : error_sys(e, errno, "tmpdir %s: make it", r->path);
-    int rc = tmpdir_prove(u, r, e);
+    int rc = guard_mkdir(u, r, parent, base, 0700, e);
+    if (rc == 0)
+        rc = tmpdir_prove(u, r, e);
     if (rc == 0 && ret_fd)
         *ret_fd = -1;
     return rc;
