@@ -129,6 +129,8 @@ static void each_quiesce(struct teardown *t, bool wait)
     for (size_t i = t->sb->len; i-- > 0;) {
         struct teardown_item *item = &t->items[i];
         const struct kind *kind = kind_of(item->record->kind);
+        if (!wait && lives_on(item) && !item->hangs)
+            teardown_look_at(t, item); /* what was in its way may be gone since */
         if (!wait && lives_on(item)) {
             item->done = item->look;
             fail(t, item, -EBUSY);
