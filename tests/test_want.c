@@ -150,7 +150,7 @@ static void child_says(int (*run)(void), int errnum)
 /* The n-th descriptor that is opened from now on. */
 static int next_fd(int n)
 {
-    int fds[4];
+    int fds[4] = {0};
     for (int i = 0; i < n; i++)
         fds[i] = dup(STDERR_FILENO);
     for (int i = 0; i < n; i++)

@@ -239,8 +239,9 @@ static void run(const struct crash_case *c, uint64_t point)
     (void)CALL("metrics");
     (void)CALL("forensics", "--json");
     (void)CALL("forensics", "--salvage", harness_format("%s/new", harness_disk()), path);
-    (void)CALL("run", "--box", "new", "--tmpdir", path_of("new", 0), "--", "true");
-    assert_false(path_exists(path_of("new", 0)));
+    /* a record of another box that is damaged is found at the undo: then nothing is undone, and that is said */
+    status = CALL("run", "--box", "new", "--tmpdir", path_of("new", 0), "--", "true");
+    assert_true(!path_exists(path_of("new", 0)) || (!sound && status != 0));
     status = CALL("replay");
     if (!sound && boot)
         assert_int_equal(3, status);

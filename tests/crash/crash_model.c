@@ -177,5 +177,5 @@ static void run(const struct crash_case *c, uint64_t point)
 int main(int argc, char **argv)
 {
     static const struct crash_case cases[] = {{.name = "model", .run = run, .all = 100000, .timeout = 600}};
-    return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));
+    return crash_main(argc, argv, 25, cases, ARRAY_LEN(cases));
 }

@@ -113,8 +113,7 @@ bool op_take(struct run *run, const struct op *op)
         model_do_acquire(m, op->supervisor, op->box, r->seq);
         return fill(run, op, r);
     }
-    enum verdict v = r ? model_judge(m, &m->now[op->box], r) : IS_BUSY;
-    if (v == IS_GONE || v == IS_ANOTHER)
+    if (r) /* nothing was made, so only its intent is withdrawn, whoever's is there */
         model_drop(&m->now[op->box], r->seq);
     return true;
 }
