@@ -100,13 +100,24 @@ static int open_if_there(const char *path, const char *what, int *ret, struct rb
     return *ret < 0 && errno != ENOENT ? error_sys(e, errno, "%s %s", what, path) : 0;
 }
 
-/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts.
- */
-static bool never_used(int state_fd)
+/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts. 1, 0, or
+ * -errno. */
+static int never_used(int state_fd)
 {
     struct stat st;
-    return fstatat(state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) < 0 && !files_have_aside(state_fd) &&
-           (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0 || st.st_size == 0);
+    int aside;
+    if (fstatat(state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return 0;
+    if (errno != ENOENT)
+        return -errno;
+    if (fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0) {
+        if (errno != ENOENT)
+            return -errno;
+    } else if (st.st_size > 0) {
+        return 0;
+    }
+    aside = files_have_aside(state_fd);
+    return aside < 0 ? aside : !aside;
 }
 
 static int locate(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
@@ -137,7 +148,10 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
                          "state directory %s: is empty, but this boot has a journal of "
                          "it (not mounted?)",
                          state_dir);
-    p->nothing = empty || (!p->has_boot && never_used(p->state_fd));
+    int nothing = empty ? 1 : p->has_boot ? 0 : never_used(p->state_fd);
+    if (nothing < 0)
+        return error_sys(e, -nothing, "state directory %s: was it used", state_dir);
+    p->nothing = nothing;
     if (p->nothing)
         return 0;
     r = files_check_data(p->state_fd, DISK_DATA, p->disk_folder, false, e);

@@ -152,18 +152,25 @@ int files_check_data(int dirfd, const char *name, const char *shown, bool ours, 
     return meta[0].last_page < there && meta[1].last_page < there ? 0 : check_short(fd, shown, e);
 }
 
-bool files_have_aside(int dirfd)
+int files_have_aside(int dirfd)
 {
     int copy = openat(dirfd, ".", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_closedir_ DIR *dir = copy < 0 ? NULL : fdopendir(copy);
+    if (copy < 0)
+        return -errno;
+    _cleanup_closedir_ DIR *dir = fdopendir(copy);
     if (!dir) {
-        cleanup_closep(&copy);
-        return true; /* fail closed */
+        int r = -errno;
+        (void)close(copy);
+        return r;
     }
-    for (struct dirent *d; (d = readdir(dir));)
+    for (;;) {
+        errno = 0;
+        struct dirent *d = readdir(dir);
+        if (!d)
+            return -errno;
         if (strncmp(d->d_name, "journal.damaged-", 16) == 0)
-            return true;
-    return false;
+            return 1;
+    }
 }
 
 int files_remove_folder(int dirfd, const char *name)

@@ -94,8 +94,8 @@ int files_remove_folder(int dirfd, const char *name);
 /* The one journal of this process, whatever it is of; false: there is one. */
 bool journal_become_the_one(struct journal *j);
 void journal_step_down(struct journal *j);
-/* Has a damaged journal been moved aside there? Then the directory was used. */
-bool files_have_aside(int dirfd);
+/* Has a damaged journal been moved aside there? Then the directory was used. 1, 0, or -errno. */
+int files_have_aside(int dirfd);
 
 /* ---- sound, or aside (sound.c) ---- */
 

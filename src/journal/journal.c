@@ -92,12 +92,14 @@ static int check_format(struct store *s, const char *path, struct rbxj_error *e)
     return 0;
 }
 
-/* Was the state directory ever used? Then a missing data file is damage, not a beginning. */
-static bool state_was_used(struct journal *j, bool boot_exists)
+/* Was the state directory ever used? Then a missing data file is damage, not a beginning. 1, 0, or -errno. */
+static int state_was_used(struct journal *j, bool boot_exists)
 {
     struct stat st;
-    return boot_exists || fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0 ||
-           j->alive_st.st_size > 0 || files_have_aside(j->state_fd);
+    if (boot_exists || j->alive_st.st_size > 0 ||
+        fstatat(j->state_fd, "journal", &st, AT_SYMLINK_NOFOLLOW) == 0)
+        return 1;
+    return errno == ENOENT ? files_have_aside(j->state_fd) : -errno;
 }
 
 /* Before anything says that the state directory was used: a crash between the two must not look like damage.
@@ -110,7 +112,10 @@ static int make_disk(struct journal *j, const char *boot_data, bool boot_exists,
     if (r == -ENOENT && boot_exists &&
         copy_is_of_other_state(j->runtime_fd, boot_data, j->folder, j->state_fd, j->state_dir, e))
         return -RBXJ_E_JOURNAL_DAMAGED;
-    if (r == -ENOENT && state_was_used(j, boot_exists))
+    int used = r == -ENOENT ? state_was_used(j, boot_exists) : 0;
+    if (used < 0)
+        return error_sys(e, -used, "state directory %s: was it used", j->state_dir);
+    if (used)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", data);
     if (r == -ENOENT) {
