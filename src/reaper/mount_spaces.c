@@ -223,7 +223,8 @@ static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_er
     if (rc == -ENOENT)
         return -ENODATA;
     if (rc < 0)
-        return error_pass(e, &error);
+        return error.code ? error_pass(e, &error)
+                          : error_sys(e, -rc, "mount namespace of pid %d", space->pid);
     mount_table_free(space->table);
     space->table = table;
     return 0;

@@ -426,5 +426,5 @@ int main(int argc, char **argv)
                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (blocks == MAP_FAILED)
         return 1;
-    return crash_main(argc, argv, 25, cases, ARRAY_LEN(cases));
+    return crash_main(argc, argv, 15, cases, ARRAY_LEN(cases));
 }

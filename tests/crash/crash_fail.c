@@ -302,5 +302,5 @@ int main(int argc, char **argv)
         {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
     };
 
-    return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));
+    return crash_main(argc, argv, 12, cases, ARRAY_LEN(cases));
 }
