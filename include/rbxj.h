@@ -374,6 +374,33 @@ struct rbxj_clean {
 /* Looks; changes nothing. Errors: those of rbxj_list(). */
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);
 
+/* ---- what was never journaled ---- */
+
+/* What an audit does. Zero-initialise: then it only looks. */
+struct rbxj_audit {
+    int adopt;                /* write what was found into the journal */
+    const char *const *names; /* only these of it; NULL: all */
+    size_t names_len;
+    /* asked for each before it is adopted, from the calling thread: not 0 for yes. NULL: nobody is asked */
+    int (*ask)(void *data, const char *kind, const char *name);
+    void *ask_data;
+    uint64_t reserved[8];
+};
+
+/* What matches the patterns of [discover] and is journaled nowhere, and what is journaled and is no longer there, as
+ * the JSON document of rbxj(1) in *ret_json, to be freed with free(3). how NULL: looks only. Looking changes nothing,
+ * not even the journal, and needs no handle.
+ *
+ * With adopt, what was found is written into the journal with the identity that it has now, as durably as
+ * rbxj_begin() does, as boxes "adopted-<hex>" that are stale at once: the next replay undoes them. Nothing is undone
+ * here. What somebody uses is refused: a lock that is held or names a living process, a cgroup with processes in it, a
+ * file that is open in a directory or mount, what another box has, and protected paths; the document says why.
+ *
+ * Returns 0 nothing (else) was found, 1 something is left, or a negative error. Errors: those of rbxj_list(), and with
+ * adopt those of rbxj_open() and rbxj_begin(). */
+int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how, char **ret_json,
+               struct rbxj_error *error);
+
 /* ---- what is kept of the past ---- */
 
 struct rbxj_incidents; /* incident records, newest first */

@@ -87,6 +87,7 @@
 #define FUNCTIONS \
     SIGNATURE(rbxj_acquire, int (*)(struct rbxj *, const char *, uint32_t, const char *, int *, struct rbxj_error *)) \
     SIGNATURE(rbxj_acquired, int (*)(struct rbxj *, const char *, uint32_t, struct rbxj_error *)) \
+    SIGNATURE(rbxj_audit, int (*)(const struct rbxj_options *, const struct rbxj_audit *, char **, struct rbxj_error *)) \
     SIGNATURE(rbxj_begin, int (*)(struct rbxj *, const struct rbxj_box *, uint64_t *, struct rbxj_error *)) \
     SIGNATURE(rbxj_close, void (*)(struct rbxj *)) \
     SIGNATURE(rbxj_end, int (*)(struct rbxj *, const char *, struct rbxj_error *)) \

@@ -22,13 +22,6 @@
 #define MAP_SIZE_MAX (1ULL << 40)
 #define PAGE_MAX (1ULL << 16) /* LMDB's map is a whole number of pages, whatever their size here */
 
-/* Everything that the file may say. The sections of commands that read the file themselves are checked here,
- * too, and kept only by them. */
-struct settings {
-    struct config config;
-    char **patterns;
-};
-
 static int set_size(const char *value, void *out, const char **ret_why)
 {
     return config_parse_size(value, MAP_SIZE_MIN, MAP_SIZE_MAX, out, ret_why);
@@ -94,40 +87,40 @@ static int set_name_patterns(const char *value, void *out, const char **ret_why)
     return config_parse_words(value, CONFIG_NAME_PATTERN, out, ret_why);
 }
 
-#define TO(field) offsetof(struct settings, field)
+#define TO(field) offsetof(struct config, field)
 
 static const struct key {
     const char *section, *name;
     int (*set)(const char *value, void *out, const char **ret_why);
     size_t offset;
 } keys[] = {
-    {"journal", "durability", set_durability, TO(config.durability)},
-    {"journal", "map_size", set_size, TO(config.map_size)},
-    {"journal", "preallocate", set_size, TO(config.preallocate)},
-    {"journal", "gate_timeout", set_time, TO(config.gate_timeout_ns)},
-    {"replay", "lazy_umount", set_lazy_umount, TO(config.lazy_umount)},
-    {"replay", "timeout", set_time, TO(config.timeout_ns)},
-    {"replay", "boot_deadline", set_time, TO(config.boot_deadline_ns)},
-    {"replay", "busy_retries", set_count, TO(config.busy_retries)},
-    {"replay", "jobs", set_jobs, TO(config.jobs)},
-    {"paths", "protected", set_paths, TO(config.protected_paths)},
-    {"paths", "allowed", set_paths, TO(config.allowed_paths)},
-    {"health", "quarantine_after", set_positive, TO(config.quarantine_after)},
-    {"health", "escalate_failures", set_positive, TO(config.escalate_failures)},
-    {"health", "escalate_per_day", set_positive, TO(config.escalate_per_day)},
-    {"health", "min_free", set_percent, TO(config.min_free)},
-    {"discover", "locks", set_path_patterns, TO(patterns)},
-    {"discover", "cgroups", set_name_patterns, TO(patterns)},
-    {"discover", "mounts", set_path_patterns, TO(patterns)},
-    {"discover", "tmpdirs", set_path_patterns, TO(patterns)},
-    {"incidents", "keep", set_positive, TO(config.incidents_keep)},
-    {"incidents", "keep_days", set_positive, TO(config.incidents_keep_days)},
+    {"journal", "durability", set_durability, TO(durability)},
+    {"journal", "map_size", set_size, TO(map_size)},
+    {"journal", "preallocate", set_size, TO(preallocate)},
+    {"journal", "gate_timeout", set_time, TO(gate_timeout_ns)},
+    {"replay", "lazy_umount", set_lazy_umount, TO(lazy_umount)},
+    {"replay", "timeout", set_time, TO(timeout_ns)},
+    {"replay", "boot_deadline", set_time, TO(boot_deadline_ns)},
+    {"replay", "busy_retries", set_count, TO(busy_retries)},
+    {"replay", "jobs", set_jobs, TO(jobs)},
+    {"paths", "protected", set_paths, TO(protected_paths)},
+    {"paths", "allowed", set_paths, TO(allowed_paths)},
+    {"health", "quarantine_after", set_positive, TO(quarantine_after)},
+    {"health", "escalate_failures", set_positive, TO(escalate_failures)},
+    {"health", "escalate_per_day", set_positive, TO(escalate_per_day)},
+    {"health", "min_free", set_percent, TO(min_free)},
+    {"discover", "locks", set_path_patterns, TO(locks)},
+    {"discover", "cgroups", set_name_patterns, TO(cgroups)},
+    {"discover", "mounts", set_path_patterns, TO(mounts)},
+    {"discover", "tmpdirs", set_path_patterns, TO(tmpdirs)},
+    {"incidents", "keep", set_positive, TO(incidents_keep)},
+    {"incidents", "keep_days", set_positive, TO(incidents_keep_days)},
 };
 
 /* ---- one file ---- */
 
 struct reading {
-    struct settings *settings;
+    struct config *config;
     const char *path;
     FILE *file;
     int line;
@@ -156,7 +149,7 @@ static int take_value(void *data, const char *section, const char *name, const c
         if (strcmp(keys[i].name, name) != 0)
             continue;
         const char *why = "";
-        int r = keys[i].set(value, (char *)reading->settings + keys[i].offset, &why);
+        int r = keys[i].set(value, (char *)reading->config + keys[i].offset, &why);
         if (r == -ENOMEM && reading->status == 0)
             reading->status = error_sys(reading->e, ENOMEM, "configuration %s:%d", reading->path,
                                         reading->line);
@@ -194,7 +187,7 @@ static char *take_line(char *buf, int size, void *data)
 }
 
 /* Returns 0, -ENOENT with e untouched, or an error. */
-static int read_config_file(int dirfd, const char *name, const char *path, struct settings *settings,
+static int read_config_file(int dirfd, const char *name, const char *path, struct config *config,
                             struct rbxj_error *e)
 {
     struct stat st;
@@ -211,7 +204,7 @@ static int read_config_file(int dirfd, const char *name, const char *path, struc
         return error_sys(e, errno, "configuration %s", path);
     (void)steal_fd(&fd);
 
-    struct reading reading = {.settings = settings, .path = path, .file = file, .e = e};
+    struct reading reading = {.config = config, .path = path, .file = file, .e = e};
     int line = ini_parse_stream(take_line, &reading, take_value, &reading);
     if (reading.status < 0)
         return reading.status;
@@ -239,7 +232,7 @@ static int by_name(const struct dirent **a, const struct dirent **b)
     return strcmp((*a)->d_name, (*b)->d_name);
 }
 
-static int read_drop_ins(const char *main_file, struct settings *settings, struct rbxj_error *e)
+static int read_drop_ins(const char *main_file, struct config *config, struct rbxj_error *e)
 {
     const char *slash = strrchr(main_file, '/');
     _cleanup_free_ char *dir = NULL;
@@ -266,7 +259,7 @@ static int read_drop_ins(const char *main_file, struct settings *settings, struc
         if (r == 0 && asprintf(&path, "%s/%s", dir, entries[i]->d_name) < 0)
             r = error_sys(e, ENOMEM, "configuration");
         else if (r == 0)
-            r = read_config_file(fd, entries[i]->d_name, path, settings, e);
+            r = read_config_file(fd, entries[i]->d_name, path, config, e);
         if (r == -ENOENT) /* removed in between, or a link to nothing */
             r = error_sys(e, ENOENT, "configuration %s", path);
         free(entries[i]);
@@ -277,16 +270,16 @@ static int read_drop_ins(const char *main_file, struct settings *settings, struc
 
 /* ---- all of it ---- */
 
-static int read_all(const char *named_file, struct settings *settings, struct rbxj_error *e)
+static int read_all(const char *named_file, struct config *config, struct rbxj_error *e)
 {
     const char *path = named_file ? named_file : DEFAULT_FILE;
-    int r = read_config_file(AT_FDCWD, path, path, settings, e);
+    int r = read_config_file(AT_FDCWD, path, path, config, e);
 
     if (r == -ENOENT && named_file)
         return error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "configuration %s", path);
     if (r < 0 && r != -ENOENT)
         return r;
-    return read_drop_ins(path, settings, e);
+    return read_drop_ins(path, config, e);
 }
 
 static int resolve_durability(enum durability *durability, struct rbxj_error *e)
@@ -303,46 +296,56 @@ static int resolve_durability(enum durability *durability, struct rbxj_error *e)
     return 0;
 }
 
+static int set_patterns(struct config *config, struct rbxj_error *e)
+{
+    const char *why;
+    int r = config_parse_words("/var/lib/rustbox/boxes/*/lock", CONFIG_PATH_PATTERN, &config->locks, &why);
+    if (r == 0)
+        r = config_parse_words("rustbox-*", CONFIG_NAME_PATTERN, &config->cgroups, &why);
+    if (r == 0)
+        r = config_parse_words("/var/lib/rustbox/*", CONFIG_PATH_PATTERN, &config->mounts, &why);
+    if (r == 0)
+        r = config_parse_words("/tmp/rustbox-*", CONFIG_PATH_PATTERN, &config->tmpdirs, &why);
+    return r < 0 ? error_sys(e, -r, "configuration") : 0;
+}
+
 int config_load(const struct rbxj_options *options, struct config *ret, struct rbxj_error *e)
 {
-    struct settings settings = {
-        .config =
-            {
-                .durability = DURABILITY_AUTO,
-                .map_size = 1ULL << 30,
-                .preallocate = 4ULL << 20,
-                .gate_timeout_ns = 10LL * 1000000000,
-                .timeout_ns = 30LL * 1000000000,
-                .boot_deadline_ns = 60LL * 1000000000,
-                .busy_retries = 10,
-                .quarantine_after = 3,
-                .escalate_failures = 3,
-                .escalate_per_day = 1,
-                .min_free = 5,
-                .incidents_keep = 1000,
-                .incidents_keep_days = 90,
-            },
+    struct config config = {
+        .durability = DURABILITY_AUTO,
+        .map_size = 1ULL << 30,
+        .preallocate = 4ULL << 20,
+        .gate_timeout_ns = 10LL * 1000000000,
+        .timeout_ns = 30LL * 1000000000,
+        .boot_deadline_ns = 60LL * 1000000000,
+        .busy_retries = 10,
+        .quarantine_after = 3,
+        .escalate_failures = 3,
+        .escalate_per_day = 1,
+        .min_free = 5,
+        .incidents_keep = 1000,
+        .incidents_keep_days = 90,
     };
-    struct config *config = &settings.config;
-    int r = config_dirs(options, &config->state_dir, &config->runtime_dir, e);
+    int r = config_dirs(options, &config.state_dir, &config.runtime_dir, e);
 
     if (r == 0)
-        r = read_all(options ? options->config : NULL, &settings, e);
+        r = set_patterns(&config, e);
     if (r == 0)
-        r = resolve_durability(&config->durability, e);
-    config_free_words(settings.patterns);
+        r = read_all(options ? options->config : NULL, &config, e);
+    if (r == 0)
+        r = resolve_durability(&config.durability, e);
     if (r < 0) {
-        config_clear(config);
+        config_clear(&config);
         return r;
     }
-    config->map_size = (config->map_size + PAGE_MAX - 1) / PAGE_MAX * PAGE_MAX;
-    if (config->preallocate > config->map_size)
-        config->preallocate = config->map_size;
+    config.map_size = (config.map_size + PAGE_MAX - 1) / PAGE_MAX * PAGE_MAX;
+    if (config.preallocate > config.map_size)
+        config.preallocate = config.map_size;
     if (options) {
-        config->event = options->event;
-        config->event_data = options->event_data;
+        config.event = options->event;
+        config.event_data = options->event_data;
     }
-    *ret = *config;
+    *ret = config;
     return 0;
 }
 
@@ -350,8 +353,10 @@ void config_clear(struct config *config)
 {
     if (!config)
         return;
-    config_free_words(config->protected_paths);
-    config_free_words(config->allowed_paths);
+    char **lists[] = {config->protected_paths, config->allowed_paths, config->locks,
+                      config->cgroups,         config->mounts,        config->tmpdirs};
+    for (size_t i = 0; i < ARRAY_LEN(lists); i++)
+        config_free_words(lists[i]);
     free(config->state_dir);
     free(config->runtime_dir);
     *config = (struct config){0};

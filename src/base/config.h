@@ -38,6 +38,12 @@ struct config {
     char **protected_paths; /* NULL-terminated, more than the built-in ones */
     char **allowed_paths;   /* NULL-terminated; NULL or empty: everything that is not protected */
 
+    /* what rbxj audit looks for; lists as above, the defaults come first */
+    char **locks;   /* glob(7) patterns of paths */
+    char **cgroups; /* of the last component of a path */
+    char **mounts;  /* of whole targets: * goes across slashes */
+    char **tmpdirs; /* of paths */
+
     /* not from the file */
     void (*event)(void *data, const char *event, const char *message); /* see struct rbxj_options */
     void *event_data;

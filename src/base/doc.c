@@ -197,6 +197,19 @@ const char *doc_get_text(const cJSON *object, const char *key)
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
+char *doc_get_name(const cJSON *object, const char *key)
+{
+    const char *text = doc_get_text(object, key), *raw = text ? doc_get_text(object, "raw") : NULL;
+    size_t len = raw ? strlen(raw) / 2 : 0;
+    char *bytes = !text ? NULL : raw ? malloc(len + 1) : strdup(text);
+    if (!bytes || !raw)
+        return bytes;
+    for (size_t i = 0; i < len; i++)
+        (void)sscanf(raw + 2 * i, "%2hhx", (unsigned char *)&bytes[i]);
+    bytes[len] = 0;
+    return bytes;
+}
+
 double doc_get_number(const cJSON *object, const char *key, double otherwise)
 {
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(object, key);

@@ -61,6 +61,8 @@ int doc_parse(const char *text, size_t len, cJSON **ret);
 
 /* A member of an object that was read, or NULL where it is missing or of another type. */
 const char *doc_get_text(const cJSON *object, const char *key);
+/* A name that doc_name() wrote, its bytes, in fresh memory; NULL where it is missing, or without memory. */
+char *doc_get_name(const cJSON *object, const char *key);
 double doc_get_number(const cJSON *object, const char *key, double otherwise);
 
 #endif

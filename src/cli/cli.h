@@ -83,6 +83,7 @@ int cmd_health(struct cli *cli, int argc, char **argv);
 int cmd_incidents(struct cli *cli, int argc, char **argv);
 int cmd_metrics(struct cli *cli, int argc, char **argv);
 int cmd_forensics(struct cli *cli, int argc, char **argv);
+int cmd_audit(struct cli *cli, int argc, char **argv);
 
 extern const struct cli_option run_options[];
 extern const struct cli_option list_options[];
@@ -93,5 +94,6 @@ extern const struct cli_option health_options[];
 extern const struct cli_option incidents_options[];
 extern const struct cli_option metrics_options[];
 extern const struct cli_option forensics_options[];
+extern const struct cli_option audit_options[];
 
 #endif

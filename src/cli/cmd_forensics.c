@@ -63,6 +63,7 @@ static void print_entries(const struct print_style *style, const cJSON *file)
     struct libscols_table *table = table_new(style, columns, ARRAY_LEN(columns));
     for (const cJSON *entry = first(file, "entries"); entry; entry = entry->next) {
         char seq[24], offset[32];
+        _cleanup_free_ char *name = doc_get_name(entry, "name");
         const char *state = text_of(entry, "state");
         if (!style->verbose && strcmp(state, "superseded") == 0)
             continue;
@@ -70,7 +71,7 @@ static void print_entries(const struct print_style *style, const cJSON *file)
         (void)snprintf(offset, sizeof(offset), "%.0f", number_of(entry, "offset"));
         const char *cells[] = {state,  text_of(entry, "box"),  text_of(entry, "incarnation"),
                                seq,    text_of(entry, "kind"), text_of(entry, "time"),
-                               offset, text_of(entry, "name")};
+                               offset, name ? name : "-"};
         table_row(table, columns, ARRAY_LEN(columns), cells);
     }
     table_finish(table);

@@ -81,6 +81,23 @@ const struct command commands[] = {
         .run = cmd_health,
     },
     {
+        .name = "audit",
+        .synopsis = "[--adopt [--yes] [NAME...]]",
+        .summary = "what looks like ours and is journaled nowhere; take it into the journal",
+        .details = "Finds locks, cgroups, mounts and directories by the patterns of [discover] in rbxj.conf. "
+                   "Without\n"
+                   "--adopt it looks only. Nothing is undone here: an adopted thing is, by the next replay. "
+                   "With NAMEs\n"
+                   "only these are adopted. What somebody uses is refused.",
+        .exit_status =
+            "Exit status: 0 nothing is unjournaled or missing (or all of it was adopted), 1 something "
+            "is; 2 wrong\n"
+            "usage; 3 the journal is damaged; 4 no permission; 5 busy; 6 environment error (disk full, "
+            "I/O, memory).",
+        .options = audit_options,
+        .run = cmd_audit,
+    },
+    {
         .name = "incidents",
         .synopsis = "[show ID] [OPTION...]",
         .summary = "what replays found, what became of it, what is left",

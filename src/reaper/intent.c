@@ -80,11 +80,11 @@ static int set_string(char **to, const char *from, const char *what, struct rbxj
     return *to ? 0 : error_sys(e, ENOMEM, "intent");
 }
 
-int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
-                   size_t n, struct record *r, struct rbxj_error *e)
+static int make_record(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
+                       size_t n, bool adopt, struct record *r, struct rbxj_error *e)
 {
     const struct kind *kind = kind_of(resource->kind);
-    if (!kind)
+    if (!kind || (adopt && !kind->adopt))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "resource: kind %d is not known", (int)resource->kind);
     if (resource->flags & ~(uint32_t)RBXJ_RMDIR_ONLY || (resource->flags && resource->kind != RBXJ_TMPDIR))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: flags %#x are not known", kind->name,
@@ -113,10 +113,22 @@ int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const s
         return res;
     const struct record *lower = lower_of(r->path, earlier, n);
     r->below = lower ? lower->seq : 0;
-    res = kind->prepare(u, r, e);
+    res = (adopt ? kind->adopt : kind->prepare)(u, r, e);
     if (res == 0 && !r->below && (r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR))
         res = guard_namespace(r, &r->parent, e);
     if (res == 0 && !r->below && (res = guard_chain(r)) < 0)
         res = error_sys(e, -res, "%s %s: the way to it", kind->name, r->path);
     return res;
+}
+
+int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
+                   size_t n, struct record *r, struct rbxj_error *e)
+{
+    return make_record(u, resource, earlier, n, false, r, e);
+}
+
+int intent_adopt(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier, size_t n,
+                 struct record *r, struct rbxj_error *e)
+{
+    return make_record(u, resource, earlier, n, true, r, e);
 }

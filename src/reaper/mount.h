@@ -15,6 +15,7 @@
 int mount_prepare(struct undo *u, struct record *r, struct rbxj_error *e);
 int mount_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e);
 int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e);
+int mount_adopt(struct undo *u, struct record *r, struct rbxj_error *e);
 
 /* The source that rbxj gives to its own mounts, "rbxj:incarnation:seq". */
 #define MOUNT_SOURCE_MAX (STAMP_MAX + 8)

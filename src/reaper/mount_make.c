@@ -415,3 +415,38 @@ int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e)
     mount_table_free(table);
     return rc;
 }
+
+/* ---- adopt ---- */
+
+int mount_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct fileid parent_id;
+    struct mount_at at;
+    struct mount_table *table;
+    int rc = guard_protected(u->config, RBXJ_MOUNT, r->path, e);
+    if (rc < 0)
+        return rc;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    rc = fileid_of_fd(parent, &parent_id);
+    rc = rc < 0 ? rc : mount_ns_find(0, &r->mount_ns);
+    rc = rc < 0 ? rc : mount_at(parent, base, &at);
+    if (rc < 0)
+        return error_sys(e, -rc, "mount %s", r->path);
+    rc = r->below ? 0 : guard_namespace(r, &parent_id, e);
+    rc = rc < 0 ? rc : mount_table_read("/proc/self/mountinfo", &table, e);
+    if (rc < 0)
+        return rc;
+    const struct mount *m = mount_table_by_id(table, at.id);
+    if (!at.is_root || !m || strcmp(m->target, r->path) != 0 || strcmp(m->fstype, r->fstype) != 0)
+        rc = error_set(e, RBXJ_E_EXISTS, 0, "mount %s: another one is there by now", r->path);
+    else if ((rc = fill_evidence(r, table, m, &at, parent, base)) < 0)
+        rc = error_sys(e, -rc, "mount %s", r->path);
+    mount_table_free(table);
+    if (!r->below)
+        r->parent = parent_id;
+    r->newest_mount = mount_newest();
+    return rc;
+}

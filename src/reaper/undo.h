@@ -9,6 +9,8 @@
  *             anything to be taken back
  *   prove     after the acquisition: is it new, empty and the expected owner's; stamp it; record its identity
  *             (evidence)
+ *   adopt     instead of all these, for what is there and was never journaled: is it allowed and sound; its
+ *             identity as evidence, as if nothing had been there before (K30; not for a process)
  *   look      changes nothing: present, gone, foreign or busy, judged by before-image, evidence and stamp
  *             (K1, K2)
  *   quiesce   kills what lives in it, when it is proven ours (cgroup, process); returns without waiting
@@ -54,6 +56,7 @@ struct kind {
     int (*confirm)(const struct record *r, struct rbxj_error *e);
     int (*acquire)(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e);
     int (*prove)(struct undo *u, struct record *r, struct rbxj_error *e);
+    int (*adopt)(struct undo *u, struct record *r, struct rbxj_error *e);
     int (*look)(struct undo *u, const struct record *r, struct finding *f);
     int (*quiesce)(struct undo *u, const struct record *r, struct finding *f);
     int (*quiesced)(struct undo *u, const struct record *r,

@@ -162,6 +162,33 @@ static int cgroup_acquire(struct undo *u, struct record *r, const char *options,
     return rc;
 }
 
+static int cgroup_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
+    int rc = guard_protected(u->config, RBXJ_CGROUP, r->path, e);
+    if (rc < 0)
+        return rc;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    _cleanup_close_ int fd = cgroup_open(parent, base);
+    rc = fd < 0 ? fd : fileid_of_fd(parent, &r->parent);
+    rc = rc < 0 ? rc : fileid_of_fd(fd, &r->id);
+    rc = rc < 0 ? rc : cgroup_members(fd, &members);
+    rc = rc < 0 ? rc : procid_boot(r->evidence_boot);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s", r->path);
+    if (!fs_is_cgroup(r->id.fs_magic) || !fs_is_cgroup(r->parent.fs_magic))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: is no cgroup, or the top of a hierarchy",
+                         r->path);
+    if (members.len || members.hidden)
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "cgroup %s: processes are in it", r->path);
+    r->owner = r->id.uid;
+    r->flags |= REC_EVIDENCE | REC_NO_STAMP;
+    return 0;
+}
+
 /* ---- looking ---- */
 
 static int refused(struct finding *f, int code, int errnum, const struct record *r, const char *why)
@@ -444,6 +471,7 @@ const struct kind kind_cgroup = {
     .prepare = cgroup_prepare,
     .acquire = cgroup_acquire,
     .prove = cgroup_prove,
+    .adopt = cgroup_adopt,
     .look = cgroup_look,
     .quiesce = cgroup_quiesce,
     .quiesced = cgroup_quiesced,

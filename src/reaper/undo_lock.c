@@ -231,6 +231,38 @@ static int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
     return 0;
 }
 
+/* What it holds is kept, too: it may be the stamp of a journal that was lost. */
+static int lock_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct stat st;
+    int rc = guard_protected(u->config, RBXJ_LOCK, r->path, e);
+    if (rc < 0)
+        return rc;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, &st) < 0)
+        return error_sys(e, errno, "lock %s", r->path);
+    if (!S_ISREG(st.st_mode))
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: is not a regular file", r->path);
+    rc = r->below ? 0 : fileid_of_fd(parent, &r->parent);
+    rc = rc < 0 ? rc : fileid_of_fd(fd, &r->id);
+    rc = rc < 0 ? rc : procid_boot(r->evidence_boot);
+    int held = rc < 0 ? rc : flocks_is_held(st.st_dev, st.st_ino);
+    r->content = held < 0 ? NULL : malloc(LOCK_CONTENT_MAX);
+    ssize_t n = r->content ? pread(fd, r->content, LOCK_CONTENT_MAX, 0) : -1;
+    if (n < 0)
+        return error_sys(e, held < 0 ? -held : r->content ? errno : ENOMEM, "lock %s", r->path);
+    if (held)
+        return refuse_held(r, fd, e);
+    r->content_len = (size_t)n;
+    r->owner = r->id.uid;
+    r->flags |= REC_EVIDENCE | REC_NO_STAMP;
+    return 0;
+}
+
 /* ---- look ---- */
 
 enum content {
@@ -277,6 +309,8 @@ static int judge_content(const struct undo *u, const struct record *r, int fd)
         return CONTENT_BEFORE;
     if (len == 0)
         return CONTENT_EMPTY;
+    if ((r->flags & REC_EVIDENCE) && r->content_len == len && memcmp(text, r->content, len) == 0)
+        return CONTENT_OURS; /* as it was when it was adopted */
     int stamp = len <= LOCK_CONTENT_MAX ? json_stamp(text, len, &incarnation, &seq, &is_json) : 0;
     if (stamp < 0)
         return stamp;
@@ -454,6 +488,7 @@ const struct kind kind_lock = {
     .confirm = lock_confirm,
     .acquire = lock_acquire,
     .prove = lock_prove,
+    .adopt = lock_adopt,
     .look = lock_look,
     .undo = lock_undo,
     .verify = lock_verify,

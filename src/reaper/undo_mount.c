@@ -383,6 +383,7 @@ const struct kind kind_mount = {
     .prepare = mount_prepare,
     .acquire = mount_acquire,
     .prove = mount_prove,
+    .adopt = mount_adopt,
     .look = mount_look,
     .undo = mount_undo,
     .verify = mount_verify,

@@ -137,6 +137,31 @@ static int tmpdir_acquire(struct undo *u, struct record *r, const char *options,
     return rc;
 }
 
+static int tmpdir_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct fileid parent_id;
+    int rc = guard_protected(u->config, RBXJ_TMPDIR, r->path, e);
+    if (rc < 0)
+        return rc;
+    _cleanup_close_ int parent = open_parent(r, &base, &parent_id, e);
+    if (parent < 0)
+        return parent;
+    _cleanup_close_ int fd = rmtree_open(parent, base);
+    if (fd == -EXDEV)
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "tmpdir %s: something is mounted on it", r->path);
+    rc = fd < 0 ? fd : fileid_of_fd(fd, &r->id);
+    if (rc == 0)
+        rc = procid_boot(r->evidence_boot);
+    if (rc < 0)
+        return error_sys(e, -rc, "tmpdir %s", r->path);
+    if (!r->below)
+        r->parent = parent_id;
+    r->owner = r->id.uid;
+    r->flags |= REC_EVIDENCE | REC_NO_STAMP; /* what is there already can't be proven by a stamp of ours */
+    return 0;
+}
+
 static int tmpdir_look(struct undo *u, const struct record *r, struct finding *f)
 {
     _cleanup_(tmpdir_place_close) struct tmpdir_place p = tmpdir_no_place;
@@ -347,6 +372,7 @@ const struct kind kind_tmpdir = {
     .prepare = tmpdir_prepare,
     .acquire = tmpdir_acquire,
     .prove = tmpdir_prove,
+    .adopt = tmpdir_adopt,
     .look = tmpdir_look,
     .undo = tmpdir_undo,
     .verify = tmpdir_verify,

@@ -1,0 +1,171 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "reaper/audit.h"
+
+#include "base/cleanup.h"
+#include "base/doc.h"
+#include "base/fd.h"
+#include "reaper/handle.h"
+#include "reaper/result.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+/* ---- what is journaled ---- */
+
+/* Is there a record of it, or of what it lies in? before: how many of the same kind and name were met before it, each
+ * of which has a record of its own. */
+static bool is_journaled(const struct rbxj_result *journaled, const struct audit_item *item, size_t before)
+{
+    size_t same = 0;
+    for (size_t i = 0; i < journaled->len; i++) {
+        for (size_t k = 0; k < journaled->boxes[i].len; k++) {
+            const struct result_entry *entry = &journaled->boxes[i].entries[k];
+            if (entry->kind == RBXJ_PROCESS || !path_is_below(item->name, entry->name))
+                continue;
+            bool equal = strcmp(item->name, entry->name) == 0;
+            same += equal && entry->kind == item->kind;
+            if (!equal && entry->kind != RBXJ_LOCK && entry->found == FOUND_PRESENT)
+                return true;
+        }
+    }
+    return same > before;
+}
+
+static void drop_journaled(struct audit *a, const struct rbxj_result *journaled)
+{
+    size_t n = 0, before = 0;
+    for (size_t i = 0; i < a->len; i++) {
+        struct audit_item *item = &a->items[i];
+        bool again = i && item[-1].kind == item->kind && strcmp(item[-1].name, item->name) == 0;
+        before = again ? before + 1 : 0;
+        item->journaled = is_journaled(journaled, item, before);
+    }
+    for (size_t i = 0; i < a->len; i++) {
+        if (a->items[i].journaled)
+            audit_item_clear(&a->items[i]);
+        else
+            a->items[n++] = a->items[i];
+    }
+    a->len = n;
+}
+
+/* ---- which of them ---- */
+
+static bool is_named(const struct rbxj_audit *how, const char *name)
+{
+    for (size_t i = 0; i < how->names_len; i++)
+        if (strcmp(how->names[i], name) == 0)
+            return true;
+    return !how->names;
+}
+
+static int adopt(struct audit *a, const struct rbxj_audit *how, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < a->len; i++) {
+        struct audit_item *item = &a->items[i];
+        item->left = !is_named(how, item->name) ||
+                     (!item->live && how->ask &&
+                      !how->ask(how->ask_data, kind_of(item->kind)->name, item->name));
+    }
+    int r = how->ask ? audit_use(a, e) : 0; /* whoever was asked took his time */
+    for (size_t i = 0; i < a->len && r == 0; i++)
+        if (a->items[i].live && !a->items[i].left)
+            (void)error_set(&a->items[i].refused, RBXJ_E_BUSY, EBUSY, "%s: %s", a->items[i].name,
+                            a->items[i].user);
+    return r < 0 ? r : audit_adopt(a, e);
+}
+
+/* ---- telling ---- */
+
+static void tell_item(struct doc *doc, cJSON *list, const struct audit_item *item, int64_t now)
+{
+    cJSON *o = doc_object(doc, list, NULL);
+    (void)doc_text(doc, o, "kind", kind_of(item->kind)->name);
+    doc_name(doc, o, "name", item->name);
+    (void)doc_text(doc, o, "pattern", item->pattern);
+    doc_bool(doc, o, "live", item->live);
+    (void)doc_text(doc, o, "user", item->user[0] ? item->user : NULL);
+    int64_t age = (now - item->time_ns) / 1000000000;
+    if (item->time_ns)
+        doc_number(doc, o, "age_s", (double)age);
+    if (item->pid) {
+        doc_number(doc, o, "pid", item->pid);
+        doc_bool(doc, o, "pid_is_dead", item->pid_is_dead);
+    }
+    (void)doc_text(doc, o, "adopted", item->box[0] ? item->box : NULL);
+    doc_error(doc, o, "error", item->refused.code ? &item->refused : NULL);
+}
+
+/* What was acquired, and is no more: a process that has ended is not missing. */
+static bool is_missing(const struct result_entry *entry)
+{
+    return entry->found == FOUND_GONE && entry->evidence && entry->kind != RBXJ_PROCESS;
+}
+
+static size_t tell_missing(struct doc *doc, cJSON *list, const struct rbxj_result *journaled)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < journaled->len; i++) {
+        const struct result_box *box = &journaled->boxes[i];
+        for (size_t k = 0; k < box->len; k++) {
+            const struct result_entry *entry = &box->entries[k];
+            if (!is_missing(entry))
+                continue;
+            cJSON *o = doc_object(doc, list, NULL);
+            (void)doc_text(doc, o, "box", box->box.name);
+            (void)doc_text(doc, o, "state", box->state);
+            doc_number(doc, o, "seq", entry->seq);
+            (void)doc_text(doc, o, "kind", kind_of(entry->kind)->name);
+            doc_name(doc, o, "name", entry->name);
+            n++;
+        }
+    }
+    return n;
+}
+
+static int tell(const struct audit *a, const struct rbxj_result *journaled, char **ret_json,
+                struct rbxj_error *e)
+{
+    struct doc doc;
+    int64_t now = now_realtime_ns();
+    size_t left = 0;
+    doc_init(&doc);
+    cJSON *list = doc_array(&doc, doc.root, "unjournaled");
+    for (size_t i = 0; i < a->len; i++) {
+        tell_item(&doc, list, &a->items[i], now);
+        left += !a->items[i].box[0];
+    }
+    left += tell_missing(&doc, doc_array(&doc, doc.root, "missing"), journaled);
+    char *text = doc_finish(&doc);
+    if (!text)
+        return error_sys(e, ENOMEM, "audit");
+    *ret_json = text;
+    return left > 0;
+}
+
+int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how, char **ret_json,
+               struct rbxj_error *error)
+{
+    error_clear(error);
+    static const struct rbxj_audit look;
+    _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(audit_clear) struct audit a = {.config = &config};
+    struct rbxj_result *journaled = NULL;
+    if (!how)
+        how = &look;
+    int r = config_load(options, &config, error);
+    if (r == 0)
+        r = inspect(&config, NULL, NULL, &journaled, error);
+    if (r == 0)
+        r = audit_find(&a, error);
+    if (r == 0) {
+        drop_journaled(&a, journaled);
+        r = audit_use(&a, error);
+    }
+    if (r == 0 && how->adopt)
+        r = adopt(&a, how, error);
+    if (r == 0)
+        r = tell(&a, journaled, ret_json, error);
+    rbxj_result_free(journaled);
+    return r;
+}

@@ -1,0 +1,58 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * rbxj audit: what looks like ours by the configured patterns, and is journaled nowhere. A pattern finds, and does
+ * nothing else: what it finds is undone only after a person has adopted it, and then by its identity, as everything
+ * else (I2, I4, K30).
+ *
+ * audit_find.c finds what matches, audit_use.c who uses it, audit_adopt.c writes it into the journal, audit.c does one
+ * after the other and tells it.
+ */
+#ifndef RBXJ_REAPER_AUDIT_H
+#define RBXJ_REAPER_AUDIT_H
+
+#include "reaper/mountinfo.h"
+#include "reaper/undo.h"
+
+struct audit_item {
+    enum rbxj_kind kind;   /* lock, cgroup, mount, tmpdir */
+    char *name;            /* its path; the directory part is resolved */
+    const char *pattern;   /* of the configuration */
+    char *fstype, *source; /* mount */
+    int32_t mount_id;      /* mount */
+    uint64_t dev, ino;     /* all but mounts */
+    int64_t time_ns;       /* last change of its content, CLOCK_REALTIME; 0: unknown (mount) */
+    pid_t pid;             /* lock: the one that its content names; 0: none */
+    bool pid_is_dead;      /* that one is no more, or began after the lock was written */
+    bool live;             /* somebody uses it, or that can't be known */
+    char user[200];        /* who */
+    bool journaled;
+    bool left;                  /* not to be adopted */
+    struct rbxj_error refused;  /* why it was not adopted */
+    char box[BOX_NAME_MAX + 1]; /* into which it was adopted, or empty */
+};
+
+struct audit {
+    const struct config *config;
+    struct mount_table *table; /* this namespace's mounts, read at the start */
+    struct audit_item *items;  /* sorted by kind, then name; mounts of one target oldest first */
+    size_t len, room;
+};
+
+void audit_clear(struct audit *a);
+void audit_item_clear(struct audit_item *item);
+
+/* Fills items with all that matches. What lies on a file system that might not answer is left out (K16). 0 or a
+ * negative code. */
+int audit_find(struct audit *a, struct rbxj_error *e);
+
+/* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a process
+ * with a working directory, a root, a program, a descriptor or a map in the directory or mount, or with the lock file
+ * open. 0 or a negative code. */
+int audit_use(struct audit *a, struct rbxj_error *e);
+
+/* Writes those of items that are neither live nor refused into the journal, with the identity that they have now, and
+ * as durably as a begin: what lies in one another becomes one box, each of which is stale at once. Fills box or
+ * refused of each. 0, or a negative code where the journal can't be used. */
+int audit_adopt(struct audit *a, struct rbxj_error *e);
+
+#endif

@@ -1,0 +1,183 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# rbxj audit from outside: audit.sh [RBXJ]
+. "${0%/*}/lib.bash"
+
+fresh
+boxes=$shm/boxes
+mkdir -p "$boxes"
+cat >"$work/rbxj.conf" <<EOF
+[discover]
+locks=
+locks=$boxes/*/lock
+cgroups=
+cgroups=rbxjaudit-*
+mounts=
+mounts=$boxes/*
+tmpdirs=
+tmpdirs=$boxes/tmp-*
+EOF
+not_mounted() { ! mounted "$1"; }
+not_lives() { ! lives "$1"; }
+no_escape() { ! grep -q $'\e' "$work/out"; }
+audit() { call --config "$work/rbxj.conf" audit "$@"; }
+picture() { find "$work/state" "$work/run" -type f -exec sha256sum {} + | sort; }
+
+audit
+check "nothing: exits 0" is "$status" 0
+check "nothing: says so" out_has "nothing that is not journaled"
+check "nothing: makes nothing" is "$(ls -A "$work/state")" ""
+
+# ---- an installation that knows nothing of rbxj ----
+
+mkdir -p "$boxes/7/root" "$boxes/tmp-7/deep/er"
+echo '{"pid":999999999,"box_id":"7"}' >"$boxes/7/lock"
+touch -d '3 days ago' "$boxes/7/lock"
+touch "$boxes/tmp-7/deep/er/file" "$boxes/tmp-no-directory"
+mount -t tmpfs old "$boxes/7/root"
+touch "$boxes/7/root/inside"
+[ -n "$group" ] && mkdir -p "$group/rbxjaudit-7/child"
+audit --json
+check "found: exits 1" is "$status" 1
+check "found: the lock" json '[i for i in d["unjournaled"] if i["kind"] == "lock" and i["name"].endswith("/7/lock")]'
+check "found: its age and its dead pid" \
+    json '[i for i in d["unjournaled"] if i["kind"] == "lock" and 250000 < i["age_s"] < 270000 and i["pid_is_dead"]]'
+check "found: the mount" json '[i for i in d["unjournaled"] if i["kind"] == "mount" and i["name"].endswith("/7/root")]'
+check "found: the directory, and no file" json '[i["name"][-5:] for i in d["unjournaled"] if i["kind"] == "tmpdir"] == ["tmp-7"]'
+[ -n "$group" ] && check "found: the cgroup, without its child" \
+    json 'len([i for i in d["unjournaled"] if i["kind"] == "cgroup"]) == 1'
+check "found: nobody uses them" json 'not any(i["live"] for i in d["unjournaled"])'
+check "found: which pattern" json 'all(i["pattern"] for i in d["unjournaled"])'
+check "found: nothing is missing" json 'd["missing"] == []'
+check "looking makes nothing" is "$(ls -A "$work/state")" ""
+audit
+check "table: the lock, and its dead pid" out_has "999999999 (dead)"
+audit --adopt </dev/null
+check "adopt: asks on a terminal only" is "$status" 2
+audit --yes
+check "--yes goes with --adopt" is "$status" 2
+audit "$boxes/7/lock"
+check "a name goes with --adopt" is "$status" 2
+
+# ---- what somebody uses is refused (K30) ----
+
+(exec 9<"$boxes/tmp-7/deep/er/file"; exec sleep 1000) &
+reader=$!
+(cd "$boxes/7/root" && exec sleep 1000) &
+dweller=$!
+exec 8<"$boxes/7/lock"
+flock 8
+if [ -n "$group" ]; then
+    sleep 1000 & member=$!
+    echo $member >"$group/rbxjaudit-7/child/cgroup.procs"
+fi
+until [ "$(readlink /proc/$dweller/cwd)" = "$boxes/7/root" ] && [ "$(readlink /proc/$reader/exe)" != "$(readlink /proc/$$/exe)" ]; do :; done
+audit --json --adopt --yes
+check "in use: exits 1" is "$status" 1
+check "in use: none is adopted" json 'all(i["live"] and i["adopted"] is None and i["error"]["name"] == "EBUSY" for i in d["unjournaled"])'
+check "in use: the holder of the lock" json '[i for i in d["unjournaled"] if i["kind"] == "lock" and "held by pid" in i["user"]]'
+check "in use: who dwells in the mount" \
+    json '[i for i in d["unjournaled"] if i["kind"] == "mount" and "working directory of pid '$dweller'" in i["user"]]'
+check "in use: who has a file open" json '[i for i in d["unjournaled"] if i["kind"] == "tmpdir" and "open in pid '$reader'" in i["user"]]'
+[ -n "$group" ] && check "in use: who is in the cgroup" \
+    json '[i for i in d["unjournaled"] if i["kind"] == "cgroup" and "'$member'" in i["user"]]'
+call list --json
+check "in use: nothing is journaled" json 'd["boxes"] == []'
+kill -KILL $reader $dweller ${member:-}
+wait $reader $dweller ${member:-} 2>/dev/null
+exec 8<&-
+echo '{"pid":'$$'}' >"$boxes/7/lock"
+audit --json
+check "a lock that names a living process is live" json '[i for i in d["unjournaled"] if i["kind"] == "lock" and i["live"]]'
+echo '{"pid":'$$'}' >"$boxes/7/lock"
+touch -d '3 days ago' "$boxes/7/lock"
+audit --json
+check "of that number, but younger than the lock: it is not" \
+    json '[i for i in d["unjournaled"] if i["kind"] == "lock" and not i["live"] and i["pid_is_dead"]]'
+
+# ---- adopted, undone ----
+
+until [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-7/child/cgroup.procs"; do :; done
+before=$(picture)
+audit --json --adopt --yes "$boxes/tmp-7"
+check "by name: exits 1, as the others are left" is "$status" 1
+check "by name: this one alone" json '[i["name"][-5:] for i in d["unjournaled"] if i["adopted"]] == ["tmp-7"]'
+call list --json
+check "by name: it is in the journal, stale, with evidence" \
+    json '[(b["state"], [r["evidence"] for r in b["records"]]) for b in d["boxes"]] == [("stale", [True])]'
+check "by name: it is still there" test -e "$boxes/tmp-7/deep/er/file"
+audit --json
+check "by name: it is journaled now" json '"tmpdir" not in [i["kind"] for i in d["unjournaled"]]'
+audit --json --adopt --yes
+check "all: exits 0" is "$status" 0
+check "all: adopted" json 'd["unjournaled"] and all(i["adopted"] for i in d["unjournaled"])'
+audit --json
+check "all: nothing is unjournaled" json 'd == {"unjournaled": [], "missing": []}'
+call replay --dry-run
+check "dry run: all of it can be done" is "$status" 0
+call replay --json
+check "replay: exits 0" is "$status" 0
+check "replay: everything undone" json 'd["summary"]["left"] == 0 and d["summary"]["undone"] == 3 + '"$([ -n "$group" ] && echo 1 || echo 0)"
+check "replay: the lock is gone" test ! -e "$boxes/7/lock"
+check "replay: the mount is gone" not_mounted "$boxes/7/root"
+check "replay: the directory is gone" test ! -e "$boxes/tmp-7"
+check "replay: what did not match is there" test -d "$boxes/7/root" -a -e "$boxes/tmp-no-directory"
+[ -n "$group" ] && check "replay: the cgroup is gone" test ! -e "$group/rbxjaudit-7"
+audit
+check "and then nothing" is "$status" 0
+
+# ---- replaced after it was adopted: refused ----
+
+mkdir "$boxes/tmp-8"
+audit --adopt --yes
+check "replaced: adopted" is "$status" 0
+mv "$boxes/tmp-8" "$work/elsewhere"
+mkdir "$boxes/tmp-8"
+touch "$boxes/tmp-8/not-ours"
+call replay --json
+check "replaced: refused" is "$status" 1
+check "replaced: it is there" test -e "$boxes/tmp-8/not-ours"
+call list --json
+id=$(grep -o '"adopted-[0-9a-f]*"' "$work/out" | head -n 1 | tr -d '"')
+call forget --box "$id" --seq 1 --reason test
+rm -rf "$boxes/tmp-8"
+
+# ---- a lost journal is built again ----
+
+crash lost --lock "$boxes/7/lock" --tmpdir "$boxes/tmp-9" --mount tmpfs,x,"$boxes/9"
+kill -KILL "$(cat "$work/up-lost")"
+until_true not_lives "$(cat "$work/up-lost")"
+find "$work/state" "$work/run" -mindepth 1 -delete
+audit --json
+check "lost: all of it is found" json 'sorted(i["kind"] for i in d["unjournaled"]) == ["lock", "mount", "tmpdir"]'
+audit --json --adopt --yes
+check "lost: adopted" is "$status" 0
+call replay
+check "lost: undone" is "$status" 0
+check "lost: the lock is gone" test ! -e "$boxes/7/lock"
+check "lost: the directory is gone" test ! -e "$boxes/tmp-9"
+check "lost: the mount is gone" not_mounted "$boxes/9"
+
+# ---- missing: journaled, acquired, gone ----
+
+crash gone --tmpdir "$boxes/tmp-10"
+rmdir "$boxes/tmp-10"
+audit --json
+check "missing: told" json '[(i["box"], i["kind"]) for i in d["missing"]] == [("gone", "tmpdir")]'
+check "missing: exits 1" is "$status" 1
+audit
+check "missing: in the table" out_has missing
+
+# ---- names with any byte ----
+
+mkdir "$boxes/tmp-"$'\n\e[31m\377'
+audit --json
+check "any byte: raw beside it" json '[i for i in d["unjournaled"] if bytes.fromhex(i.get("raw", "")).endswith(b"tmp-\n\x1b[31m\xff")]'
+audit
+check "any byte: no escape gets through" no_escape
+audit --adopt --yes
+call replay
+check "any byte: adopted and undone" is "$(ls "$boxes" | grep -c tmp-)" 1
+
+finish
