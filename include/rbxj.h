@@ -161,7 +161,8 @@ int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource
 /* For a supervisor that mounts by itself: the source to give to mount(2) for seq, so that the mount is known as the
  * box's even if this process dies before rbxj_acquired(). ret_source gets it, to be freed with free(3); or NULL where
  * the type needs its own source (a device, a server, a bind mount's directory): then the intent's is used, and only
- * the evidence that rbxj_acquired() records proves it. Errors: NO_SUCH_BOX, BAD_REQUEST (seq is no mount), BOX_LIVE,
+ * the evidence that rbxj_acquired() records proves it (rbxj_acquire() journals that of a bind mount before it attaches
+ * it). Errors: NO_SUCH_BOX, BAD_REQUEST (seq is no mount), BOX_LIVE,
  * BOX_STALE, IO. */
 int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char **ret_source,
                       struct rbxj_error *error);

@@ -108,6 +108,7 @@ enum record_flags {
     REC_NO_STAMP = 64, /* it can't bear a stamp: its evidence must be on disk */
     REC_UNPROVEN =
         128, /* salvaged, and in no snapshot that is sound: never undone, whatever its evidence (I4) */
+    REC_AHEAD = 256,       /* its evidence was written before it was made: it may not have been made (K1) */
     REC_DROPPED = 1 << 29, /* never stored: dropped from the journal since it was read */
     REC_PENDING = 1 << 30, /* never stored: nobody was told yet to acquire it (K22) */
 };

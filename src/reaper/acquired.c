@@ -61,6 +61,17 @@ static int record_evidence(struct rbxj *handle, const struct record *r, struct r
     return journal_update(handle->journal, r, durable, e);
 }
 
+static int write_ahead(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    return record_evidence(u->data, r, e);
+}
+
+/* What was only written ahead does not count. */
+static bool was_acquired(const struct record *r)
+{
+    return (r->flags & (REC_EVIDENCE | REC_AHEAD)) == REC_EVIDENCE;
+}
+
 /* What lies below another record of the box is that record's only if that one is there, and ours: before that the
  * path leads elsewhere, and what was made there would be lost once the lower one hides it (K13). */
 static int check_lower(struct undo *u, const struct record *r, struct rbxj_error *e)
@@ -111,7 +122,7 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     int r = own_open(handle, box, seq, &own, error);
     if (r < 0)
         return r;
-    if (own.record->kind != RBXJ_PROCESS && (own.record->flags & REC_EVIDENCE))
+    if (own.record->kind != RBXJ_PROCESS && was_acquired(own.record))
         return check_again(&own.u, own.record, error);
     r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);
     if (r == 0)
@@ -153,8 +164,10 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
     if (!kind->acquire || (own.record->kind == RBXJ_LOCK && !ret_fd))
         return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: seq %u (%s) can't be acquired so", box, seq,
                          kind->name);
-    if (own.record->flags & REC_EVIDENCE)
+    if (was_acquired(own.record))
         return error_set(error, RBXJ_E_EXISTS, EEXIST, "box %s: seq %u was acquired before", box, seq);
+    own.u.write_ahead = write_ahead;
+    own.u.data = handle;
     r = check_lower(&own.u, own.record, error);
     if (r == 0)
         r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);

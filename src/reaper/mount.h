@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What the files of the mount kind share: undo_mount.c (look, undo, verify), mount_make.c (prepare, acquire,
- * prove), mount_find.c (which is ours), mount_take.c (unmounting a tree), mount_holders.c (who keeps it
+ * prove), mount_bind.c (a bind mount), mount_find.c (which is ours), mount_take.c (unmounting a tree), mount_holders.c (who keeps it
  * busy).
  */
 #ifndef RBXJ_REAPER_MOUNT_H
@@ -30,6 +30,22 @@ bool mount_is_bind(const struct record *r);
 bool mount_has_fstype(const struct record *r, const struct mount *m);
 /* Is m the root of the block device that the intent names? */
 bool mount_is_device(const struct record *r, const struct mount *m);
+
+/* What the options of an acquisition ask for. */
+struct mount_how {
+    unsigned long flags;       /* MS_*, without propagation */
+    unsigned long propagation; /* 0: none asked for */
+    char *data;                /* what the file system itself is to parse */
+};
+/* What the kernel has against it: wrong options or no such type, or its own trouble. A negative code. */
+int mount_refused(const struct record *r, int errnum, const char *source, struct rbxj_error *e);
+
+/* ---- mount_bind.c ---- */
+
+/* Attaches what r->source is to target. u->write_ahead is called with the evidence (REC_AHEAD) before, where the kernel
+ * has unique ids; after success that flag is set if the evidence is all that prove() would find. */
+int mount_bind(struct undo *u, struct record *r, const struct mount_how *how, int target,
+               struct rbxj_error *e);
 
 /* ---- mount_find.c ---- */
 

@@ -168,10 +168,14 @@ static struct mount *find_unproven(const struct undo *u, const struct record *r,
 int mount_find(struct undo *u, const struct record *r, struct mount_space *space, struct mount **ret,
                struct finding *f)
 {
+    int rc = 0;
+    *ret = NULL;
     if (r->flags & REC_EVIDENCE)
-        return find_proven(u, r, space, ret, f);
-    *ret = find_unproven(u, r, space, f);
-    return 0;
+        rc = find_proven(u, r, space, ret, f);
+    /* written ahead, and not there: it may have been made in another way, after that one failed */
+    if (rc == 0 && !*ret && (!(r->flags & REC_EVIDENCE) || r->flags & REC_AHEAD))
+        *ret = find_unproven(u, r, space, f);
+    return rc;
 }
 
 bool mount_is_of_record(const struct record *r, const struct mount *m)

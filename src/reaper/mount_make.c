@@ -122,13 +122,7 @@ int mount_prepare(struct undo *u, struct record *r, struct rbxj_error *e)
 
 /* ---- acquire ---- */
 
-struct how {
-    unsigned long flags;       /* MS_*, without propagation */
-    unsigned long propagation; /* 0: none asked for */
-    char *data;                /* what the file system itself is to parse */
-};
-
-static void how_clear(struct how *how)
+static void how_clear(struct mount_how *how)
 {
     free(how->data);
 }
@@ -144,7 +138,8 @@ static bool is_list(const char *options)
     return rc == 1 && !next[strspn(next, ",")];
 }
 
-static int parse_options(const struct record *r, const char *options, struct how *ret, struct rbxj_error *e)
+static int parse_options(const struct record *r, const char *options, struct mount_how *ret,
+                         struct rbxj_error *e)
 {
     static const char *const of_mount_only[] = {"loop", "offset", "sizelimit"};
     _cleanup_free_ char *user = NULL;
@@ -174,32 +169,7 @@ static int parse_options(const struct record *r, const char *options, struct how
     return 0;
 }
 
-/* mount(2)'s flags of one mount as mount_setattr(2) names them. */
-static struct mount_attr attributes(unsigned long flags)
-{
-    static const struct {
-        unsigned long flag;
-        uint64_t attribute;
-    } names[] = {
-        {MS_RDONLY, MOUNT_ATTR_RDONLY},
-        {MS_NOSUID, MOUNT_ATTR_NOSUID},
-        {MS_NODEV, MOUNT_ATTR_NODEV},
-        {MS_NOEXEC, MOUNT_ATTR_NOEXEC},
-        {MS_NODIRATIME, MOUNT_ATTR_NODIRATIME},
-        {MS_NOATIME, MOUNT_ATTR_NOATIME},
-        {MS_STRICTATIME, MOUNT_ATTR_STRICTATIME},
-    };
-    struct mount_attr attr = {0};
-    for (size_t i = 0; i < ARRAY_LEN(names); i++)
-        if (flags & names[i].flag)
-            attr.attr_set |= names[i].attribute;
-    if (flags & (MS_NOATIME | MS_STRICTATIME | MS_RELATIME))
-        attr.attr_clr = MOUNT_ATTR__ATIME;
-    return attr;
-}
-
-/* What the kernel has against it: wrong options or no such type, or its own trouble. */
-static int refused(struct rbxj_error *e, int errnum, const struct record *r, const char *source)
+int mount_refused(const struct record *r, int errnum, const char *source, struct rbxj_error *e)
 {
     if (errnum == EINVAL || errnum == ENODEV || errnum == ENOTBLK)
         return error_set(e, RBXJ_E_BAD_REQUEST, errnum, "mount %s: type %s, source %s", r->path, r->fstype,
@@ -207,38 +177,14 @@ static int refused(struct rbxj_error *e, int errnum, const struct record *r, con
     return error_sys(e, errnum, "mount %s: type %s, source %s", r->path, r->fstype, source);
 }
 
-/* K12: private before it is attached. Attached first, on a shared parent, its copies in other namespaces
- * would be peers of the source, and unmounting below it would unmount below the source. This way it has no
- * peers but its own copies, and they go with it. */
-static int bind(struct undo *u, const struct record *r, const struct how *how, int target,
-                struct rbxj_error *e)
-{
-    unsigned recursive = strcmp(r->fstype, "rbind") == 0 || how->flags & MS_REC ? AT_RECURSIVE : 0;
-    struct mount_attr alone = {.propagation = MS_PRIVATE};
-    struct mount_attr asked = attributes(how->flags);
-    struct mount_attr propagation = {.propagation = how->propagation};
-    _cleanup_close_ int fd = open_tree(AT_FDCWD, r->source, OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | recursive);
-    if (fd < 0)
-        return refused(e, errno, r, r->source);
-    if (mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &alone, sizeof(alone)) < 0 ||
-        mount_setattr(fd, "", AT_EMPTY_PATH, &asked, sizeof(asked)) < 0 ||
-        move_mount(fd, "", target, "", MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH) < 0)
-        return refused(e, errno, r, r->source);
-    u->made = true;
-    if (how->propagation &&
-        mount_setattr(fd, "", AT_EMPTY_PATH | recursive, &propagation, sizeof(propagation)) < 0)
-        return refused(e, errno, r, r->source);
-    return 0;
-}
-
-static int mount_new(struct undo *u, const struct record *r, const struct how *how, int target,
+static int mount_new(struct undo *u, const struct record *r, const struct mount_how *how, int target,
                      struct rbxj_error *e)
 {
     char path[40], ours[MOUNT_SOURCE_MAX];
     const char *source = mount_source(ours, r->fstype, r->incarnation, r->seq) ? ours : r->source;
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", target);
     if (mount(source, path, r->fstype, how->flags, how->data) < 0)
-        return refused(e, errno, r, source);
+        return mount_refused(r, errno, source, e);
     u->made = true;
     if (!how->propagation)
         return 0;
@@ -282,9 +228,26 @@ static int check_stack(const struct undo *u, const struct record *r, int32_t id,
     return rc;
 }
 
+/* It was made. Does it lie where the intent says? */
+static int prove_ahead(struct record *r, struct rbxj_error *e)
+{
+    const char *base;
+    struct mount_at at;
+    _cleanup_close_ int parent = open_parent(r, &base, e);
+    if (parent < 0)
+        return parent;
+    int rc = mount_at(parent, base, &at);
+    if (rc < 0)
+        return error_sys(e, -rc, "mount %s", r->path);
+    if (!at.is_root || at.unique != r->mount.unique)
+        return error_set(e, RBXJ_E_EXISTS, 0, "mount %s: another mount is there", r->path);
+    r->flags &= ~(uint32_t)REC_AHEAD;
+    return 0;
+}
+
 int mount_acquire(struct undo *u, struct record *r, const char *options, int *ret_fd, struct rbxj_error *e)
 {
-    _cleanup_(how_clear) struct how how = {0};
+    _cleanup_(how_clear) struct mount_how how = {0};
     const char *base;
     struct fileid id;
     struct mount_at at;
@@ -309,8 +272,9 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
              : 0;
     if (rc < 0)
         return rc;
-    rc = mount_is_bind(r) ? bind(u, r, &how, target, e) : mount_new(u, r, &how, target, e);
-    rc = rc < 0 ? rc : mount_prove(u, r, e);
+    rc = mount_is_bind(r) ? mount_bind(u, r, &how, target, e) : mount_new(u, r, &how, target, e);
+    if (rc == 0)
+        rc = mount_is_bind(r) && r->flags & REC_AHEAD ? prove_ahead(r, e) : mount_prove(u, r, e);
     if (rc == 0 && ret_fd)
         *ret_fd = -1;
     return rc;
@@ -380,6 +344,7 @@ static int fill_evidence(struct record *r, const struct mount_table *table, cons
     r->mount = (struct mountid){
         .unique = at->unique, .ns = ns, .dev = m->dev, .id = m->id, .parent = m->parent};
     r->devices_held = is_own_file_system(table, m) ? m->dev : 0;
+    r->flags &= ~(uint32_t)REC_AHEAD;
     r->flags |= REC_EVIDENCE | (strcmp(m->source, ours) == 0 ? REC_STAMPED : 0);
     memcpy(r->evidence_boot, boot, sizeof(boot));
     return 0;

@@ -92,6 +92,9 @@ struct undo {
         uint32_t seq;
         int errnum; /* 0: all was kept */
     } not_kept; /* the first evidence that could not be; told by aftermath_end(), in the caller's thread */
+    /* for acquire, NULL: none: journals evidence that is known before the thing is there (REC_AHEAD). 0, or a negative
+     * code: then it is not made */
+    int (*write_ahead)(struct undo *u, const struct record *r, struct rbxj_error *e);
     void *data; /* the caller's */
 };
 
