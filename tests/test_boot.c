@@ -4,6 +4,9 @@
  */
 #include "journal_fixture.h"
 
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
 static void k20_records_of_an_earlier_boot_are_copied_unchanged(void **state)
 {
     (void)state;
@@ -271,6 +274,55 @@ static void k21_in_use_elsewhere_is_refused_naming_pid_and_directory(void **stat
     assert_int_equal(place_try(&other, &e), 0);
 }
 
+/* ---- K25, where the gate is lost ---- */
+
+static _Atomic bool stops_in_flush;
+
+int fdatasync(int fd)
+{
+    if (atomic_exchange(&stops_in_flush, false))
+        (void)raise(SIGSTOP);
+    return (int)syscall(SYS_fdatasync, fd);
+}
+
+static void k25_a_stopped_writer_of_a_lost_generation_is_named(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e;
+    int status;
+    pid_t old = CHILD({
+        struct rbxj_error error;
+        struct journal *j = place_open(&p);
+        atomic_store(&stops_in_flush, true);
+        CHECK(begin_one(j, "a", harness_format("%s/a", p.kept), &error) == -RBXJ_E_JOURNAL_DAMAGED);
+    });
+    assert_int_equal(waitpid(old, &status, WUNTRACED), old);
+    assert_true(WIFSTOPPED(status));
+    assert_int_equal(system(harness_format("rm -r %s", place_folder(&p))), 0);
+    p.options.gate_timeout_ns = 200000000;
+    assert_refused(place_try(&p, &e), e, RBXJ_E_JOURNAL_BUSY, harness_format("held by pid %d", old));
+    assert_int_equal(kill(old, SIGCONT), 0);
+    assert_child(old);
+    struct journal *j = place_open(&p);
+    assert_int_equal(begin_one(j, "b", harness_format("%s/b", p.kept), &e), 0);
+
+    /* one of it who had begun to write before it could see that it is lost */
+    struct shared *s = shared_make();
+    pid_t other = CHILD({
+        int fd = open(harness_format("%s/alive", p.state), O_RDWR | O_CLOEXEC);
+        CHECK(fd >= 0 && fd_record_lock(fd, F_WRLCK, ALIVE_DISK_BYTE) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    assert_refused(begin_one(j, "c", harness_format("%s/c", p.kept), &e), e, RBXJ_E_JOURNAL_BUSY,
+                   harness_format("held by pid %d", other));
+    harness_kill(other);
+    assert_int_equal(begin_one(j, "c", harness_format("%s/c", p.kept), &e), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -282,6 +334,7 @@ int main(void)
         journal_test(k21_container_restart_is_no_lost_generation),
         journal_test(k21_creator_that_died_at_the_end_has_lost_nothing),
         journal_test(k21_in_use_elsewhere_is_refused_naming_pid_and_directory),
+        journal_test(k25_a_stopped_writer_of_a_lost_generation_is_named),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

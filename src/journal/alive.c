@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 
 uint64_t alive_slot(uint64_t incarnation)
 {
@@ -103,6 +104,28 @@ int alive_enter(struct journal *j, bool exclusive, struct rbxj_error *e)
     }
     r = fd_record_lock(j->alive_fd, F_RDLCK, ALIVE_OPEN_BYTE);
     return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
+}
+
+int alive_lock_disk(const struct journal *j, struct rbxj_error *e)
+{
+    int64_t deadline = now_monotonic_ns() + j->options.gate_timeout_ns;
+    char who[160];
+    pid_t pid = 0;
+    int r;
+    while ((r = fd_record_lock(j->alive_fd, F_WRLCK, ALIVE_DISK_BYTE)) == -EAGAIN &&
+           now_monotonic_ns() < deadline)
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    if (r != -EAGAIN)
+        return r < 0 ? error_sys(e, -r, "%s/alive: its lock", j->state_dir) : 0;
+    (void)fd_record_holder(j->alive_fd, ALIVE_DISK_BYTE, &pid);
+    procid_describe(pid, who, sizeof(who));
+    return error_set(e, RBXJ_E_JOURNAL_BUSY, ETIMEDOUT, "%s: its disk journal is held by pid %d (%s)",
+                     j->state_dir, pid, who);
+}
+
+void alive_unlock_disk(const struct journal *j)
+{
+    (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_DISK_BYTE);
 }
 
 /* Does anybody else hold that byte? 1, 0 or a negative errno. */

@@ -161,8 +161,14 @@ static int begin_on_disk(struct journal *j, MDB_txn **ret, struct rbxj_error *e)
     int r = revive_disk(j, e);
     if (r < 0)
         return r;
+    r = alive_lock_disk(j, e);
+    if (r < 0)
+        return r;
     int rc = mdb_txn_begin(j->disk.env, NULL, 0, ret);
-    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, "disk journal");
+    if (rc == MDB_SUCCESS)
+        return 0;
+    alive_unlock_disk(j);
+    return store_error(e, rc, &j->disk, "disk journal");
 }
 
 /* Commits or aborts, as lead() and the like say. */
@@ -170,9 +176,11 @@ static int end_on_disk(struct journal *j, MDB_txn *to, int r, bool changed, stru
 {
     if (r < 0 || !changed) {
         mdb_txn_abort(to);
+        alive_unlock_disk(j);
         return r;
     }
     int rc = mdb_txn_commit(to);
+    alive_unlock_disk(j);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
     return store_is_in_place(&j->disk, e); /* before anybody counts as covered (K21) */

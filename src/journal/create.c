@@ -284,9 +284,13 @@ static int make_filled(struct journal *j, const char *making, const char *path, 
     r = store_open(&boot, path, STORE_CREATE | MDB_NOSYNC, true, &options, e);
     if (r < 0)
         return r;
-    int rc = fill_and_commit(j, &boot);
-    if (rc != MDB_SUCCESS)
-        r = store_error(e, rc, &boot, path);
+    r = alive_lock_disk(j, e); /* the gate is yet to be made */
+    if (r == 0) {
+        int rc = fill_and_commit(j, &boot);
+        alive_unlock_disk(j);
+        if (rc != MDB_SUCCESS)
+            r = store_error(e, rc, &boot, path);
+    }
     store_close(&boot);
     return r;
 }

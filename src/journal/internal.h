@@ -184,6 +184,8 @@ int create_sync_dir(int dirfd);
 #define ALIVE_OPEN_BYTE 0 /* shared: has the journals open */
 #define ALIVE_CREATE_BYTE                                                                                    \
     ((1ull << 62) + 16) /* exclusive: creates a journal, or is alone; shared: opens one */
+#define ALIVE_DISK_BYTE                                                                                      \
+    ((1ull << 62) + 17) /* exclusive: has, or waits for, LMDB's lock of the disk journal */
 /* Byte of an incarnation: never reused (K9). */
 uint64_t alive_slot(uint64_t incarnation);
 /* Opens STATE/alive: a descriptor or -errno. alive_close() keeps it while a box of this process goes on. */
@@ -195,6 +197,12 @@ void alive_disown(struct journal *j, uint64_t incarnation);
 /* Settles who may use which runtime directory (K21), and takes the shared lock. The caller holds the creation lock;
  * who has it only shared, and finds nobody in, must come again with it alone: -EAGAIN, without an error set. */
 int alive_enter(struct journal *j, bool exclusive, struct rbxj_error *e);
+
+/* Before a write transaction of the disk journal, and after it. Its gate went with a lost runtime directory, but not those
+ * who were inside: stopped there, one of them would have LMDB make everybody wait without a bound (K21, K25). 0, or
+ * JOURNAL_BUSY, which names him. */
+int alive_lock_disk(const struct journal *j, struct rbxj_error *e);
+void alive_unlock_disk(const struct journal *j);
 
 /* The open journal of this process whose STATE/alive that is, or NULL. */
 const struct journal *journal_with_alive(const struct stat *alive);

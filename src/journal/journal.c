@@ -219,16 +219,18 @@ static int note_durability(struct journal *j, struct rbxj_error *e)
     int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
     if (r < 0)
         return r;
-    rc = mdb_txn_begin(j->disk.env, NULL, 0, &txn);
-    if (rc == MDB_SUCCESS) {
+    r = alive_lock_disk(j, e);
+    if (r == 0 && (rc = mdb_txn_begin(j->disk.env, NULL, 0, &txn)) == MDB_SUCCESS) {
         rc = meta_put(txn, j->disk.meta, META_ALWAYS, &always, sizeof(always));
         if (rc == MDB_SUCCESS)
             rc = mdb_txn_commit(txn);
         else
             mdb_txn_abort(txn);
     }
+    if (r == 0)
+        alive_unlock_disk(j);
     gate_pass(&j->gates->disk);
-    return rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, j->disk.path);
+    return r < 0 ? r : rc == MDB_SUCCESS ? 0 : store_error(e, rc, &j->disk, j->disk.path);
 }
 
 /* ---- alone, or beside others ----
