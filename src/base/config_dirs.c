@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/proctext.h"
 
 #include <string.h>
 
@@ -115,17 +116,6 @@ int config_dirs(const struct rbxj_options *options, char **ret_state, char **ret
     return 0;
 }
 
-/* An entry "container=..." that says something. */
-static bool names_container(const char *environment, size_t len)
-{
-    static const char name[] = "container=";
-
-    for (const char *entry = environment; entry < environment + len; entry += strlen(entry) + 1)
-        if (strncmp(entry, name, sizeof(name) - 1) == 0 && entry[sizeof(name) - 1] != '\0')
-            return true;
-    return false;
-}
-
 int config_in_container(void)
 {
     static const char *const marks[] = {
@@ -144,5 +134,5 @@ int config_in_container(void)
     ssize_t len = fd_read_all(AT_FDCWD, "/proc/1/environ", ENVIRONMENT_MAX, &environment);
     if (len < 0 && errno_is_want((int)-len))
         return (int)len;
-    return len > 0 && names_container(environment, (size_t)len);
+    return len > 0 && proctext_names_container(environment, (size_t)len);
 }

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "base/procid.h"
+#include "base/proctext.h"
 
 #include <assert.h>
 #include <errno.h>
@@ -157,8 +158,7 @@ int mount_id_of_fd(int fd)
     ssize_t n = fd_read_file(AT_FDCWD, path, info, sizeof(info));
     if (n < 0)
         return (int)n;
-    const char *line = strstr(info, "mnt_id:");
-    return line ? atoi(line + strlen("mnt_id:")) : -ENODATA;
+    return proctext_mount_id(info);
 }
 
 struct probe_job {

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/proctext.h"
 
 #include <ctype.h>
 #include <errno.h>
@@ -35,8 +36,7 @@ static int ns_inode(const char *path, uint64_t *ret)
     return 0;
 }
 
-/* Start time and state letter from /proc/PID/stat; comm may hold anything, so parse after the last ')'
- * (proc(5)). */
+/* Start time and state letter from /proc/PID/stat. */
 static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
 {
     char path[64], buf[1024];
@@ -44,16 +44,13 @@ static int read_stat(pid_t pid, uint64_t *ret_start, char *ret_state)
     ssize_t n = fd_read_file(AT_FDCWD, path, buf, sizeof(buf));
     if (n < 0)
         return n == -ENOENT ? -ESRCH : (int)n;
-    const char *p = strrchr(buf, ')');
-    unsigned long long start;
-    char state;
-    if (!p ||
-        sscanf(p + 1, " %c %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
-               &state, &start) != 2)
-        return -EBADMSG;
-    *ret_start = start;
+    struct proc_stat stat;
+    int r = proctext_stat(buf, &stat);
+    if (r < 0)
+        return r;
+    *ret_start = stat.start_time;
     if (ret_state)
-        *ret_state = state;
+        *ret_state = stat.state;
     return 0;
 }
 

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "base/procid.h"
+#include "base/proctext.h"
 
 #include <errno.h>
 #include <libcgroup.h>
@@ -136,8 +137,7 @@ static pid_t process_of(pid_t tid)
     ssize_t n = fd_read_file(AT_FDCWD, path, text, sizeof(text));
     if (n < 0)
         return errno_is_want((int)-n) ? (pid_t)n : 0;
-    const char *line = strstr(text, "\nTgid:");
-    return line ? (pid_t)strtol(line + 6, NULL, 10) : 0;
+    return proctext_tgid(text);
 }
 
 /* cgroup.procs, or in a threaded cgroup, where that is EOPNOTSUPP (6.18), cgroup.threads. A cgroup that was
@@ -168,8 +168,8 @@ static int add_members(int fd, void *data)
     if (!grown)
         return -ENOMEM;
     members->pids = grown;
-    for (char *p = text; lines--; p++) {
-        pid_t pid = (pid_t)strtol(p, &p, 10);
+    const char *at = text;
+    for (pid_t pid; proctext_next_pid(&at, &pid);) {
         members->hidden |= pid == 0;
         if (pid > 0 && threads)
             pid = process_of(pid);

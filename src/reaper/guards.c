@@ -5,6 +5,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/proctext.h"
 #include "journal/journal.h"
 #include "reaper/undo.h"
 
@@ -294,13 +295,13 @@ int guard_overlap(struct undo *u, const struct record *r, const char *path, stru
 static pid_t parent_of(pid_t pid)
 {
     char path[40], buf[1024];
-    int parent = 0;
+    struct proc_stat stat;
     (void)snprintf(path, sizeof(path), "/proc/%d/stat", pid);
     ssize_t n = fd_read_file(AT_FDCWD, path, buf, sizeof(buf));
     if (n < 0)
         return (pid_t)n;
-    const char *p = strrchr(buf, ')');
-    return p && sscanf(p + 1, " %*c %d", &parent) == 1 ? parent : -EBADMSG;
+    int r = proctext_stat(buf, &stat);
+    return r < 0 ? r : stat.parent;
 }
 
 /* Who is above us: changes only when one of them dies, which may be while they are asked for. */

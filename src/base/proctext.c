@@ -1,0 +1,146 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/proctext.h"
+
+#include "base/fd.h"
+
+#include <errno.h>
+#include <inttypes.h>
+#include <limits.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/sysmacros.h>
+
+/* The line at *text, without its newline, and the next one in *text; false at the end. */
+static bool next_line(const char **text, const char **ret, size_t *ret_len)
+{
+    if (!**text)
+        return false;
+    const char *end = strchrnul(*text, '\n');
+    *ret = *text;
+    *ret_len = (size_t)(end - *text);
+    *text = *end ? end + 1 : end;
+    return true;
+}
+
+static bool begins(const char *line, size_t len, const char *with)
+{
+    return len >= strlen(with) && memcmp(line, with, strlen(with)) == 0;
+}
+
+static bool has(const char *line, size_t len, const char *what)
+{
+    return memmem(line, len, what, strlen(what)) != NULL;
+}
+
+/* A positive number that is an int, else 0. */
+static int to_int(const char *text)
+{
+    errno = 0;
+    long n = strtol(text, NULL, 10);
+    return errno || n < 0 || n > INT_MAX ? 0 : (int)n;
+}
+
+int proctext_stat(const char *text, struct proc_stat *ret)
+{
+    const char *p = strrchr(text, ')');
+    char state, parent[24], *end;
+    unsigned long long start;
+    if (!p ||
+        sscanf(p + 1, " %c %23s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %*s %llu",
+               &state, parent, &start) != 3)
+        return -EBADMSG;
+    long up = strtol(parent, &end, 10);
+    if (*end || up < 0 || up > INT_MAX)
+        return -EBADMSG;
+    *ret = (struct proc_stat){.state = state, .parent = (pid_t)up, .start_time = start};
+    return 0;
+}
+
+pid_t proctext_tgid(const char *text)
+{
+    const char *line = strstr(text, "\nTgid:");
+    return line ? to_int(line + strlen("\nTgid:")) : 0;
+}
+
+int proctext_mount_id(const char *text)
+{
+    const char *line = strstr(text, "mnt_id:");
+    return line ? to_int(line + strlen("mnt_id:")) : -ENODATA;
+}
+
+bool proctext_shows_flock(const char *text, uint64_t ino)
+{
+    char wanted[40];
+    const char *line;
+    size_t len;
+    bool flock = false, same = false;
+    (void)snprintf(wanted, sizeof(wanted), ":%" PRIu64 " ", ino);
+    while (next_line(&text, &line, &len)) {
+        if (begins(line, len, "ino:"))
+            same = strtoull(line + strlen("ino:"), NULL, 10) == ino;
+        if (begins(line, len, "lock:") && has(line, len, " FLOCK ") && has(line, len, wanted))
+            flock = true;
+    }
+    return flock && same;
+}
+
+bool proctext_has_flock(const char *text, uint64_t dev, uint64_t ino)
+{
+    char wanted[80];
+    const char *line;
+    size_t len;
+    /* "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF", proc_locks(5) */
+    (void)snprintf(wanted, sizeof(wanted), " %02x:%02x:%" PRIu64 " ", major(dev), minor(dev), ino);
+    while (next_line(&text, &line, &len))
+        if (has(line, len, " FLOCK ") && !has(line, len, "->") && has(line, len, wanted))
+            return true;
+    return false;
+}
+
+/* Is the path within a hierarchy at or below the end of the path of a cgroup? */
+static bool is_below_tail(const char *within, const char *path)
+{
+    for (const char *tail = strchr(path + 1, '/'); tail; tail = strchr(tail + 1, '/'))
+        if (path_is_below(within, tail))
+            return true;
+    return false;
+}
+
+bool proctext_is_in_cgroup(const char *text, const char *path)
+{
+    char within[PATH_MAX];
+    const char *line;
+    size_t len;
+    while (next_line(&text, &line, &len)) {
+        const char *end = line + len, *name = memchr(line, ':', len); /* "4:memory:/box7" */
+        name = name ? memchr(name + 1, ':', (size_t)(end - name - 1)) : NULL;
+        size_t n = name ? (size_t)(end - name - 1) : 0;
+        if (n < 2 || n >= sizeof(within)) /* an own cgroup is never the root */
+            continue;
+        memcpy(within, name + 1, n);
+        within[n] = 0;
+        if (is_below_tail(within, path))
+            return true;
+    }
+    return false;
+}
+
+bool proctext_next_pid(const char **text, pid_t *ret)
+{
+    const char *line;
+    size_t len;
+    if (!next_line(text, &line, &len))
+        return false;
+    *ret = len && line[0] != ' ' ? to_int(line) : 0;
+    return true;
+}
+
+bool proctext_names_container(const char *environment, size_t len)
+{
+    static const char name[] = "container=";
+    for (const char *entry = environment; entry < environment + len; entry += strlen(entry) + 1)
+        if (strncmp(entry, name, sizeof(name) - 1) == 0 && entry[sizeof(name) - 1] != '\0')
+            return true;
+    return false;
+}
