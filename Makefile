@@ -11,7 +11,14 @@ PREFIX ?= /usr/local
 BINDIR ?= $(PREFIX)/bin
 LIBDIR ?= $(PREFIX)/lib
 INCLUDEDIR ?= $(PREFIX)/include
+DATADIR ?= $(PREFIX)/share
+MANDIR ?= $(DATADIR)/man
+COMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
+UNITDIR ?= $(PREFIX)/lib/systemd/system
+TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+# The program's own defaults; the units name them.
 STATEDIR ?= /var/lib/rbxj
+RUNTIMEDIR ?= /run/rbxj
 
 VERSION := 0.1.0
 SONAME := librbxj.so.0
@@ -35,6 +42,7 @@ TEST_SCRIPTS := $(if $(T),,$(sort $(wildcard tests/*.sh)))
 FUZZ_SOURCES := $(wildcard fuzz/fuzz_*.c)
 BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
 HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h)
+UNITS := $(wildcard systemd/rbxj-*.in)
 C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
@@ -50,7 +58,7 @@ LIB_PACKAGES := lmdb libcjson mount libcgroup libsystemd inih libxxhash
 CLI_PACKAGES := $(LIB_PACKAGES) smartcols
 
 DEPS = gcc g++ libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
-       libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux \
+       libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux scdoc systemd \
        $(shell command -v python3 >/dev/null || echo python3)
 LINT_DEPS = clang-format clang-tidy cppcheck
 FUZZ_DEPS = clang
@@ -120,10 +128,21 @@ $(BUILD)/rbxj: $(CLI_OBJECTS) $(BUILD)/librbxj.a
 
 # Of another PREFIX each time: always made anew.
 .PHONY: FORCE
+FILL = sed $(foreach path,PREFIX BINDIR LIBDIR INCLUDEDIR DATADIR STATEDIR RUNTIMEDIR,-e 's|@$(path)@|$($(path))|g') \
+       -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(LIB_PACKAGES)|'
 $(BUILD)/rbxj.pc: src/rbxj.pc.in FORCE
 	@mkdir -p $(@D)
-	@sed -e 's|@PREFIX@|$(PREFIX)|' -e 's|@LIBDIR@|$(LIBDIR)|' -e 's|@INCLUDEDIR@|$(INCLUDEDIR)|' \
-	    -e 's|@VERSION@|$(VERSION)|' -e 's|@PACKAGES@|$(LIB_PACKAGES)|' $< >$@
+	@$(FILL) $< >$@
+
+FILLED := $(patsubst %.in,$(BUILD)/%,$(UNITS) systemd/supervisor.conf.in systemd/rbxj.tmpfiles.in)
+$(FILLED): $(BUILD)/systemd/%: systemd/%.in systemd/hardening.in FORCE
+	@mkdir -p $(@D)
+	@sed -e '/^@HARDENING@$$/{r systemd/hardening.in' -e 'd}' $< | $(FILL) >$@
+
+$(BUILD)/man/%: man/%.scd
+	@mkdir -p $(@D)
+	$(call say,MAN)
+	@scdoc <$< >$@
 
 # ---- tests ----
 
@@ -275,17 +294,24 @@ deps:
 
 # ---- install ----
 
+PUT = $(INSTALL) -D -m 0644
+
 .PHONY: install
-install: all
-	$(INSTALL) -d $(DESTDIR)$(BINDIR) $(DESTDIR)$(LIBDIR)/pkgconfig $(DESTDIR)$(INCLUDEDIR)
-	$(if $(PROGRAM),$(INSTALL) -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/rbxj)
-	$(INSTALL) -m 0644 $(BUILD)/librbxj.a $(DESTDIR)$(LIBDIR)/librbxj.a
-	$(INSTALL) -m 0644 $(BUILD)/$(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED)
+install: all $(FILLED) $(BUILD)/man/rbxj.1
+	$(if $(PROGRAM),$(INSTALL) -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/rbxj)
+	$(PUT) $(BUILD)/librbxj.a $(DESTDIR)$(LIBDIR)/librbxj.a
+	$(PUT) $(BUILD)/$(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED)
 	ln -sf $(SHARED) $(DESTDIR)$(LIBDIR)/$(SONAME)
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/librbxj.so
-	$(INSTALL) -m 0644 include/rbxj.h $(DESTDIR)$(INCLUDEDIR)/rbxj.h
-	$(INSTALL) -m 0644 $(BUILD)/rbxj.pc $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
-	@# K33: the state directory is made here, never by the program; a package has tmpfiles.d for it.
+	$(PUT) include/rbxj.h $(DESTDIR)$(INCLUDEDIR)/rbxj.h
+	$(PUT) $(BUILD)/rbxj.pc $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
+	$(PUT) $(BUILD)/man/rbxj.1 $(DESTDIR)$(MANDIR)/man1/rbxj.1
+	$(PUT) completions/rbxj $(DESTDIR)$(COMPLETIONDIR)/rbxj
+	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
+	$(INSTALL) -m 0644 $(UNITS:%.in=$(BUILD)/%) $(DESTDIR)$(UNITDIR)
+	$(PUT) $(BUILD)/systemd/rbxj.tmpfiles $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
+	$(PUT) $(BUILD)/systemd/supervisor.conf $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	@# K33: the state directory is made here or by tmpfiles.d, never by the program.
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
 	    $(INSTALL) -d -m 0700 -o root -g root $(STATEDIR) && ldconfig; \
 	fi
@@ -295,6 +321,9 @@ install: all
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
+	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
+	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	-rmdir $(DESTDIR)$(DATADIR)/rbxj
 
 .PHONY: clean
 clean:

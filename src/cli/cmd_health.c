@@ -129,12 +129,8 @@ static int recover(struct cli *cli)
     struct rbxj_health health = {0};
     struct rbxj_result *result = NULL;
     struct rbxj_error error = {0};
-    struct print_progress progress = {0};
-    struct rbxj_replay how = {0};
-    if (!cli->style.quiet) {
-        how.progress = print_progress;
-        how.progress_data = &progress;
-    }
+    struct print_progress progress = {.quiet = cli->style.quiet};
+    struct rbxj_replay how = {.progress = print_progress, .progress_data = &progress};
     int rc = rbxj_recover(&cli->options, &how, &result, &health, &error);
     print_progress_end(&progress);
     if (result)

@@ -5,6 +5,7 @@
 #include "cli/cli.h"
 
 #include "base/cleanup.h"
+#include "cli/notify.h"
 
 #include <errno.h>
 #include <math.h>
@@ -89,12 +90,8 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
         print_problem("replay: out of memory");
         return STATUS_SYSTEM;
     }
-    struct print_progress progress = {0};
-    struct rbxj_replay how = {.boxes = boxes};
-    if (!cli->style.quiet) {
-        how.progress = print_progress;
-        how.progress_data = &progress;
-    }
+    struct print_progress progress = {.quiet = cli->style.quiet};
+    struct rbxj_replay how = {.boxes = boxes, .progress = print_progress, .progress_data = &progress};
 
     const char *value;
     int id, status;
@@ -110,12 +107,15 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
 
     struct rbxj_result *result = NULL;
     struct rbxj_error error = {0};
+    if (how.boot)
+        notify_boot(&cli->options);
     int rc = rbxj_replay(&cli->options, &how, &result, &error);
     print_progress_end(&progress);
     if (rc < 0) {
         print_failure(&cli->style, "replay", rc, &error);
         return status_of(rc);
     }
+    notify_result(result);
     print_replay(&cli->style, result);
     rbxj_result_free(result);
     return rc > 0 ? STATUS_LEFT : STATUS_DONE;

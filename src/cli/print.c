@@ -9,12 +9,12 @@
 #include "base/fd.h"
 #include "cli/cli.h"
 #include "cli/json.h"
+#include "cli/notify.h"
 #include "cli/table.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
-#include <systemd/sd-daemon.h>
 
 /* ---- lines ---- */
 
@@ -326,8 +326,8 @@ void print_progress(void *data, size_t done, size_t total)
     if (now - progress->started_ns < PROGRESS_FROM_NS || now - progress->shown_ns < PROGRESS_EVERY_NS)
         return;
     progress->shown_ns = now;
-    (void)sd_notifyf(0, "STATUS=undoing: %zu of %zu boxes", done, total);
-    if (isatty(STDERR_FILENO)) {
+    notify_progress(done, total);
+    if (!progress->quiet && isatty(STDERR_FILENO)) {
         (void)fprintf(stderr, "\rrbxj: undoing: %zu of %zu boxes", done, total);
         progress->shown = true;
     }

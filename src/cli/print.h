@@ -42,6 +42,7 @@ void print_problems_of(const struct rbxj_result *result);
 
 /* Progress of something that takes longer than a second: on a terminal, and as STATUS= under systemd. */
 struct print_progress {
+    bool quiet; /* not on a terminal */
     int64_t started_ns, shown_ns;
     bool shown;
 };

@@ -1,0 +1,225 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What make install puts beside the program, as systemd reads it: units, tmpfiles.d, the drop-in for a supervisor's unit,
+# the manual page and the completion: units.sh [RBXJ]
+. "${0%/*}/lib.bash"
+
+top=$(realpath "${0%/*}/..")
+command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze"; exit 77; }
+unset MAKEFLAGS MFLAGS MAKELEVEL
+
+# install_in DESTDIR PREFIX: with the tree as it is built.
+install_in() {
+    make -C "$top" -s BUILD="${RBXJ_BUILD:-build}" DESTDIR="$1" PREFIX="$2" STATEDIR="$work/state" RUNTIMEDIR="$work/run" \
+        install >"$work/out" 2>"$work/err"
+}
+# DESTDIR=/ keeps the system's own places out of it, and what the units name is there.
+prefix=$work/prefix
+check "it installs below a prefix" install_in / "$prefix"
+units=$prefix/lib/systemd/system dropin=$prefix/share/rbxj/supervisor.conf
+services=("$units"/rbxj-{reaper,watch,health}.service)
+check "it installs below a DESTDIR" install_in "$work/dest" /usr
+there_in_dest() {
+    local path
+    for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health}.service \
+        lib/systemd/system/rbxj-health.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
+        share/bash-completion/completions/rbxj; do
+        there "$work/dest/usr/$path" || { echo "  missing: $path"; return 1; }
+    done
+    grep -q '^ExecStart=/usr/bin/rbxj replay --boot$' "$work/dest/usr/lib/systemd/system/rbxj-reaper.service"
+}
+check "everything is in its place, with the paths of the prefix" there_in_dest
+nothing_unfilled() { ! grep -rE '@[A-Z]+@' "$units" "$dropin" "$prefix/lib/tmpfiles.d"; }
+check "no path is left to be filled in" nothing_unfilled
+
+# ---- systemd's own view ----
+
+# A supervisor as the drop-in's comment says.
+mkdir -p "$work/etc/supervisor.service.d"
+cp "$dropin" "$work/etc/supervisor.service.d/rbxj.conf"
+printf '[Unit]\nDescription=A supervisor\n[Service]\nExecStart=/bin/true\n[Install]\nWantedBy=multi-user.target\n' \
+    >"$work/etc/supervisor.service"
+export SYSTEMD_UNIT_PATH=$work/etc:$units:
+verify() {
+    systemd-analyze verify --man=no "$@" >"$work/out" 2>&1 && is "$(cat "$work/out")" ""
+}
+check "systemd-analyze verify has nothing to say" verify "${services[@]}" "$units/rbxj-health.timer" "$work/etc/supervisor.service"
+broken_is_seen() {
+    sed 's/^RequiresMountsFor/RequiresMountFor/' "$units/rbxj-reaper.service" >"$work/etc/broken.service"
+    ! verify "$work/etc/broken.service"
+}
+check "and would say so" broken_is_seen
+secure() {
+    local unit
+    for unit in "${services[@]}"; do
+        systemd-analyze security --offline=yes --threshold=48 "$unit" >"$work/out" 2>"$work/err" || return 1
+    done
+}
+check "exposure is 4.8 or less" secure
+
+# Each of these would give the unit its own mounts, or let systemd remove a journal.
+own_mounts='^(PrivateTmp|PrivateDevices|PrivateMounts|PrivateIPC|PrivateNetwork|PrivateUsers|ProtectSystem|ProtectHome'
+own_mounts+='|ProtectKernel[A-Za-z]*|ProtectControlGroups|ProtectProc|ProcSubset|(ReadOnly|ReadWrite|Inaccessible|Exec|NoExec)Paths'
+own_mounts+='|Bind[A-Za-z]*|TemporaryFileSystem|Root[A-Za-z]*|MountFlags|MountImages|Extension[A-Za-z]*|LogNamespace|DynamicUser'
+own_mounts+='|IPCNamespacePath|(Runtime|State|Cache|Logs)Directory)='
+no_namespace() { ! grep -E "$own_mounts" "${services[@]}"; }
+check "no unit has mounts of its own, nor a directory that systemd removes" no_namespace
+k33() {
+    local unit
+    for unit in "${services[@]}" "$dropin"; do
+        grep -qx "RequiresMountsFor=$work/state" "$unit" || { echo "  not in $unit"; return 1; }
+    done
+}
+check "k33: every unit requires the state directory's mount" k33
+late_enough() { ! grep -E '^(Before=.*(sysinit|basic|local-fs)|DefaultDependencies=no)' "${services[@]}"; }
+check "nothing that the machine boots by waits for the reaper" late_enough
+
+# ---- tmpfiles.d ----
+
+made() {
+    systemd-tmpfiles --create --root="$work/root" "$prefix/lib/tmpfiles.d/rbxj.conf" >"$work/out" 2>"$work/err" &&
+        is "$(stat -c '%a %u %F' "$work/root$work/state" "$work/root$work/run" | sort -u)" "700 0 directory"
+}
+mkdir "$work/root"
+check "k33: tmpfiles.d makes both directories" made
+
+# ---- the quarantine keeps a supervisor's unit from starting ----
+
+fresh
+condition() { systemd-analyze condition "$(grep ^Condition "$dropin")" >"$work/out" 2>"$work/err"; }
+check "k31: a healthy worker's supervisor starts" condition
+call health --quarantine --reason test
+quarantined() { ! condition; }
+check "k31: a quarantined worker's does not" quarantined
+rm "$work/run/quarantined" # as a reboot does
+call replay --boot
+check "k31: not after a reboot either" quarantined
+call health --unquarantine --reason test
+check "k31: and again when the quarantine is over" condition
+
+# ---- what the reaper may do is enough for every undo ----
+
+# The calls that SystemCallFilter= allows, one a line.
+allowed_calls() {
+    python3 -I - "$1" <<'PY'
+import subprocess, sys
+groups, now = {}, None
+for line in subprocess.run(["systemd-analyze", "syscall-filter"], capture_output=True, text=True).stdout.split("\n"):
+    word = line.strip()
+    if line[:1] == "@":
+        now = groups.setdefault(word, [])
+    elif word and word[0] != "#" and now is not None:
+        now.append(word)
+def calls(name):
+    return {c for n in groups[name] for c in calls(n)} if name[0] == "@" else {name}
+allowed = set()
+for line in open(sys.argv[1]):
+    if line.startswith("SystemCallFilter="):
+        value = line.split("=", 1)[1].strip()
+        named = {c for n in value.lstrip("~").split() for c in calls(n)}
+        allowed = allowed - named if value[0] == "~" else allowed | named
+print("\n".join(sorted(allowed)))
+PY
+}
+capabilities=$(sed -n 's/^CapabilityBoundingSet=//p' "$units/rbxj-reaper.service" | tr 'A-Z\n' 'a-z ' | sed 's/cap_/+/g; s/  */,/g; s/,$//')
+
+# as_unit ARG...: the program with the unit's capabilities; every call that it makes is in calls.
+as_unit() {
+    setpriv --bounding-set="-all,$capabilities" --no-new-privs strace -f -qq -o "$work/trace" "$rbxj" "$@" \
+        >"$work/out" 2>"$work/err" </dev/null
+    status=$?
+    sed -n 's/^[0-9]* *\([a-z0-9_]*\)(.*/\1/p; s/^[0-9]* *<\.\.\. \([a-z0-9_]*\) resumed.*/\1/p' "$work/trace" |
+        grep -v '^syscall_' | sort -u >>"$work/calls" # without a name: ENOSYS by the filter, and known so
+}
+# A directory that only root's privileges open, with a file that nobody may remove, and a lock beside it.
+things() {
+    local box=$1 options=(--lock "$work/$1.lock" --tmpdir "$work/$1.dir" --mount "tmpfs,x,$work/$1.mnt" --mount "tmpfs,x,$shm/$1.mnt")
+    [ -z "$group" ] || options+=(--cgroup "$group/$1")
+    crash "$box" "${options[@]}" 2>/dev/null
+    mkdir -p "$work/$box.dir/a/b"
+    touch "$work/$box.dir/a/b/file" "$work/$box.dir/a/immutable"
+    chown -R 12345:12345 "$work/$box.dir/a"
+    chmod 0 "$work/$box.dir/a/b"
+    chattr +i "$work/$box.dir/a/immutable"
+}
+: >"$work/calls"
+fresh
+# a box in a mount namespace of its own, which a helper has to enter
+program=$rbxj
+printf '#!/bin/sh\nexec unshare --mount --propagation private "%s" "$@"\n' "$program" >"$work/elsewhere"
+chmod +x "$work/elsewhere"
+rbxj=$work/elsewhere
+start inside --mount "tmpfs,x,$work/inside.mnt"
+rbxj=$program
+nsenter -t "$supervisor" -m sleep 300 &
+keeper=$!
+inside() { grep -qF " $work/inside.mnt " "/proc/$keeper/mountinfo"; }
+until_true inside
+kill -KILL "$supervisor"
+wait "$supervisor" 2>/dev/null
+things boot
+mv "$work/boot.dir" "$work/boot.renamed" # found by its file handle
+as_unit replay --boot
+check "a box of every kind is undone with the unit's capabilities" is "$status" 0
+check "nothing of it is left" gone "$work/boot.lock" "$work/boot.dir" "$work/boot.renamed" "$work/boot.mnt"
+not_inside() { ! inside; }
+check "nor in a mount namespace that lives on" not_inside
+kill -KILL "$keeper"
+wait "$keeper" 2>/dev/null
+fresh
+things recover
+as_unit health --recover
+check "and by health --recover" is "$status" 0
+check "nothing of that is left" gone "$work/recover.lock" "$work/recover.dir" "$work/recover.mnt"
+allowed_calls "$units/rbxj-reaper.service" >"$work/allowed"
+within_filter() {
+    sort -u "$work/calls" | comm -23 - "$work/allowed" >"$work/out"
+    is "$(tr '\n' ' ' <"$work/out")" ""
+}
+check "every system call of theirs passes the unit's filter" within_filter
+was_called() { local name; for name; do grep -qx "$name" "$work/calls" || { echo "  no $name"; return 1; }; done; }
+check "those that matter are among them" was_called umount2 clone3 setns open_by_handle_at pidfd_send_signal ioctl
+
+# ---- what the service manager is told ----
+
+# notified ARG...: the program's messages on NOTIFY_SOCKET are in out, one a line.
+notified() {
+    python3 -I - "$work/notify" "$rbxj" "$@" >"$work/out" 2>"$work/err" <<'PY'
+import os, socket, subprocess, sys
+path, command = sys.argv[1], sys.argv[2:]
+with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
+    manager.bind(path)
+    status = subprocess.run(command, env={**os.environ, "NOTIFY_SOCKET": path}, stdout=subprocess.DEVNULL).returncode
+    os.unlink(path)
+    manager.setblocking(False)
+    try:
+        while True:
+            print(manager.recv(65536).decode())
+    except BlockingIOError:
+        sys.exit(status)
+PY
+}
+printf '[replay]\nboot_deadline=100s\n' >"$work/rbxj.conf"
+fresh
+crash status --lock "$work/status.lock"
+check "a replay at boot succeeds" notified --config "$work/rbxj.conf" replay --boot
+check "it asks for its deadline and 30 s more" out_has EXTEND_TIMEOUT_USEC=130000000
+result_is_told() { grep -q '^STATUS=1 stale boxes: [1-9][0-9]* undone, 0 already gone, 0 left$' "$work/out"; }
+check "what became of it is its status" result_is_told
+
+# ---- the manual and the completion ----
+
+is_manual() { mandoc -T lint -W error "$prefix/share/man/man1/rbxj.1" >"$work/out" 2>&1; }
+if command -v mandoc >/dev/null; then check "the manual page is well-formed" is_manual; fi
+# complete WORD...: what the last one may become.
+complete_words() {
+    # shellcheck disable=SC2016
+    bash --norc -c '. "$1"; shift; COMP_WORDS=("$@"); COMP_CWORD=$(($# - 1)); _rbxj "$RBXJ" "${@: -1}" "${@: -2:1}"
+        echo "${COMPREPLY[@]}"' bash "$prefix/share/bash-completion/completions/rbxj" rbxj "$@"
+}
+export RBXJ=$rbxj
+completes() { is "$(complete_words rep)" replay && is "$(complete_words replay --dr)" --dry-run &&
+    is "$(complete_words --quiet health --un)" --unquarantine && is "$(complete_words replay --lazy-umount la)" last-resort; }
+check "commands and options are completed" completes
+finish
