@@ -167,6 +167,26 @@ $(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/cra
 	$(call say,LD)
 	$(quiet)$(LINK) -pie -o $@ $^ $(CLI_LIBS) $(TEST_LIBS)
 
+# The machine whose power is cut (tests/vm/README.md): what goes into it beside rbxj.
+VM = $(BUILD)/vm
+VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial noflush.so)
+VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs python3-minimal
+
+.PHONY: vm-programs
+vm-programs: all $(VM_PROGRAMS)
+	@rm -rf $(VM)/install
+	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(VM))/install PREFIX=/usr >/dev/null
+
+$(VM)/programs/trivial: tests/vm/trivial.c $(PROGRAM)
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(quiet)$(CC) $(WARNINGS) -O2 -pie -fPIE -Wl,--no-as-needed -o $@ $< $(CLI_LIBS)
+
+$(VM)/programs/noflush.so: tests/vm/noflush.c
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(quiet)$(CC) $(WARNINGS) -O2 -fPIC -shared -o $@ $<
+
 PARALLEL = $(if $(filter -j%,$(MAKEFLAGS)),,-j$(JOBS))
 ASAN = BUILD=$(BUILD)/asan SANITIZE=address,undefined
 RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run

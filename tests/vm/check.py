@@ -1,0 +1,116 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+"""Cuts the power of a virtual machine on which rbxj is installed, and looks at what becomes of it: tests/vm/README.md.
+
+    check.py                     each of the scenarios that `make check` wants, once
+    check.py --only a,d          those
+    check.py --torture N         N power cuts at moments that the seed draws, and the scenarios beside them
+"""
+import argparse
+import os
+import random
+import subprocess
+import sys
+import time
+
+import scenarios
+from machine import Failed, Rig
+
+HERE = os.path.dirname(os.path.abspath(__file__))
+SCENARIOS = {
+    "a": ("power cut while 20 boxes run", scenarios.power_cut),
+    "b": ("power cut while the reaper replays, twice", scenarios.cut_while_replaying),
+    "c": ("supervisor killed: the watcher cleans up", scenarios.watch),
+    "d": ("damaged journal at boot", scenarios.damaged),
+    "f": ("soft-reboot", scenarios.soft_reboot),
+    "g": ("read-only /var at boot", scenarios.read_only_var),
+    "h": ("full /var at boot", scenarios.full_var),
+}
+
+
+class Tap:
+    def __init__(self):
+        self.passed = self.failed = self.skipped = 0
+
+    def line(self, name, wrong, took):
+        number = self.passed + self.failed + self.skipped + 1
+        if wrong is None:
+            self.skipped += 1
+            print(f"ok {number} {name} # SKIP not in this build", flush=True)
+            return
+        self.failed += bool(wrong)
+        self.passed += not wrong
+        print(f"{'not ok' if wrong else 'ok'} {number} {name} ({took:.0f} s)", flush=True)
+        for what in wrong:
+            print(f"# {what[:1500]}", flush=True)
+
+
+def attempt(tap, rig, name, function, *args):
+    began = time.monotonic()
+    try:
+        wrong = function(rig, *args)
+    except Failed as e:
+        wrong = [line for line in str(e).split("\n") if line]
+    tap.line(name, wrong, time.monotonic() - began)
+    return not wrong
+
+
+def torture(tap, rig, seed, cuts):
+    """Chains of cuts, each drawn by its own seed, so that one that fails is repeated alone: --torture N --seed S."""
+    number = 0
+    while rig.cuts < cuts:
+        rng = random.Random(f"{seed}:{number}")
+        number += 1
+
+        def chain(rig):
+            wrong, machine = [], scenarios.Chain(rig, rng)
+            for _ in range(rng.randint(3, 8)):
+                wrong += machine.run(early=rng.random() < 0.4)
+                for _ in range(rng.choice([0, 1, 1, 2, 3])):
+                    rig.in_replay += machine.cut_in_replay()
+                if wrong:
+                    return wrong
+            return machine.end()
+
+        attempt(tap, rig, f"chain {seed}:{number - 1}", chain)
+        if number % 4 == 0:
+            key = rng.choice("dfgh")
+            attempt(tap, rig, f"{SCENARIOS[key][0]} ({seed}:{number - 1})", SCENARIOS[key][1], rng)
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dir", default="build/vm")
+    parser.add_argument("--seed", default="1", help="a number, or random")
+    parser.add_argument("--only", default="a,b,c,d")
+    parser.add_argument("--torture", type=int, default=0, metavar="N")
+    parser.add_argument("--no-image", action="store_true", help="take root.img as it is")
+    options = parser.parse_args()
+    seed = options.seed if options.seed != "random" else str(random.SystemRandom().randrange(1 << 32))
+
+    began = time.monotonic()
+    if not options.no_image:
+        status = subprocess.run([os.path.join(HERE, "image.sh"), options.dir], check=False).returncode
+        if status == 77:
+            print("skipped: no archive can be reached to build the machine from")
+            return 0
+        if status:
+            print("not ok 1 the image could not be built")
+            return 1
+    rig, tap = Rig(options.dir), Tap()
+    rig.in_replay = 0
+    print(f"# image after {time.monotonic() - began:.0f} s; seed {seed}", flush=True)
+    if options.torture:
+        torture(tap, rig, seed, options.torture)
+    else:
+        for key in options.only.split(","):
+            attempt(tap, rig, f"({key}) {SCENARIOS[key][0]}", SCENARIOS[key][1], random.Random(f"{seed}:{key}"))
+    print(f"1..{tap.passed + tap.failed + tap.skipped}")
+    print(f"vm: {tap.passed} passed, {tap.failed} failed, {tap.skipped} skipped; {rig.boots} boots, {rig.cuts} power cuts"
+          f"{f', {rig.in_replay} of them while the reaper replayed' if options.torture else ''}; "
+          f"seed {seed}; {time.monotonic() - began:.0f} s")
+    return 1 if tap.failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

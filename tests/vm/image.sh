@@ -1,0 +1,128 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# Builds the machine that the power cuts are tried on: image.sh DIRECTORY
+# There: kernel (Debian's cloud kernel, which boots an ext4 on NVMe without an initrd), root.tar (a minimal Debian, made
+# once), root.img (that with rbxj as it was built, and what is in guest/). Exit status 77: no archive can be reached.
+set -eu -o pipefail
+umask 022
+PATH=/usr/sbin:/usr/bin:/sbin:/bin
+here=$(cd "${0%/*}" && pwd)
+top=$(cd "$here/../.." && pwd)
+mkdir -p "$1"
+dir=$(cd "$1" && pwd)
+exec </dev/null
+
+[ "$(id -u)" = 0 ] || { echo "vm: building the image needs root" >&2; exit 1; }
+
+packages=systemd,systemd-sysv,udev,kmod,procps,mount,libcgroup2,liblmdb0,libcjson1,libmount1,libsmartcols1,libinih1
+packages=$packages,libxxhash0,libsystemd0
+# what virtio-blk needs; all else is in the kernel itself
+modules="virtio virtio_ring virtio_pci_modern_dev virtio_pci_legacy_dev virtio_pci virtio_blk"
+
+# The archive that this machine uses, as far as it is Debian's.
+suite=$(. /etc/os-release && echo "${VERSION_CODENAME:-bookworm}")
+sources=
+for file in /etc/apt/sources.list.d/debian.sources /etc/apt/sources.list; do
+    [ -n "$sources" ] || ! grep -qs "$suite" "$file" || sources=$file
+done
+
+kernel() {
+    local name unpacked
+    if [ -s "$dir/kernel/vmlinuz" ]; then return; fi
+    rm -rf "$dir/kernel" "$dir/kernel.new"
+    mkdir "$dir/kernel.new"
+    unpacked=$dir/kernel.new/unpacked
+    name=$(apt-cache depends linux-image-cloud-amd64 2>/dev/null | awk '/Depends: linux-image/ { print $2; exit }')
+    if [ -z "$name" ] || ! (cd "$dir/kernel.new" && apt-get -qq download "$name" 2>/dev/null); then
+        apt-get -qq update || true
+        name=$(apt-cache depends linux-image-cloud-amd64 | awk '/Depends: linux-image/ { print $2; exit }')
+        (cd "$dir/kernel.new" && apt-get -qq download "${name:-linux-image-cloud-amd64}" 2>/dev/null) || {
+            echo "vm: the kernel's package can't be downloaded" >&2
+            exit 77
+        }
+    fi
+    dpkg -x "$dir"/kernel.new/*.deb "$unpacked"
+    cp "$unpacked"/boot/vmlinuz-* "$dir/kernel.new/vmlinuz"
+    mv "$unpacked/lib/modules" "$dir/kernel.new/modules"
+    rm -rf "$unpacked" "$dir"/kernel.new/*.deb
+    mv "$dir/kernel.new" "$dir/kernel"
+}
+
+root_tar() {
+    local try
+    if [ -s "$dir/root.tar" ]; then return; fi
+    for try in 1 2 3; do
+        rm -f "$dir/root.new.tar"
+        # shellcheck disable=SC2086
+        if mmdebstrap --quiet --variant=minbase --include="$packages" --aptopt='Acquire::Languages "none"' \
+            --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
+            --dpkgopt='path-exclude=/usr/share/doc/*' "$suite" "$dir/root.new.tar" $sources 2>"$dir/mmdebstrap.log"; then
+            mv "$dir/root.new.tar" "$dir/root.tar"
+            return
+        fi
+        sleep "$try"
+    done
+    cat "$dir/mmdebstrap.log" >&2
+    exit 1
+}
+
+root_img() {
+    local root=$dir/root version module path
+    rm -rf "$root"
+    mkdir "$root"
+    tar -C "$root" --numeric-owner --xattrs --xattrs-include='*' -xf "$dir/root.tar"
+    rm -rf "$root"/var/cache/apt/* "$root"/var/lib/apt/lists/* "$root"/lib/systemd/system/*.wants/systemd-pcrphase* \
+        "$root"/etc/systemd/system/timers.target.wants/*
+
+    version=$(ls "$dir/kernel/modules")
+    mkdir -p "$root/lib/modules/$version"
+    for module in $modules; do
+        path=$(find "$dir/kernel/modules" -name "$module.ko")
+        cp "$path" "$root/lib/modules/$version/"
+    done
+    cp "$dir/kernel/modules/$version"/modules.{builtin,order}* "$root/lib/modules/$version/"
+    chroot "$root" depmod "$version"
+
+    tar -C "$dir/install" -c . | tar -C "$root" -x --no-overwrite-dir --keep-directory-symlink
+    mkdir -p "$root/usr/lib/rig" "$root/srv/rig"
+    install -m 0755 "$here"/guest/*.sh "$dir"/programs/* "$root/usr/lib/rig/"
+    install -m 0644 "$here"/guest/rig-*.service "$root/etc/systemd/system/"
+    if [ ! -e "$root/lib/systemd/system/rbxj-reaper.service" ]; then
+        install -m 0644 "$here/guest/rbxj-reaper.service" "$root/lib/systemd/system/"
+    fi
+    # the report as JSON, and a word on the console at its end: all else is the unit as it is shipped
+    mkdir -p "$root/etc/systemd/system/rbxj-reaper.service.d"
+    {
+        echo '[Service]'
+        echo 'ExecStart='
+        sed -n 's/^\(ExecStart=[^ ]*rbxj\) /\1 --json /p' "$root/lib/systemd/system/rbxj-reaper.service"
+        echo 'StandardOutput=file:/run/rig/report.json'
+        echo "ExecStartPost=/bin/sh -c 'echo rig: reaper done >/dev/ttyS0'"
+    } >"$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
+    grep -q '^ExecStart=.*rbxj --json' "$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
+    mkdir -p "$root/etc/systemd/system/rig-supervisor.service.d"
+    if [ -e "$root/usr/share/doc/rbxj/examples/supervisor.conf" ]; then
+        cp "$root/usr/share/doc/rbxj/examples/supervisor.conf" "$root/etc/systemd/system/rig-supervisor.service.d/"
+    fi
+    install -d -m 0700 "$root/var/lib/rbxj"
+
+    echo rig >"$root/etc/hostname"
+    echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
+    printf '[Journal]\nStorage=volatile\nRateLimitBurst=0\n' >"$root/etc/systemd/journald.conf"
+    for module in serial-getty@.service getty@.service console-getty.service getty-static.service \
+        systemd-journal-flush.service systemd-random-seed.service e2scrub_reap.service; do
+        ln -sf /dev/null "$root/etc/systemd/system/$module"
+    done
+    chroot "$root" systemctl -q enable rbxj-reaper.service rig-before.service rig-supervisor.service rig-agent.service
+    if [ -e "$root/lib/systemd/system/rbxj-watch.service" ]; then chroot "$root" systemctl -q enable rbxj-watch.service; fi
+
+    rm -f "$dir/root.img" "$dir/root.new.img"
+    mke2fs -q -F -t ext4 -d "$root" "$dir/root.new.img" 600M
+    rm -rf "$root"
+    mv "$dir/root.new.img" "$dir/root.img"
+}
+
+kernel
+root_tar
+root_img

@@ -1,0 +1,8 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Does nothing, with the libraries of rbxj: what a unit costs at least.
+ */
+int main(void)
+{
+    return 0;
+}
