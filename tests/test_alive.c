@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who lives (K8, K9), and who may tear a box down (K11, K34).
+ * Who lives (K8, K9), who holds a flock (K7), and who may tear a box down (K11, K34).
  */
 #include "journal_fixture.h"
+#include "reaper/flocks.h"
 
 #include <sched.h>
+#include <sys/file.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 
@@ -407,9 +409,42 @@ static void k8_want_of_descriptors_is_no_answer(void **state)
     assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_STALE, "dead supervisor");
 }
 
+/* /proc/locks does not show it there (since 4.9): who took it is dead. */
+static void k7_flock_of_the_dead_in_a_pid_namespace(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *path = harness_format("%s/lock", harness_disk());
+    harness_write(path, "");
+    assert_child(NAMESPACE_CHILD({
+        struct stat st;
+        int held[2];
+        CHECK(stat(path, &st) == 0 && flocks_is_held(st.st_dev, st.st_ino) == 0);
+        CHECK(pipe2(held, 0) == 0);
+        pid_t taker = fork();
+        if (taker == 0) {
+            int fd = open(path, O_RDWR);
+            CHECK(fd >= 0 && flock(fd, LOCK_EX) == 0);
+            pid_t keeper = fork();
+            if (keeper == 0)
+                for (;;)
+                    pause();
+            CHECK(keeper > 0 && write(held[1], &keeper, sizeof(keeper)) == sizeof(keeper));
+            _exit(0);
+        }
+        pid_t keeper;
+        CHECK(read(held[0], &keeper, sizeof(keeper)) == sizeof(keeper) && waitpid(taker, NULL, 0) == taker);
+        CHECK(flocks_is_held(st.st_dev, st.st_ino) == 1);
+        CHECK(flocks_is_held(st.st_dev + 1, st.st_ino) == 0);
+        CHECK(kill(keeper, SIGKILL) == 0 && waitpid(keeper, NULL, 0) == keeper);
+        CHECK(flocks_is_held(st.st_dev, st.st_ino) == 0);
+    }));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        journal_test(k7_flock_of_the_dead_in_a_pid_namespace),
         journal_test(k8_box_lives_as_long_as_its_supervisor),
         journal_test(k9_lock_decides_across_pid_namespaces),
         journal_test(k9_without_a_lock_it_is_unknown),

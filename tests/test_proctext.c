@@ -56,9 +56,9 @@ static void a_flock_is_its_inodes(void **state)
     assert_false(proctext_has_flock(locks, makedev(0xfe, 1), 1234)); /* another kind of lock */
     const char *const info = "pos:\t0\nflags:\t0100000\nmnt_id:\t29\nino:\t77\n"
                              "lock:\t1: FLOCK  ADVISORY  WRITE 708 fe:01:77 0 EOF\n";
-    assert_true(proctext_shows_flock(info, 77));
-    assert_false(proctext_shows_flock(info, 7));
-    assert_false(proctext_shows_flock("pos:\t0\nino:\t77\n", 77)); /* has it open only */
+    assert_true(proctext_shows_flock(info, 0, 77));
+    assert_false(proctext_shows_flock(info, 0, 7));
+    assert_false(proctext_shows_flock("pos:\t0\nino:\t77\n", 0, 77)); /* has it open only */
 }
 
 static void a_cgroup_is_known_by_its_end(void **state)

@@ -18,6 +18,8 @@ struct procid {
     int32_t pid;
 };
 
+#define PROCID_INITIAL_PID_NS 0xEFFFFFFCu /* PROC_PID_INIT_INO: fixed in every kernel since 3.8 */
+
 /* The boot id; 0 or -errno. Cached after the first call. (sd_id128_get_boot(3)) */
 int procid_boot(uint8_t ret[16]);
 

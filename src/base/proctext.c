@@ -69,13 +69,23 @@ int proctext_mount_id(const char *text)
     return line ? to_int(line + strlen("mnt_id:")) : -ENODATA;
 }
 
-bool proctext_shows_flock(const char *text, uint64_t ino)
+/* How a lock on that file ends, in "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF" (proc_locks(5)). dev 0: of any
+ * device. */
+static void wanted_file(char *buf, size_t size, uint64_t dev, uint64_t ino)
 {
-    char wanted[40];
+    if (dev)
+        (void)snprintf(buf, size, " %02x:%02x:%" PRIu64 " ", major(dev), minor(dev), ino);
+    else
+        (void)snprintf(buf, size, ":%" PRIu64 " ", ino);
+}
+
+bool proctext_shows_flock(const char *text, uint64_t dev, uint64_t ino)
+{
+    char wanted[80];
     const char *line;
     size_t len;
     bool flock = false, same = false;
-    (void)snprintf(wanted, sizeof(wanted), ":%" PRIu64 " ", ino);
+    wanted_file(wanted, sizeof(wanted), dev, ino);
     while (next_line(&text, &line, &len)) {
         if (begins(line, len, "ino:"))
             same = strtoull(line + strlen("ino:"), NULL, 10) == ino;
@@ -90,8 +100,7 @@ bool proctext_has_flock(const char *text, uint64_t dev, uint64_t ino)
     char wanted[80];
     const char *line;
     size_t len;
-    /* "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF", proc_locks(5) */
-    (void)snprintf(wanted, sizeof(wanted), " %02x:%02x:%" PRIu64 " ", major(dev), minor(dev), ino);
+    wanted_file(wanted, sizeof(wanted), dev, ino);
     while (next_line(&text, &line, &len))
         if (has(line, len, " FLOCK ") && !has(line, len, "->") && has(line, len, wanted))
             return true;

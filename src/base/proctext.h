@@ -24,9 +24,9 @@ pid_t proctext_tgid(const char *text);
 
 /* /proc/PID/fdinfo/N: the mount, or -ENODATA. */
 int proctext_mount_id(const char *text);
-/* Does it show the open file that has the flock on that inode? Only that one has a lock: line; whoever waits has the
+/* Does it show the open file that has the flock on that inode (dev 0: of any device)? Only that one has a lock: line; whoever waits has the
  * file open, too. Asks no file system. ("ino:" is there since 5.14) */
-bool proctext_shows_flock(const char *text, uint64_t ino);
+bool proctext_shows_flock(const char *text, uint64_t dev, uint64_t ino);
 
 /* /proc/locks: is there a flock on that file? One that waits for it is none. */
 bool proctext_has_flock(const char *text, uint64_t dev, uint64_t ino);

@@ -145,8 +145,6 @@ static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t
     return fd < 0 ? -errno : fd_record_holder(fd, byte, NULL);
 }
 
-#define INITIAL_PID_NS 0xEFFFFFFCu /* PROC_PID_INIT_INO: fixed in every kernel since 3.8 */
-
 const struct procid *journal_self(const struct journal *j)
 {
     return &j->self;
@@ -164,7 +162,7 @@ static enum liveness liveness_by_lock(const struct journal *j, const char *state
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
      * open, it is one of an earlier life of the container: that pid namespace is gone. The host can't tell.
      */
-    if (self->pid_ns != INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
+    if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
         return LIVE_DEAD;
     return LIVE_UNKNOWN;
 }

@@ -80,7 +80,7 @@ static int look_at_lock(struct audit_item *item)
     if (lstat(item->name, &st) < 0 || !S_ISREG(st.st_mode))
         return errno_is_want(errno) ? -errno : 0;
     int held = flocks_is_held(item->dev, item->ino);
-    if (held > 0 && flocks_holders(item->ino, name_holder, item, &blind) <= 0) {
+    if (held > 0 && flocks_holders(0, item->ino, name_holder, item, &blind) <= 0) {
         item->live = true;
         (void)snprintf(item->user, sizeof(item->user), "its lock is held, by whom is not visible from here");
     }

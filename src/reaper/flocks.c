@@ -8,18 +8,37 @@
 
 #include <stdio.h>
 #include <stdlib.h>
+#include <sys/stat.h>
+
+/* The /proc of any other pid namespace leaves out of its locks what a process took that is dead or not of that
+ * namespace (since 4.9). */
+static bool shows_all_locks(void)
+{
+    struct stat st;
+    return stat("/proc/self/ns/pid", &st) == 0 && st.st_ino == PROCID_INITIAL_PID_NS;
+}
+
+static int found_one(void *data, pid_t pid)
+{
+    (void)data;
+    (void)pid;
+    return 1;
+}
 
 int flocks_is_held(uint64_t dev, uint64_t ino)
 {
     _cleanup_free_ char *text = NULL;
+    bool blind;
     ssize_t n = fd_read_all(AT_FDCWD, "/proc/locks", 64 << 20, &text);
     if (n < 0)
         return (int)n;
-    return proctext_has_flock(text, dev, ino);
+    if (proctext_has_flock(text, dev, ino))
+        return 1;
+    return shows_all_locks() ? 0 : flocks_holders(dev, ino, found_one, NULL, &blind);
 }
 
 /* 1 if that process has the flock, 0 if not, or -errno: it can't be seen, or a shortage. */
-static int has_flock(int proc, const char *pid, uint64_t ino)
+static int has_flock(int proc, const char *pid, uint64_t dev, uint64_t ino)
 {
     char path[32], text[4096];
     int unseen = 0;
@@ -29,7 +48,7 @@ static int has_flock(int proc, const char *pid, uint64_t ino)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
     for (const struct dirent *d; (d = fd_next_name(dir));) {
         ssize_t n = fd_read_file(dirfd(dir), d->d_name, text, sizeof(text));
-        if (n > 0 && proctext_shows_flock(text, ino))
+        if (n > 0 && proctext_shows_flock(text, dev, ino))
             return 1;
         if (n < 0 && n != -ENOENT && n != -ESRCH)
             unseen = (int)n;
@@ -37,7 +56,8 @@ static int has_flock(int proc, const char *pid, uint64_t ino)
     return errno && errno != ENOENT && errno != ESRCH ? -errno : unseen;
 }
 
-int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data, bool *ret_blind)
+int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data,
+                   bool *ret_blind)
 {
     _cleanup_closedir_ DIR *dir = fd_open_names_at(AT_FDCWD, "/proc");
     if (!dir)
@@ -45,7 +65,7 @@ int flocks_holders(uint64_t ino, int (*found)(void *data, pid_t pid), void *data
     for (const struct dirent *d; (d = fd_next_name(dir));) {
         if (d->d_name[0] < '1' || d->d_name[0] > '9')
             continue;
-        int r = has_flock(dirfd(dir), d->d_name, ino);
+        int r = has_flock(dirfd(dir), d->d_name, dev, ino);
         if (r < 0 && errno_is_want(-r))
             return r;
         if (r < 0)

@@ -49,7 +49,7 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     bool blind = false;
     (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
                     item->record->path);
-    int r = flocks_holders(ino, judge_holder, &h, &blind);
+    int r = flocks_holders(0, ino, judge_holder, &h, &blind);
     if (r == 0 && h.payload)
         return;
     if (r < 0 && errno_is_want(-r)) {
