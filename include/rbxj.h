@@ -226,7 +226,10 @@ struct rbxj_spawn {
  * setup() (-ENOENT: no such program) when it did not come to that; then the child is reaped and its record
  * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), BAD_REQUEST
  * (also: a cgroup that was not acquired yet, a descriptor that is not open), FOREIGN (another cgroup, or none, is
- * where that one was), IO (also when somebody killed it before it was let go). */
+ * where that one was), IO (also when somebody killed it before it was let go), BUSY: a cgroup is frozen; or it was frozen,
+ * or the child stopped, meanwhile, and was not let on within the configuration's timeout (setup() itself may take as
+ * long as it likes). Then it is killed, too. One that does not even die, as in a frozen v1 cgroup, is left to rbxj_undo()
+ * with its record, and to the caller to be reaped; detail says so. */
 int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
                int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error);
 

@@ -70,6 +70,9 @@ int cgroup_kill_round(int fd, cgroup_guard guard, void *data);
  * -errno. */
 int cgroup_wait_empty(int fd, int64_t deadline_ns);
 
+/* Does nothing in it run, until it or one above is thawed? What can't be read does not say so. */
+bool cgroup_is_frozen(int fd);
+
 /* Moves the calling process into the cgroup. */
 int cgroup_enter(int dirfd);
 

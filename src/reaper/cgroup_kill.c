@@ -216,6 +216,16 @@ int cgroup_wait_empty(int fd, int64_t deadline_ns)
     return is_v2(fd) ? wait_events(fd, deadline_ns) : wait_members(fd, deadline_ns);
 }
 
+bool cgroup_is_frozen(int fd)
+{
+    char text[256];
+    if (!is_v2(fd))
+        return fd_read_file(fd, "freezer.state", text, sizeof(text)) > 0 && strncmp(text, "THAWED", 6) != 0;
+    /* by itself, also while somebody in it does not stop yet; or by one above */
+    return (fd_read_file(fd, "cgroup.freeze", text, sizeof(text)) > 0 && text[0] == '1') ||
+           (fd_read_file(fd, "cgroup.events", text, sizeof(text)) > 0 && strstr(text, "frozen 1"));
+}
+
 int cgroup_enter(int dirfd)
 {
     return fd_write_file(dirfd, "cgroup.procs", "0");

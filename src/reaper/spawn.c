@@ -16,7 +16,12 @@
 #include <sys/socket.h>
 #include <sys/wait.h>
 
+#define LOOK_AGAIN_MS 1000
+
 struct started {
+    const struct snapshot_box *sb;
+    const struct rbxj_spawn *how;
+    int64_t patience_ns; /* with one that is held up */
     pid_t pid;
     int pidfd;
     int socket;
@@ -36,28 +41,108 @@ static void started_clear(struct started *s)
     *s = (struct started)STARTED_INIT;
 }
 
+/* Until there is something to read of one of the two, at most for so long. */
+static bool wait_for_either(int a, int b, int ms)
+{
+    struct pollfd fds[] = {{.fd = a, .events = POLLIN}, {.fd = b, .events = POLLIN}};
+    return poll(fds, ARRAY_LEN(fds), ms) > 0;
+}
+
 /* Whatever it was about to do: it is gone and reaped. By the pidfd, because the caller may reap too (a
- * SIGCHLD handler), and then the number is another's. */
-static void abandon(struct started *s)
+ * SIGCHLD handler), and then the number is another's. False: it has been killed, and does not die yet: one in a v1 cgroup
+ * that is frozen, or that waits for a server. */
+static bool abandon(struct started *s)
 {
     siginfo_t info;
     if (s->pidfd >= 0) {
+        int64_t deadline = now_monotonic_ns() + s->patience_ns;
         (void)pidfd_send_signal(s->pidfd, SIGKILL, NULL, 0);
-        while (waitid(P_PIDFD, (id_t)s->pidfd, &info, WEXITED) < 0 && errno == EINTR)
+        while (!wait_for_either(s->pidfd, -1, LOOK_AGAIN_MS) && now_monotonic_ns() < deadline)
             ;
-    } else if (s->pid > 0) {
+        while (waitid(P_PIDFD, (id_t)s->pidfd, &info, WEXITED | WNOHANG) < 0 && errno == EINTR)
+            ;
+        return wait_for_either(s->pidfd, -1, 0);
+    }
+    if (s->pid > 0) { /* in none of its cgroups yet, and on its way to wait */
         (void)kill(s->pid, SIGKILL);
         while (waitpid(s->pid, NULL, 0) < 0 && errno == EINTR)
             ;
     }
+    return true;
 }
 
-/* Until there is something to read of fd, or the child is dead. */
-static void wait_for_child(const struct started *s, int fd)
+static int find_cgroup(const struct snapshot_box *sb, uint32_t seq, const struct record **ret,
+                       struct rbxj_error *e)
 {
-    struct pollfd fds[] = {{.fd = fd, .events = POLLIN}, {.fd = s->pidfd, .events = POLLIN}};
-    while (poll(fds, ARRAY_LEN(fds), -1) < 0 && (errno == EINTR || errno == EAGAIN || errno == ENOMEM))
-        ;
+    for (size_t i = 0; i < sb->len; i++) {
+        const struct record *r = &sb->records[i];
+        if (r->seq != seq || r->kind != RBXJ_CGROUP || (r->flags & REC_PENDING))
+            continue;
+        if (!(r->flags & REC_EVIDENCE))
+            return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: was not acquired yet", r->path);
+        *ret = r;
+        return 0;
+    }
+    return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: seq %u is no cgroup of it", sb->box.name, seq);
+}
+
+static bool is_gone(int r)
+{
+    return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ENODEV;
+}
+
+/* A descriptor of the cgroup that is r's, or a negative code. */
+static int open_cgroup(const struct record *r, struct rbxj_error *e)
+{
+    struct fileid id;
+    const char *base;
+    _cleanup_close_ int parent = fd_open_parent(r->path, &base);
+    _cleanup_close_ int fd = parent < 0 ? parent : cgroup_open(parent, base);
+    int rc = fd < 0 ? fd : fileid_of_fd(fd, &id);
+    if (is_gone(rc))
+        return error_set(e, RBXJ_E_FOREIGN, -rc, "cgroup %s: is not there any more", r->path);
+    if (rc < 0)
+        return error_sys(e, -rc, "cgroup %s", r->path);
+    if (!fileid_equal(&id, &r->id, true))
+        return error_set(e, RBXJ_E_FOREIGN, 0, "cgroup %s: is another one now", r->path);
+    return steal_fd(&fd);
+}
+
+/* The first of its cgroups that is frozen, NULL: none is. */
+static const char *frozen_cgroup(const struct started *s)
+{
+    struct rbxj_error ignored;
+    for (size_t i = 0; i < s->how->cgroups_len; i++) {
+        const struct record *r;
+        _cleanup_close_ int fd = find_cgroup(s->sb, s->how->cgroups[i], &r, &ignored) < 0
+                                     ? -1
+                                     : open_cgroup(r, &ignored);
+        if (fd >= 0 && cgroup_is_frozen(fd))
+            return r->path;
+    }
+    return NULL;
+}
+
+/* Until there is something to read of fd, or the child is dead: 0. BUSY: it is stopped, or its cgroup was frozen under
+ * it, for too long. goes: it runs setup(), which may take its time and even stop itself: only the freezer counts. */
+static int wait_for_child(const struct started *s, int fd, bool goes, struct rbxj_error *e)
+{
+    int64_t since = now_monotonic_ns();
+    const char *frozen = NULL;
+    char who[160];
+    while (!wait_for_either(fd, s->pidfd, LOOK_AGAIN_MS)) {
+        int64_t now = now_monotonic_ns();
+        frozen = frozen_cgroup(s);
+        if (goes && !frozen)
+            since = now;
+        else if (now - since >= s->patience_ns)
+            break;
+    }
+    if (wait_for_either(fd, s->pidfd, 0))
+        return 0;
+    procid_describe(s->pid, who, sizeof(who));
+    return error_set(e, RBXJ_E_BUSY, ETIMEDOUT, "spawn: pid %d (%s) is held up%s%s%s", s->pid, who,
+                     frozen ? ": cgroup " : "", frozen ? frozen : "", frozen ? " is frozen" : "");
 }
 
 static int died(const struct started *s, struct rbxj_error *e)
@@ -76,7 +161,9 @@ static int receive_status(struct started *s, struct rbxj_error *e)
     struct iovec iov = {.iov_base = &errnum, .iov_len = sizeof(errnum)};
     struct msghdr message = {
         .msg_iov = &iov, .msg_iovlen = 1, .msg_control = &control, .msg_controllen = sizeof(control)};
-    wait_for_child(s, s->socket);
+    int rc = wait_for_child(s, s->socket, false, e);
+    if (rc < 0)
+        return rc;
     if (recvmsg(s->socket, &message, MSG_CMSG_CLOEXEC | MSG_DONTWAIT) != sizeof(errnum))
         return died(s, e);
     if (errnum)
@@ -102,43 +189,18 @@ static int fork_child(struct spawn_child *c, struct started *s, struct rbxj_erro
     return s->pidfd < 0 ? error_sys(e, errno, "pidfd of pid %d", s->pid) : receive_status(s, e);
 }
 
-static int find_cgroup(const struct snapshot_box *sb, uint32_t seq, const struct record **ret,
-                       struct rbxj_error *e)
-{
-    for (size_t i = 0; i < sb->len; i++) {
-        const struct record *r = &sb->records[i];
-        if (r->seq != seq || r->kind != RBXJ_CGROUP || (r->flags & REC_PENDING))
-            continue;
-        if (!(r->flags & REC_EVIDENCE))
-            return error_set(e, RBXJ_E_BAD_REQUEST, 0, "cgroup %s: was not acquired yet", r->path);
-        *ret = r;
-        return 0;
-    }
-    return error_set(e, RBXJ_E_NO_SUCH_BOX, 0, "box %s: seq %u is no cgroup of it", sb->box.name, seq);
-}
-
-static bool is_gone(int r)
-{
-    return r == -ENOENT || r == -ENOTDIR || r == -ELOOP || r == -ENODEV;
-}
-
 /* Nobody is put into a cgroup that only has our name (I4). */
 static int enter_cgroup(const struct record *r, pid_t pid, struct rbxj_error *e)
 {
-    struct fileid id;
-    const char *base;
     char number[16];
-    _cleanup_close_ int parent = fd_open_parent(r->path, &base);
-    _cleanup_close_ int fd = parent < 0 ? parent : cgroup_open(parent, base);
-    int rc = fd < 0 ? fd : fileid_of_fd(fd, &id);
-    if (is_gone(rc))
-        return error_set(e, RBXJ_E_FOREIGN, -rc, "cgroup %s: is not there any more", r->path);
-    if (rc < 0)
-        return error_sys(e, -rc, "cgroup %s", r->path);
-    if (!fileid_equal(&id, &r->id, true))
-        return error_set(e, RBXJ_E_FOREIGN, 0, "cgroup %s: is another one now", r->path);
+    _cleanup_close_ int fd = open_cgroup(r, e);
+    if (fd < 0)
+        return fd;
+    if (cgroup_is_frozen(fd)) /* in v1 not even SIGKILL would get it out again */
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "cgroup %s: is frozen: nothing can be started in it",
+                         r->path);
     (void)snprintf(number, sizeof(number), "%d", pid);
-    rc = fd_write_file(fd, "cgroup.procs", number);
+    int rc = fd_write_file(fd, "cgroup.procs", number);
     if (rc == 0)
         return 0;
     if (is_gone(rc))
@@ -164,12 +226,14 @@ static int journal_child(struct rbxj *handle, const struct snapshot_box *sb, con
     return r;
 }
 
-/* One report of the child; false: there is none, and there will be none. It may have left its end to somebody
- * who goes on (setup() may fork): its own death is the end, too. */
-static bool read_report(const struct started *s, struct spawn_report *ret)
+/* One report of the child: 1; 0: there is none, and there will be none; or a negative code. It may have left its end to
+ * somebody who goes on (setup() may fork): its own death is the end, too. */
+static int read_report(const struct started *s, bool goes, struct spawn_report *ret, struct rbxj_error *e)
 {
     ssize_t n;
-    wait_for_child(s, s->status);
+    int rc = wait_for_child(s, s->status, goes, e);
+    if (rc < 0)
+        return rc;
     do
         n = read(s->status, ret, sizeof(*ret));
     while (n < 0 && errno == EINTR);
@@ -183,10 +247,12 @@ static int let_go(struct started *s, const struct rbxj_spawn *how, struct rbxj_e
     struct spawn_report report;
     if (fcntl(s->status, F_SETFL, O_NONBLOCK) < 0 || send(s->socket, "", 1, MSG_NOSIGNAL) != 1)
         return errno == EPIPE ? died(s, e) : error_sys(e, errno, "spawn: letting pid %d go", s->pid);
-    if (!read_report(s, &report))
-        return died(s, e);
-    if (!read_report(s, &report))
-        return 0;
+    int rc = read_report(s, false, &report, e);
+    if (rc <= 0)
+        return rc < 0 ? rc : died(s, e);
+    rc = read_report(s, true, &report, e);
+    if (rc <= 0)
+        return rc;
     int errnum = report.errnum;
     if (errnum <= 0 || errnum >= 4096) /* setup() may return anything */
         errnum = EINVAL;
@@ -201,10 +267,14 @@ int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *ho
     struct spawn_child child = SPAWN_CHILD_INIT;
     struct started started = STARTED_INIT;
     uint32_t seq = 0;
+    bool gone = true;
     error_clear(error);
     int r = handle_get_own(handle, box, &sb, error);
     if (r < 0)
         return r;
+    started.sb = &sb;
+    started.how = how;
+    started.patience_ns = handle->config.timeout_ns;
     r = spawn_child_prepare(&child, how, &started.socket, error);
     if (r == 0)
         r = fork_child(&child, &started, error);
@@ -212,9 +282,9 @@ int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *ho
         r = journal_child(handle, &sb, how, &started, &seq, error);
     if (r == 0)
         r = let_go(&started, how, error);
-    if (r < 0)
-        abandon(&started);
-    if (r < 0 && seq) /* it is gone */
+    if (r < 0 && !(gone = abandon(&started)))
+        error_detail(error, "pid %d was killed, but does not die yet", started.pid);
+    if (r < 0 && seq && gone)
         journal_withdraw(handle->journal, &sb.box, seq, seq, false);
     if (r == 0) {
         *ret_pid = started.pid;
