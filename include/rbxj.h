@@ -171,8 +171,8 @@ int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char *
  * records its identity. Not flushed, except where the resource is persistent and can't bear a stamp.
  * Oldest first: what lies in another thing of the box comes after that one, which would not be empty otherwise. Once
  * more for the same seq changes nothing: 0 as long as it is the same thing. Errors: EXISTS (not empty, of another
- * owner, or another one than before), BAD_REQUEST (it is not there; or that in which it lies was not acquired yet),
- * BUSY, NO_SUCH_BOX, and those of rbxj_begin(). BOX_STALE, or NO_SUCH_BOX of a box that was there: a reaper was told that
+ * owner, or another one than before), BAD_REQUEST (it is not there; or that in which it lies was not acquired yet, or is
+ * hidden by a newer mount of the box), BUSY, NO_SUCH_BOX, and those of rbxj_begin(). BOX_STALE, or NO_SUCH_BOX of a box that was there: a reaper was told that
  * this process is dead, and may not have seen what was acquired: give it back. */
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 

@@ -211,6 +211,70 @@ static void k13_what_lies_in_a_directory_is_acquired_after_it(void **state)
     assert_false(path_exists(outer.path));
 }
 
+/* It would be undone after that one, with which it goes out of sight, and pass for gone: on a disk it would stay. */
+static void k13_i7_nothing_is_acquired_in_a_newer_mount(void **state)
+{
+    (void)state;
+    open_with("a");
+    make_target("a", ALL);
+    const char *stays = harness_format("%s/stays", world.work);
+    char *inner = harness_format("%s", part_path("a", INNER)), *file = harness_format("%s/file", stays);
+    char *hidden = harness_format("%s/file", part_path("a", MOUNT));
+    harness_mkdir(stays);
+    struct rbxj_resource over = {
+        .kind = RBXJ_MOUNT, .path = part_path("a", MOUNT), .fstype = "bind", .source = stays};
+    struct rbxj_resource plan[] = {
+        part_resource("a", MOUNT), {.kind = RBXJ_TMPDIR, .path = inner}, {.kind = RBXJ_LOCK, .path = hidden}};
+    int lock = -1;
+    for (uint32_t i = 0; i < ARRAY_LEN(plan); i++)
+        assert_int_equal(0, rbxj_intend(handle, "a", &plan[i], &(uint32_t){0}, &error));
+    assert_int_equal(0, rbxj_acquire(handle, "a", 1, NULL, NULL, &error));
+    assert_int_equal(0, rbxj_take(handle, "a", &over, NULL, NULL, &error));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquire(handle, "a", 2, NULL, NULL, &error));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquire(handle, "a", 3, NULL, &lock, &error));
+    harness_mkdir(inner); /* and whoever makes it himself is told to give it back */
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquired(handle, "a", 2, &error));
+    assert_int_equal(0, rmdir(inner));
+    struct rbxj_resource newest = {.kind = RBXJ_LOCK, .path = hidden};
+    assert_int_equal(0, rbxj_released(handle, "a", 3, &error));
+    assert_int_equal(0, rbxj_take(handle, "a", &newest, NULL, &lock, &error));
+    assert_true(path_exists(file));
+    (void)close(lock); /* or it keeps the mount busy */
+    undo_and_end("a");
+    assert_false(path_exists(file));
+    assert_int_equal(0, rmdir(stays));
+}
+
+/* Nor what is not below an item, where a mount of the box hides the directory that was meant. */
+static void k13_i7_nothing_is_acquired_under_a_newer_mount(void **state)
+{
+    (void)state;
+    open_with("a");
+    const char *dir = harness_format("%s/dir", world.work), *stays = harness_format("%s/stays", world.work);
+    harness_mkdir(dir);
+    harness_mkdir(stays);
+    struct rbxj_resource lock = {.kind = RBXJ_LOCK, .path = harness_format("%s/lock", dir)};
+    struct rbxj_resource over = {.kind = RBXJ_MOUNT, .path = dir, .fstype = "bind", .source = stays};
+    int fd = -1;
+    assert_int_equal(0, rbxj_intend(handle, "a", &lock, &(uint32_t){0}, &error));
+    assert_int_equal(0, rbxj_take(handle, "a", &over, NULL, NULL, &error));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquire(handle, "a", 1, NULL, &fd, &error));
+    undo_and_end("a");
+    assert_int_equal(0, rmdir(stays));
+
+    /* a stranger's, of another file system */
+    begin("a", NULL, 0);
+    assert_int_equal(0, rbxj_intend(handle, "a", &lock, &(uint32_t){0}, &error));
+    assert_int_equal(0, mount("rbxj-test", dir, "tmpfs", 0, NULL));
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquire(handle, "a", 1, NULL, &fd, &error));
+    harness_write(lock.path, "");
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, rbxj_acquired(handle, "a", 1, &error));
+    assert_int_equal(0, umount(dir));
+    assert_int_equal(0, rbxj_acquire(handle, "a", 1, NULL, &fd, &error));
+    undo_and_end("a");
+    (void)close(fd);
+}
+
 /* ---- before-images ---- */
 
 static void a_stale_box_is_in_the_way(void **state)
@@ -307,6 +371,8 @@ int main(void)
         spawn_test(k13_a_mount_is_not_stacked_on_itself),
         spawn_test(k13_what_lies_in_a_mount_is_acquired_after_it),
         spawn_test(k13_what_lies_in_a_directory_is_acquired_after_it),
+        spawn_test(k13_i7_nothing_is_acquired_in_a_newer_mount),
+        spawn_test(k13_i7_nothing_is_acquired_under_a_newer_mount),
         spawn_test(a_stale_box_is_in_the_way),
         spawn_test(a_before_image_is_of_no_dead_box),
     };

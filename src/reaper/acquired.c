@@ -8,6 +8,7 @@
 #include "reaper/handle.h"
 #include "reaper/mount.h"
 
+#include <limits.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -72,6 +73,61 @@ static bool was_acquired(const struct record *r)
     return (r->flags & (REC_EVIDENCE | REC_AHEAD)) == REC_EVIDENCE;
 }
 
+/* The mount in which r is or will be, of a reading of mountinfo that has it. */
+static int find_mount(struct undo *u, const struct record *r, const struct mount **ret, struct rbxj_error *e)
+{
+    const char *base;
+    struct mount_at at;
+    _cleanup_close_ int parent = fd_open_parent(r->path, &base);
+    int rc = parent < 0 ? parent : mount_at(parent, r->kind == RBXJ_MOUNT ? base : "", &at);
+    *ret = NULL;
+    if (rc == -ENOENT || rc == -ENOTDIR || rc == -ELOOP)
+        return 0; /* its kind says it better */
+    if (rc < 0)
+        return error_sys(e, -rc, "seq %u: the mount in which it lies", r->seq);
+    for (int i = 0; i < 2 && !*ret; i++) {
+        rc = !u->mounts ? mounts_read(&u->mounts, e) : i ? mounts_reload(u->mounts, e) : 0;
+        if (rc < 0)
+            return rc;
+        *ret = mount_table_by_id(mounts_own(u->mounts), at.id);
+    }
+    return *ret ? 0 : error_set(e, RBXJ_E_BUSY, EBUSY, "seq %u: what is mounted there changes", r->seq);
+}
+
+static const struct record *record_of_mount(const struct undo *u, const struct record *but,
+                                            const struct mount *m)
+{
+    for (size_t i = 0; i < u->records_len; i++)
+        if (u->records[i].seq != but->seq && mount_is_of_record(&u->records[i], m))
+            return &u->records[i];
+    return NULL;
+}
+
+/* What is acquired under a mount of the box that is to be undone before it goes out of sight with that one, and would
+ * pass for gone (I7, K13). */
+static int check_mounts(struct undo *u, const struct record *r, const struct record *lower,
+                        struct rbxj_error *e)
+{
+    bool in_lower = !lower || lower->kind != RBXJ_MOUNT, asks = !in_lower;
+    const struct mount *m = NULL;
+    for (size_t i = 0; i < u->records_len && !asks; i++)
+        asks = u->records[i].kind == RBXJ_MOUNT && u->records[i].seq > r->seq;
+    int rc = asks && r->path ? find_mount(u, r, &m, e) : 0;
+    if (rc < 0 || !m)
+        return rc;
+    for (size_t depth = 0; m && depth < PATH_MAX; depth++) {
+        const struct record *own = record_of_mount(u, r, m);
+        if (own && own->seq > r->seq)
+            return error_set(e, RBXJ_E_BAD_REQUEST, 0, "seq %u: would lie in seq %u (%s), which is newer",
+                             r->seq, own->seq, own->path);
+        in_lower = in_lower || (own && own->seq == lower->seq);
+        m = m->parent == m->id ? NULL : mount_table_by_id(mounts_own(u->mounts), m->parent);
+    }
+    return in_lower ? 0
+                    : error_set(e, RBXJ_E_BAD_REQUEST, 0, "seq %u: seq %u (%s), in which it lies, is hidden",
+                                r->seq, lower->seq, lower->path);
+}
+
 /* What lies below another record of the box is that record's only if that one is there, and ours: before that the
  * path leads elsewhere, and what was made there would be lost once the lower one hides it (K13). */
 static int check_lower(struct undo *u, const struct record *r, struct rbxj_error *e)
@@ -82,7 +138,7 @@ static int check_lower(struct undo *u, const struct record *r, struct rbxj_error
         if (r->below && u->records[i].seq == r->below)
             lower = &u->records[i];
     if (!lower)
-        return 0;
+        return check_mounts(u, r, NULL, e);
     int rc = kind_of(lower->kind)->look(u, lower, &f);
     if (rc < 0)
         return error_set(e, f.error.code ? f.error.code : RBXJ_E_IO, f.error.errnum,
@@ -90,7 +146,7 @@ static int check_lower(struct undo *u, const struct record *r, struct rbxj_error
     /* a directory is covered by the mount on it */
     bool covered = f.found == FOUND_BUSY && r->kind == RBXJ_MOUNT && strcmp(r->path, lower->path) == 0;
     if (f.found == FOUND_PRESENT || covered)
-        return 0;
+        return check_mounts(u, r, lower, e);
     return error_set(e, RBXJ_E_BAD_REQUEST, 0, "seq %u: seq %u (%s), in which it lies, was not acquired yet",
                      r->seq, lower->seq, lower->path);
 }

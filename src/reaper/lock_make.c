@@ -45,6 +45,21 @@ static int open_parent(const struct record *r, const char **base, struct rbxj_er
     return fd < 0 ? error_sys(e, -fd, "lock %s: its directory", r->path) : fd;
 }
 
+/* As it was when the intent was written, as far as undo looks at that (K14). */
+static int open_same_parent(const struct record *r, const char **base, struct rbxj_error *e)
+{
+    struct stat st;
+    _cleanup_close_ int fd = open_parent(r, base, e);
+    if (fd < 0)
+        return fd;
+    if (fstat(fd, &st) < 0)
+        return error_sys(e, errno, "lock %s: its directory", r->path);
+    if (!r->below && st.st_dev != r->parent.dev)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: its directory is on another file system now",
+                         r->path);
+    return steal_fd(&fd);
+}
+
 /* What is there must be a file, and small enough to be written back (K5). */
 static int read_before(struct record *r, int parent, const char *base, struct rbxj_error *e)
 {
@@ -159,7 +174,7 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
     uint64_t incarnation;
     uint32_t seq;
     bool is_json;
-    _cleanup_close_ int parent = open_parent(r, &base, e);
+    _cleanup_close_ int parent = open_same_parent(r, &base, e);
     if (parent < 0)
         return parent;
     _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
@@ -194,7 +209,7 @@ int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret
     const char *base;
     char line[LOCK_LINE_MAX];
     size_t len = lock_own_line(u, r, line);
-    _cleanup_close_ int parent = open_parent(r, &base, e);
+    _cleanup_close_ int parent = open_same_parent(r, &base, e);
     if (parent < 0)
         return parent;
     _cleanup_close_ int fd = open_lock(u, r, parent, base, e);

@@ -149,6 +149,7 @@ void model_drop(struct mbox *b, uint32_t seq);
 
 /* Is it a mount that another record of the box names? */
 bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t);
+bool model_is_in_newer(struct model *m, struct mbox *b, const struct mrecord *r);
 /* A mount of this box on the place of its lower item, which can't be seen then. */
 bool model_is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v);
 /* Looks, as a list does; alone: whatever became of the item in which it is. */

@@ -267,12 +267,12 @@ struct mrecord *model_do_intend(struct model *m, int box, enum place p)
     return r;
 }
 
-/* K13: what is to be in another item of its box is acquired after that one. */
-static bool is_too_early(struct model *m, struct mbox *b, const struct mrecord *r)
+/* K13: what is to be in another item of its box is acquired after that one, and before what hides that one. */
+static bool is_out_of_turn(struct model *m, struct mbox *b, const struct mrecord *r)
 {
     struct mrecord *lower = r->below ? model_record(b, r->below) : NULL;
     enum verdict v = lower ? model_judge_alone(m, b, lower) : IS_OURS;
-    return v != IS_OURS && !model_is_covering(r, lower, v);
+    return (v != IS_OURS && !model_is_covering(r, lower, v)) || model_is_in_newer(m, b, r);
 }
 
 /* Is the directory in which it is to be another one by now? */
@@ -291,7 +291,7 @@ struct answer model_acquire(struct model *m, int supervisor, int box, uint32_t s
     struct thing *t = model_top(m, r->place);
     bool lock = model_places[r->place].kind == RBXJ_LOCK, mount = model_places[r->place].kind == RBXJ_MOUNT;
     refuse(&a, r->evidence, RBXJ_E_EXISTS);
-    refuse(&a, is_too_early(m, &m->now[box], r) || !model_reachable(m, r->place), RBXJ_E_BAD_REQUEST);
+    refuse(&a, is_out_of_turn(m, &m->now[box], r) || !model_reachable(m, r->place), RBXJ_E_BAD_REQUEST);
     refuse(&a, is_elsewhere(m, r), RBXJ_E_BAD_REQUEST);
     refuse(&a, lock && r->before && !t, ENOENT);
     refuse(&a, lock && t && (t->held || t->locked_by), RBXJ_E_BUSY);
@@ -334,7 +334,7 @@ struct answer model_acquired(struct model *m, int supervisor, int box, uint32_t 
         return a;
     struct thing *t = model_top(m, r->place);
     bool mount = model_places[r->place].kind == RBXJ_MOUNT;
-    refuse(&a, is_too_early(m, &m->now[box], r) || !t || is_elsewhere(m, r), RBXJ_E_BAD_REQUEST);
+    refuse(&a, is_out_of_turn(m, &m->now[box], r) || !t || is_elsewhere(m, r), RBXJ_E_BAD_REQUEST);
     refuse(&a, mount && t && t->id <= r->newest, RBXJ_E_BAD_REQUEST);
     refuse(&a, mount && t && !t->same_source && t->stamp != model_line(m->now[box].incarnation, seq),
            RBXJ_E_EXISTS);

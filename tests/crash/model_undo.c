@@ -23,6 +23,17 @@ bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thi
     return false;
 }
 
+/* Is it in a mount of the box that is undone before it? */
+bool model_is_in_newer(struct model *m, struct mbox *b, const struct mrecord *r)
+{
+    for (int i = 0; i < b->n && model_places[r->place].in; i++)
+        for (int k = 0; k < m->n && b->records[i].seq > r->seq; k++)
+            if (m->things[k].place == model_places[r->place].in &&
+                is_named_mount(b, &b->records[i], &m->things[k]))
+                return true;
+    return false;
+}
+
 static struct thing *next_above(struct model *m, const struct thing *t)
 {
     struct thing *above = NULL;
