@@ -73,8 +73,10 @@ static bool was_acquired(const struct record *r)
     return (r->flags & (REC_EVIDENCE | REC_AHEAD)) == REC_EVIDENCE;
 }
 
-/* The mount in which r is or will be, of a reading of mountinfo that has it. */
-static int find_mount(struct undo *u, const struct record *r, const struct mount **ret, struct rbxj_error *e)
+/* The mount in which r is or will be, of a reading of mountinfo that has it. NULL: one that has been there since before
+ * the unique id oldest was given out, or none. */
+static int find_mount(struct undo *u, const struct record *r, uint64_t oldest, const struct mount **ret,
+                      struct rbxj_error *e)
 {
     const char *base;
     struct mount_at at;
@@ -85,6 +87,8 @@ static int find_mount(struct undo *u, const struct record *r, const struct mount
         return 0; /* its kind says it better */
     if (rc < 0)
         return error_sys(e, -rc, "seq %u: the mount in which it lies", r->seq);
+    if (at.unique && at.unique <= oldest)
+        return 0;
     for (int i = 0; i < 2 && !*ret; i++) {
         rc = !u->mounts ? mounts_read(&u->mounts, e) : i ? mounts_reload(u->mounts, e) : 0;
         if (rc < 0)
@@ -109,10 +113,16 @@ static int check_mounts(struct undo *u, const struct record *r, const struct rec
                         struct rbxj_error *e)
 {
     bool in_lower = !lower || lower->kind != RBXJ_MOUNT, asks = !in_lower;
+    uint64_t oldest = in_lower ? UINT64_MAX : 0; /* all that matter are younger */
     const struct mount *m = NULL;
-    for (size_t i = 0; i < u->records_len && !asks; i++)
-        asks = u->records[i].kind == RBXJ_MOUNT && u->records[i].seq > r->seq;
-    int rc = asks && r->path ? find_mount(u, r, &m, e) : 0;
+    for (size_t i = 0; i < u->records_len; i++) {
+        const struct record *other = &u->records[i];
+        if (other->kind != RBXJ_MOUNT || other->seq <= r->seq)
+            continue;
+        asks = true;
+        oldest = other->newest_mount < oldest ? other->newest_mount : oldest;
+    }
+    int rc = asks && r->path ? find_mount(u, r, oldest, &m, e) : 0;
     if (rc < 0 || !m)
         return rc;
     for (size_t depth = 0; m && depth < PATH_MAX; depth++) {
