@@ -360,6 +360,16 @@ int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, str
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
                  struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
 
+/* A full reset of the worker: it is quarantined, the supervisors of all live boxes are killed, and whoever keeps the lock
+ * of a dead one; then a replay of everything, and where nothing is left the quarantine ends, whichever it was before but
+ * manual_quarantine and journal_corruption, and failures count from none again. Killed half-way, or where something is
+ * left, it leaves the worker quarantined; it may be called again. how: as for rbxj_recover(), without boxes and plan;
+ * NULL: as configured. ret_killed: how many processes were killed, set on failure, too. Returns and sets the others as
+ * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die), BOX_LIVE (one
+ * is in another pid namespace), and those of rbxj_recover(). */
+int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
+               struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
+
 /* From now on rbxj_begin() fails with QUARANTINED, across reboots, whoever calls it; boxes that run go on.
  * reason is free text. Durable when it returns 0. A worker that is quarantined already gets the new reason.
  * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, JOURNAL_BUSY (another process is changing it for too

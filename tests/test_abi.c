@@ -107,6 +107,7 @@
     SIGNATURE(rbxj_recover, int (*)(const struct rbxj_options *, const struct rbxj_replay *, struct rbxj_result **, struct rbxj_health *, struct rbxj_error *)) \
     SIGNATURE(rbxj_released, int (*)(struct rbxj *, const char *, uint32_t, struct rbxj_error *)) \
     SIGNATURE(rbxj_replay, int (*)(const struct rbxj_options *, const struct rbxj_replay *, struct rbxj_result **, struct rbxj_error *)) \
+    SIGNATURE(rbxj_reset, int (*)(const struct rbxj_options *, const struct rbxj_replay *, uint32_t *, struct rbxj_result **, struct rbxj_health *, struct rbxj_error *)) \
     SIGNATURE(rbxj_result_box, int (*)(const struct rbxj_result *, size_t, struct rbxj_result_box *)) \
     SIGNATURE(rbxj_result_boxes, size_t (*)(const struct rbxj_result *)) \
     SIGNATURE(rbxj_result_entry, int (*)(const struct rbxj_result *, size_t, size_t, struct rbxj_result_entry *)) \

@@ -84,6 +84,7 @@ int cmd_incidents(struct cli *cli, int argc, char **argv);
 int cmd_metrics(struct cli *cli, int argc, char **argv);
 int cmd_forensics(struct cli *cli, int argc, char **argv);
 int cmd_audit(struct cli *cli, int argc, char **argv);
+int cmd_reset(struct cli *cli, int argc, char **argv);
 
 extern const struct cli_option run_options[];
 extern const struct cli_option list_options[];
@@ -95,5 +96,6 @@ extern const struct cli_option incidents_options[];
 extern const struct cli_option metrics_options[];
 extern const struct cli_option forensics_options[];
 extern const struct cli_option audit_options[];
+extern const struct cli_option reset_options[];
 
 #endif

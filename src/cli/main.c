@@ -98,6 +98,21 @@ const struct command commands[] = {
         .run = cmd_audit,
     },
     {
+        .name = "reset",
+        .synopsis = "[--yes] [--service UNIT]",
+        .summary = "kill what runs, undo everything, begin anew",
+        .details =
+            "Quarantines the worker, stops UNIT, kills the supervisors of all live boxes and whoever keeps a "
+            "dead\n"
+            "one's lock, replays, verifies, and releases the worker if nothing is left. Asks on a terminal.",
+        .exit_status =
+            "Exit status: 0 the worker is healthy (and UNIT started); 1 something is left, the worker is "
+            "quarantined\n"
+            "still, or you said no; otherwise as replay.",
+        .options = reset_options,
+        .run = cmd_reset,
+    },
+    {
         .name = "incidents",
         .synopsis = "[show ID] [OPTION...]",
         .summary = "what replays found, what became of it, what is left",

@@ -69,4 +69,8 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
 int health_look(const struct config *config, const struct journal_size *disk, struct rbxj_health *ret,
                 struct counters *ret_counters, struct rbxj_error *e);
 
+/* The end of a reset: a replay, and where nothing is left the quarantine is over, but for one that stays. */
+int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,
+                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *e);
+
 #endif

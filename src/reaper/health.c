@@ -285,33 +285,30 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
 
 /* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. 1: it was.
  */
-static int release_if_clean(const struct config *config, const struct rbxj_health *h, struct rbxj_error *e)
+static int release_if_clean(const struct config *config, const struct rbxj_health *h, bool by_recovery,
+                            const char *why, struct rbxj_error *e)
 {
     if (h->stale_boxes || h->unknown_boxes)
         return 0;
-    return release(config, true, "a recovery left nothing", e);
+    return release(config, by_recovery, why, e);
 }
 
-int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
-                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
+/* A replay, and what becomes of the quarantine then. */
+static int recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
+                   bool by_recovery, const char *why, struct rbxj_result **ret_result,
+                   struct rbxj_health *ret_health, struct rbxj_error *error)
 {
-    error_clear(error);
-    static const struct rbxj_replay all;
-    _cleanup_(config_clear) struct config config = {0};
     struct rbxj_result *result = NULL;
     struct rbxj_health health;
     struct rbxj_error second = {0};
-    int r = config_load(options, &config, error);
-    if (r < 0)
-        return r;
-    r = replay_run(&config, how ? how : &all, "recover", &result, error);
-    int h = health_look(&config, NULL, &health, NULL, &second);
+    int r = replay_run(config, how, procedure, &result, error);
+    int h = health_look(config, NULL, &health, NULL, &second);
     if (h == 0 && r >= 0) {
-        int released = release_if_clean(&config, &health, error);
+        int released = release_if_clean(config, &health, by_recovery, why, error);
         if (released < 0)
             r = released;
         if (released > 0)
-            h = health_look(&config, NULL, &health, NULL, &second);
+            h = health_look(config, NULL, &health, NULL, &second);
     }
     if (r >= 0 && h < 0)
         r = error_pass(error, &second);
@@ -321,4 +318,22 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
         *ret_result = steal_ptr(result);
     rbxj_result_free(result);
     return r;
+}
+
+int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
+                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
+{
+    error_clear(error);
+    static const struct rbxj_replay all;
+    _cleanup_(config_clear) struct config config = {0};
+    int r = config_load(options, &config, error);
+    return r < 0 ? r
+                 : recover(&config, how ? how : &all, "recover", true, "a recovery left nothing", ret_result,
+                           ret_health, error);
+}
+
+int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,
+                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *e)
+{
+    return recover(config, how, "reset", stays, "a reset left nothing", ret_result, ret_health, e);
 }

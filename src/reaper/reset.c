@@ -1,0 +1,216 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The full reset of a worker: no new boxes, the supervisors of the live ones killed (K29), everything undone by the
+ * replay that always does it (I8), and what can't be blamed on anybody released. Killed half-way it leaves the worker
+ * quarantined, and is run again.
+ */
+#include "base/cleanup.h"
+#include "base/fd.h"
+#include "reaper/aftermath.h"
+#include "reaper/events.h"
+#include "reaper/flocks.h"
+#include "reaper/handle.h"
+#include "reaper/quarantine.h"
+
+#include <string.h>
+#include <syslog.h>
+
+#define ROUNDS 5 /* whoever was let through in the instant of the quarantine is met in the next one */
+
+/* By which another reset knows its own quarantine. */
+#define RESET_DETAIL "a reset has begun, and did not end"
+
+struct reset {
+    const struct config *config;
+    struct undo guard; /* ourselves and those above us are spared */
+    int64_t deadline_ns;
+    uint32_t killed;
+    struct rbxj_error *e;
+};
+
+/* Through a pidfd of which the start time was checked: 1 killed and gone, 0 it was gone, or a negative code. */
+static int kill_process(struct reset *reset, const struct procid *id, const char *what, const char *box)
+{
+    struct finding f = {0};
+    _cleanup_close_ int pidfd = procid_open(id);
+    if (pidfd == -ESRCH)
+        return 0;
+    if (pidfd < 0)
+        return error_sys(reset->e, -pidfd, "box %s: %s, pid %d", box, what, id->pid);
+    if (guard_kill(&reset->guard, id->pid, &f) < 0)
+        return error_set(reset->e, RBXJ_E_BUSY, EBUSY, "box %s: %s, pid %d: %s", box, what, id->pid,
+                         f.error.message);
+    int r = pidfd_kill_wait(pidfd, reset->deadline_ns);
+    if (r == -ESRCH)
+        return 0;
+    if (r < 0)
+        return error_sys(reset->e, -r, "box %s: %s, pid %d, does not die", box, what, id->pid);
+    reset->killed++;
+    event_send(reset->config, &(struct event){.event = "process_killed", .priority = LOG_WARNING, .box = box},
+               "box %s: %s, pid %d, was killed for a reset", box, what, id->pid);
+    return 1;
+}
+
+/* ---- supervisors ---- */
+
+/* Calls back for the supervisor of each live box until it returns a negative code; how many, or that code. Whose life
+ * can't be judged from here is left. */
+static int for_each_living(struct reset *reset, const struct snapshot *s,
+                           int (*each)(struct reset *reset, const struct box *box))
+{
+    int n = 0;
+    for (size_t i = 0; i < s->len; i++) {
+        const struct box *box = &s->boxes[i].box;
+        enum liveness live;
+        int r = box_find_liveness(NULL, reset->config->state_dir, box, &live);
+        if (r < 0)
+            return error_sys(reset->e, -r, "box %s: is its supervisor, pid %d, alive", box->name,
+                             box->supervisor.pid);
+        if (live == LIVE_ALIVE && (r = each(reset, box)) < 0)
+            return r;
+        n += live == LIVE_ALIVE;
+    }
+    return n;
+}
+
+static int kill_supervisor(struct reset *reset, const struct box *box)
+{
+    return kill_process(reset, &box->supervisor, "its supervisor", box->name);
+}
+
+static int check_supervisor(struct reset *reset, const struct box *box)
+{
+    struct procid self;
+    struct finding f = {0};
+    int r = procid_of(getpid(), &self);
+    if (r < 0)
+        return error_sys(reset->e, -r, "reset");
+    if (!procid_comparable(&self, &box->supervisor))
+        return error_set(reset->e, RBXJ_E_BOX_LIVE, EBUSY,
+                         "box %s: its supervisor is in another pid namespace; reset from there", box->name);
+    if (guard_kill(&reset->guard, box->supervisor.pid, &f) < 0)
+        return error_set(reset->e, RBXJ_E_BUSY, EBUSY, "box %s: its supervisor, %s", box->name,
+                         f.error.message);
+    return 0;
+}
+
+/* Before anything is changed: may all of them be killed? */
+static int check_all(struct reset *reset)
+{
+    struct snapshot s;
+    int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, &s, reset->e);
+    if (r < 0)
+        return r;
+    r = s.damaged
+            ? error_set(reset->e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s.damaged)
+            : for_each_living(reset, &s, check_supervisor);
+    snapshot_clear(&s);
+    return r;
+}
+
+/* ---- who keeps a dead box's lock (K7) ---- */
+
+struct holders {
+    struct reset *reset;
+    const char *box;
+    int result;
+};
+
+static int kill_holder(void *data, pid_t pid)
+{
+    struct holders *h = data;
+    struct procid id;
+    int r = procid_of(pid, &id);
+    r = r < 0 ? r : kill_process(h->reset, &id, "the holder of its lock", h->box);
+    h->result = r < 0 && r != -ESRCH && r != -ENOENT ? r : h->result;
+    return 0;
+}
+
+/* Only of a lock that is proven to be this box's. */
+static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
+{
+    struct undo u = {.config = reset->config,
+                     .box = &sb->box,
+                     .records = sb->records,
+                     .records_len = sb->len,
+                     .dry_run = true};
+    struct holders h = {.reset = reset, .box = sb->box.name};
+    uint8_t boot[16];
+    bool blind = false;
+    u.same_boot = procid_boot(boot) == 0 && memcmp(boot, sb->box.supervisor.boot_id, sizeof(boot)) == 0;
+    for (size_t i = 0; i < sb->len && h.result == 0; i++) {
+        const struct record *r = &sb->records[i];
+        struct finding f = {0};
+        struct stat st;
+        if (r->kind != RBXJ_LOCK || !(r->flags & REC_EVIDENCE) || kind_lock.look(&u, r, &f) < 0 ||
+            f.found != FOUND_PRESENT || lstat(r->path, &st) < 0 || st.st_ino != r->id.ino)
+            continue;
+        if (flocks_is_held(st.st_dev, st.st_ino) > 0)
+            (void)flocks_holders(st.st_dev, st.st_ino, kill_holder, &h, &blind);
+    }
+    mounts_free(u.mounts);
+    return h.result;
+}
+
+/* Until none is live, and nobody keeps the lock of a dead one. */
+static int kill_all(struct reset *reset)
+{
+    for (int round = 0; round < ROUNDS; round++) {
+        struct snapshot s;
+        int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, &s, reset->e);
+        if (r < 0)
+            return r;
+        if (s.damaged)
+            r = error_set(reset->e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s.damaged);
+        int n = r < 0 ? r : for_each_living(reset, &s, kill_supervisor);
+        for (size_t i = 0; n == 0 && r == 0 && i < s.len; i++)
+            r = kill_lock_holders(reset, &s.boxes[i]);
+        snapshot_clear(&s);
+        if (n <= 0)
+            return n < 0 ? n : r;
+    }
+    return error_set(reset->e, RBXJ_E_BUSY, EBUSY, "reset: boxes go on beginning");
+}
+
+/* ---- the whole ---- */
+
+/* What a person has set for another reason stays. */
+static int enter(const struct config *config, bool *ret_stays, struct rbxj_error *e)
+{
+    struct quarantine q = {0};
+    int r = quarantine_read(config, &q);
+    if (r < 0)
+        return error_sys(e, -r, "reset: is the worker quarantined");
+    *ret_stays = r > 0 && (q.reason == QUARANTINE_MANUAL || q.reason == QUARANTINE_CORRUPTION) &&
+                 strcmp(q.detail, RESET_DETAIL) != 0;
+    return *ret_stays ? 0 : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, RESET_DETAIL, e);
+}
+
+int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
+               struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
+{
+    error_clear(error);
+    static const struct rbxj_replay all;
+    _cleanup_(config_clear) struct config config = {0};
+    struct rbxj_error own = {0};
+    bool stays = false;
+    how = how ? how : &all;
+    int r = how->boxes || how->dry_run || how->plan
+                ? error_set(error, RBXJ_E_BAD_REQUEST, 0, "reset: it is of all boxes, and no dry run")
+                : config_load(options, &config, error);
+    if (r < 0)
+        return r;
+    struct reset reset = {.config = &config,
+                          .guard = {.config = &config},
+                          .deadline_ns = now_monotonic_ns() + (how->timeout > 0
+                                                                   ? (int64_t)(how->timeout * 1e9)
+                                                                   : config.timeout_ns),
+                          .e = error ? error : &own};
+    r = check_all(&reset);
+    if (r >= 0)
+        r = enter(&config, &stays, reset.e);
+    if (r >= 0)
+        r = kill_all(&reset);
+    *ret_killed = reset.killed;
+    return r < 0 ? r : health_reset(&config, how, stays, ret_result, ret_health, reset.e);
+}

@@ -1,0 +1,135 @@
+#!/bin/bash
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# rbxj reset from outside: reset.sh [RBXJ]
+. "${0%/*}/lib.bash"
+
+fresh
+# What systemctl was asked, with a service manager that does as it is told.
+mkdir "$work/bin"
+cat >"$work/bin/systemctl" <<EOF
+#!/bin/sh
+echo "\$*" >>"$work/asked"
+[ ! -e "$work/refuses" ]
+EOF
+chmod +x "$work/bin/systemctl"
+PATH=$work/bin:$PATH
+exec 3>&2 2>/dev/null # bash tells of each process that is killed
+asked() { cat "$work/asked" 2>/dev/null; rm -f "$work/asked"; }
+dead() { until_true not_lives "$1"; }
+not_lives() { ! lives "$1"; }
+
+call reset
+check "asks on a terminal only" is "$status" 2
+check "asks on a terminal only: one line" one_line
+call reset --yes --service ""
+check "a unit has a name" is "$status" 2
+call reset --yes
+check "nothing there: exits 0" is "$status" 0
+
+# ---- two live boxes, a dead one, one whose lock a stranger keeps ----
+
+start a --lock "$work/a.lock" --tmpdir "$work/a" ${group:+--cgroup "$group/a"}
+a=$supervisor
+start b --tmpdir "$work/b" --mount tmpfs,b,"$shm/b"
+b=$supervisor
+crash c --tmpdir "$work/c"
+crash d --lock "$work/d.lock" --tmpdir "$work/d"
+# a lock that a process inherited which is not of the box
+start e --lock "$work/e.lock"
+e=$supervisor
+for fd in /proc/"$e"/fd/*; do
+    [ "$(readlink "$fd")" = "$work/e.lock" ] && lock_fd=${fd##*/}
+done
+python3 -I -S - "$e" "$lock_fd" "$work/keeper" <<'PY' &
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+pidfd = libc.syscall(434, int(sys.argv[1]), 0)
+fd = libc.syscall(438, pidfd, int(sys.argv[2]), 0)
+open(sys.argv[3] + ".new", "w").write(str(fd))
+os.rename(sys.argv[3] + ".new", sys.argv[3])
+signal.pause()
+PY
+keeper=$!
+until_true test -e "$work/keeper"
+kill -KILL "$e"
+wait "$e" 2>/dev/null
+call list --json
+check "before: e is held" json '[b["state"] for b in d["boxes"] if b["box"] == "e"] == ["held"]'
+touch "$work/refuses"
+call reset --yes --service box.service
+check "the service does not stop: exits 6" is "$status" 6
+check "the service does not stop: nothing was killed" lives "$a"
+check "the service does not stop: no quarantine" test ! -e "$work/state/quarantine"
+rm "$work/refuses"
+asked >/dev/null
+
+call reset --yes --service box.service --json
+check "exits 0" is "$status" 0
+check "healthy" json 'd["status"] == "healthy" and d["quarantine_reason"] is None'
+check "three were killed" json 'd["killed"] == 3'
+check "all boxes undone" json 'd["replay"]["summary"]["boxes"] == 5 and d["replay"]["summary"]["left"] == 0'
+check "the service was stopped and started" is "$(asked | tr '\n' ';')" "stop -- box.service;start -- box.service;"
+check "and told" json 'd["stopped"] and d["started"] and d["service"] == "box.service"'
+check "the supervisors are dead" dead "$a"
+check "the supervisors are dead" dead "$b"
+check "who kept a lock is dead" dead "$keeper"
+check "nothing is left" gone "$work/a" "$work/b" "$work/c" "$work/d" "$work/a.lock" "$work/d.lock" "$work/e.lock" "$shm/b"
+check "no record is left" no_record
+call health --verify-clean
+check "verified clean" is "$status" 0
+call run --box a --tmpdir "$work/a" -- true
+check "boxes begin again" is "$status" 0
+call incidents --json
+check "an incident tells of it" json '[i["executions"] for i in d["incidents"] if i["procedure"] == "reset"] == [5]'
+
+# ---- something is left: quarantined, the service not started ----
+
+crash f --tmpdir "$work/f"
+rmdir "$work/f" && mkdir "$work/f" && touch "$work/f/foreign"
+call reset --yes --service box.service
+check "left: exits 1" is "$status" 1
+check "left: quarantined" test -e "$work/state/quarantine"
+check "left: the service is not started" is "$(asked | tr '\n' ';')" "stop -- box.service;"
+call run --box g --tmpdir "$work/g" -- true
+check "left: no new boxes" is "$status" 125
+call forget --box f --seq 1 --reason test
+call reset --yes
+check "again: exits 0, and the quarantine of a reset is over" is "$status" 0
+rm -rf "$work/f"
+
+# ---- what a person has set stays ----
+
+crash h --tmpdir "$work/h"
+call health --quarantine --reason "the disk is bad"
+call reset --yes --service box.service
+check "a quarantine by hand: exits 1" is "$status" 1
+check "a quarantine by hand: undone all the same" gone "$work/h"
+check "a quarantine by hand: the service is not started" is "$(asked | tr '\n' ';')" "stop -- box.service;"
+call health --json
+check "a quarantine by hand: stays" json 'd["quarantine_detail"] == "the disk is bad"'
+call health --unquarantine --reason test
+
+# ---- not from inside a box ----
+
+start beside --tmpdir "$work/beside"
+"$rbxj" run --box inside --tmpdir "$work/inside" -- "$rbxj" reset --yes >"$work/out" 2>"$work/err" </dev/null
+check "inside a box: exits 5" is "$?" 5
+check "inside a box: says why" err_has "a parent of this process"
+check "inside a box: nobody is killed" lives "$supervisor"
+check "inside a box: nothing is changed" gone "$work/state/quarantine"
+call reset --yes
+check "from outside it is done" is "$status" 0
+
+# ---- killed half-way ----
+
+for i in {1..30}; do
+    start k --tmpdir "$work/k" --lock "$work/k.lock" || break
+    timeout -s KILL "0.0$((RANDOM % 40 + 1))" "$rbxj" reset --yes >/dev/null 2>&1 </dev/null
+    call reset --yes
+    [ "$status" = 0 ] && gone "$work/k" "$work/k.lock" && [ ! -e "$work/state/quarantine" ] || { bad "killed at round $i"; break; }
+    wait "$supervisor" 2>/dev/null
+done
+[ "$i" = 30 ] && ok "killed half-way, and run again: 30 times"
+
+finish
