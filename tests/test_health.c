@@ -256,7 +256,7 @@ static uint64_t hash_of(const char *path)
     struct autopsy a;
     struct rbxj_error e = {0};
     assert_ok(autopsy_read(AT_FDCWD, path, path, &a, &e), e);
-    uint64_t hash = XXH3_64bits(a.bytes, a.len);
+    uint64_t hash = XXH3_64bits(a.file.bytes, a.file.len);
     autopsy_clear(&a);
     return hash;
 }

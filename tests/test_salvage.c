@@ -6,6 +6,8 @@
 
 #include "journal/salvage.h"
 
+#include <sys/resource.h>
+
 #define BOXES 12
 
 static const char *disk_data(const struct place *p)
@@ -201,6 +203,32 @@ static void a_truncated_one_gives_what_is_left(void **state)
     autopsy_clear(&a);
 }
 
+/* On a damaged list of free pages LMDB writes wherever that leads. Neither memory nor time go by the file's length. */
+static void a_page_far_away_costs_nothing(void **state)
+{
+    (void)state;
+    struct place p = make_journal();
+    const char *path = harness_format("%s/far", harness_tmpfs()); /* some others hold no such file */
+    const off_t far[] = {(off_t)1 << 30, (off_t)1 << 50};
+    char *bytes;
+    ssize_t len = fd_read_all(AT_FDCWD, disk_data(&p), 64 << 20, &bytes);
+    assert_true(len > 0);
+    for (size_t i = 0; i < ARRAY_LEN(far); i++) {
+        struct rusage before, after;
+        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+        assert_int_equal(fd_write_all(fd, bytes, (size_t)len), 0);
+        write_at(path, far[i], bytes, 4096);
+        assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
+        struct autopsy a = must_read(path);
+        assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
+        assert_in_range(after.ru_maxrss - before.ru_maxrss, 0, 256 << 10);
+        assert_int_equal(a.count[CARVED_INTACT], BOXES * 4);
+        assert_int_equal(a.file.size, far[i] + 4096);
+        autopsy_clear(&a);
+    }
+    free(bytes);
+}
+
 /* What a box wrote into a lock file that was there before must not be taken for a record. */
 static void nothing_that_a_box_writes_looks_like_a_record(void **state)
 {
@@ -257,6 +285,7 @@ int main(void)
         journal_test(a_damaged_record_is_told_and_its_box_left_out),
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
+        journal_test(a_page_far_away_costs_nothing),
         journal_test(nothing_that_a_box_writes_looks_like_a_record),
         journal_test(a_full_directory_is_not_written_to),
     };

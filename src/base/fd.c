@@ -94,6 +94,39 @@ ssize_t fd_read_all(int dirfd, const char *path, size_t limit, char **ret)
     }
 }
 
+ssize_t fd_pread_all(int fd, void *buf, size_t len, uint64_t offset)
+{
+    size_t done = 0;
+    while (done < len) {
+        ssize_t n = pread(fd, (char *)buf + done, len - done, (off_t)(offset + done));
+        if (n < 0 && errno == EINTR)
+            continue;
+        if (n < 0)
+            return -errno;
+        if (n == 0)
+            break;
+        done += (size_t)n;
+    }
+    return (ssize_t)done;
+}
+
+int fd_next_data(int fd, uint64_t *at, uint64_t end, uint64_t *ret_end)
+{
+    if (*at >= end)
+        return 0;
+    off_t data = lseek(fd, (off_t)*at, SEEK_DATA);
+    if (data < 0)
+        return errno == ENXIO ? 0 : -errno;
+    if ((uint64_t)data >= end)
+        return 0;
+    off_t hole = lseek(fd, data, SEEK_HOLE);
+    if (hole < 0)
+        return errno == ENXIO ? 0 : -errno; /* cut short since */
+    *at = (uint64_t)data;
+    *ret_end = (uint64_t)hole < end ? (uint64_t)hole : end;
+    return 1;
+}
+
 int fd_write_all(int fd, const void *data, size_t len)
 {
     const char *p = data;

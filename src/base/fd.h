@@ -32,6 +32,13 @@ ssize_t fd_read_file(int dirfd, const char *path, char *buf, size_t size);
 /* The same, whole, into fresh memory of at most limit bytes; *ret must be freed. */
 ssize_t fd_read_all(int dirfd, const char *path, size_t limit, char **ret);
 
+/* Up to len bytes from offset on, fewer only at the end of the file: how many, or -errno. */
+ssize_t fd_pread_all(int fd, void *buf, size_t len, uint64_t offset);
+
+/* The next stretch of a file that is no hole, from *at on and before end: 1 (*at: where it starts, *ret_end: where it
+ * ends), 0 where there is none, or -errno. */
+int fd_next_data(int fd, uint64_t *at, uint64_t end, uint64_t *ret_end);
+
 /* Writes all of it; 0 or -errno. */
 int fd_write_all(int fd, const void *data, size_t len);
 

@@ -37,12 +37,11 @@ static bool is_head(const struct record_head *head)
            head->length <= RECORD_MAX;
 }
 
-static int carve(struct autopsy *a)
+static int carve_stretch(struct autopsy *a, const struct stretch *s, size_t *room)
 {
-    const uint8_t *at = a->bytes, *end = a->bytes + a->len;
-    size_t room = 0;
-    while ((at = memmem(at, (size_t)(end - at), magic, sizeof(magic)))) {
-        struct carved c = {.bytes = at, .offset = (uint64_t)(at - a->bytes), .state = CARVED_ORPHAN};
+    const uint8_t *start = a->file.bytes, *end = start + a->file.len, *at = start + s->start;
+    while (at < start + s->end && (at = memmem(at, (size_t)(start + s->end - at), magic, sizeof(magic)))) {
+        struct carved c = {.bytes = at, .offset = (uint64_t)(at - start), .state = CARVED_ORPHAN};
         size_t left = (size_t)(end - at);
         at++;
         if (left < sizeof(c.head))
@@ -54,11 +53,20 @@ static int carve(struct autopsy *a)
             c.state = CARVED_DAMAGED;
         else
             at = c.bytes + c.head.length;
-        int r = add(a, &room, &c);
+        int r = add(a, room, &c);
         if (r < 0)
             return r;
     }
     return 0;
+}
+
+static int carve(struct autopsy *a)
+{
+    size_t room = 0;
+    int r = 0;
+    for (size_t i = 0; i < a->file.stretches_len && r == 0; i++)
+        r = carve_stretch(a, &a->file.stretches[i], &room);
+    return r;
 }
 
 /* ---- placing ---- */
@@ -80,7 +88,7 @@ static int place_entry(void *data, const struct pages_entry *e)
 {
     struct placing *p = data;
     struct autopsy *a = p->a;
-    struct carved key = {.offset = (uint64_t)(e->value - a->bytes)};
+    struct carved key = {.offset = (uint64_t)(e->value - a->file.bytes)};
     struct carved *found = p->carved
                                ? bsearch(&key, a->records, p->carved, sizeof(*a->records), compare_offset)
                                : NULL;
@@ -162,22 +170,33 @@ static int deletion_at(struct deletions *d, const uint8_t *page, size_t size, si
     return 0;
 }
 
+/* Of the page at that offset, if it is a leaf. */
+static int deletions_of(struct deletions *d, const uint8_t *page, size_t size, uint64_t number)
+{
+    uint64_t own;
+    uint16_t flags, lower;
+    memcpy(&own, page, sizeof(own));
+    memcpy(&flags, page + 10, sizeof(flags));
+    memcpy(&lower, page + 12, sizeof(lower));
+    if (own != number || flags != 2 || lower > size)
+        return 0;
+    for (size_t i = 16; i + 2 <= lower; i += 2) {
+        uint16_t offset;
+        memcpy(&offset, page + i, sizeof(offset));
+        int r = deletion_at(d, page, size, offset);
+        if (r < 0)
+            return r;
+    }
+    return 0;
+}
+
 static int find_deletions(const struct autopsy *a, struct deletions *d)
 {
     size_t size = a->metas[0].sound ? a->metas[0].meta.page_size : 4096;
-    for (size_t at = 0; at + size <= a->len; at += size) {
-        const uint8_t *page = a->bytes + at;
-        uint64_t number;
-        uint16_t flags, lower;
-        memcpy(&number, page, sizeof(number));
-        memcpy(&flags, page + 10, sizeof(flags));
-        memcpy(&lower, page + 12, sizeof(lower));
-        if (number != at / size || flags != 2 || lower > size)
-            continue;
-        for (size_t i = 16; i + 2 <= lower; i += 2) {
-            uint16_t offset;
-            memcpy(&offset, page + i, sizeof(offset));
-            int r = deletion_at(d, page, size, offset);
+    for (size_t i = 0; i < a->file.stretches_len; i++) {
+        const struct stretch *s = &a->file.stretches[i];
+        for (size_t at = s->start / size * size; at < s->end && at + size <= a->file.len; at += size) {
+            int r = deletions_of(d, a->file.bytes + at, size, at / size);
             if (r < 0)
                 return r;
         }
@@ -277,38 +296,11 @@ static void classify(struct autopsy *a, const struct deletions *d)
 
 /* ---- the whole ---- */
 
-#define BLOCK 65536
-
-static int read_whole(struct autopsy *a, int fd)
-{
-    size_t room = 0;
-    ssize_t n = 1;
-    while (n) {
-        if (a->len == room) {
-            room = room ? room * 2 : 1 << 20;
-            uint8_t *larger = realloc(a->bytes, room);
-            if (!larger)
-                return -ENOMEM;
-            a->bytes = larger;
-        }
-        size_t wanted = room - a->len < BLOCK ? room - a->len : BLOCK;
-        n = pread(fd, a->bytes + a->len, wanted, (off_t)a->len);
-        if (n < 0 && errno == EIO) { /* a bad sector: what is there counts as nothing, and the rest is read */
-            memset(a->bytes + a->len, 0, wanted);
-            a->unreadable++;
-            n = (ssize_t)wanted;
-        }
-        if (n < 0 && errno != EINTR)
-            return -errno;
-        a->len += n > 0 ? (size_t)n : 0;
-    }
-    return 0;
-}
-
 static int open_snapshots(struct autopsy *a)
 {
     for (int i = 0; i < 2; i++)
-        a->metas[i].sound = pages_read_meta(a->bytes, a->len, i, &a->metas[i].meta, &a->metas[i].fault) == 0;
+        a->metas[i].sound = pages_read_meta(a->file.bytes, a->file.len, i, &a->metas[i].meta,
+                                            &a->metas[i].fault) == 0;
     int newest = a->metas[0].sound && a->metas[1].sound ? a->metas[1].meta.txn > a->metas[0].meta.txn
                  : a->metas[1].sound                    ? 1
                                                         : 0;
@@ -320,7 +312,7 @@ static int open_snapshots(struct autopsy *a)
             s->which = -1;
             continue;
         }
-        int r = pages_open(a->bytes, a->len, s->which, &s->pages, &s->fault);
+        int r = pages_open(a->file.bytes, a->file.len, s->which, &s->pages, &s->fault);
         if (r == -ENOMEM)
             return r;
         s->sound = r == 0;
@@ -350,7 +342,7 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
         return error_sys(e, errno, "journal %s", shown);
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: is not a regular file", shown);
-    int r = (a.path = strdup(shown)) ? read_whole(&a, fd) : -ENOMEM;
+    int r = (a.path = strdup(shown)) ? whole_read(fd, &a.file) : -ENOMEM;
     if (r == 0)
         r = open_snapshots(&a);
     if (r == 0)
@@ -374,15 +366,15 @@ void autopsy_clear(struct autopsy *a)
 {
     for (int i = 0; i < 2; i++)
         pages_clear(&a->snapshots[i].pages);
+    whole_clear(&a->file);
     free(a->records);
-    free(a->bytes);
     free(a->path);
     *a = (struct autopsy){0};
 }
 
 bool autopsy_is_sound(const struct autopsy *a)
 {
-    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound || a->unreadable)
+    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound || a->file.unreadable)
         return false;
     for (size_t i = 0; i < a->records_len; i++)
         if (a->records[i].state == CARVED_DAMAGED && a->records[i].newest)

@@ -2,6 +2,7 @@
 #include "journal/image.h"
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "journal/internal.h"
 
 #include <inttypes.h>
@@ -19,27 +20,10 @@ struct metas {
     struct pages_meta meta[2];
 };
 
-/* Up to len bytes; fewer at the end of the file. */
-static ssize_t read_at(int fd, void *buf, size_t len, uint64_t offset)
-{
-    size_t done = 0;
-    while (done < len) {
-        ssize_t n = pread(fd, (uint8_t *)buf + done, len - done, (off_t)(offset + done));
-        if (n < 0 && errno == EINTR)
-            continue;
-        if (n < 0)
-            return -errno;
-        if (n == 0)
-            break;
-        done += (size_t)n;
-    }
-    return (ssize_t)done;
-}
-
 static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
 {
     uint8_t head[HEAD_BYTES];
-    ssize_t n = read_at(fd, head, sizeof(head), 0);
+    ssize_t n = fd_pread_all(fd, head, sizeof(head), 0);
     if (n < 0)
         return (int)n;
     for (int i = 0; i < 2; i++) {
@@ -55,7 +39,7 @@ static int load(const struct pages *p, uint64_t page, uint64_t n)
 {
     size_t size = p->meta.page_size, len = n * size;
     uint8_t *to = (uint8_t *)(uintptr_t)p->image + page * size;
-    ssize_t got = read_at(p->fd, to, len, page * size);
+    ssize_t got = fd_pread_all(p->fd, to, len, page * size);
     return got < 0 ? (int)got : (size_t)got < len ? -EBADMSG : 0;
 }
 
@@ -98,7 +82,7 @@ static int read_once(int fd, struct image *ret, struct pages_fault *fault)
     if (r < 0 && r != -EBADMSG)
         return r;
     /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs, too */
-    ssize_t n = read_at(fd, again, sizeof(again), newest ? before.meta[0].page_size : 0);
+    ssize_t n = fd_pread_all(fd, again, sizeof(again), newest ? before.meta[0].page_size : 0);
     if (n == META_BYTES && memcmp(again, before.bytes[newest], META_BYTES) == 0)
         return r;
     if (r == 0)

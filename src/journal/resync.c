@@ -84,10 +84,15 @@ void resync_keep_aside(struct journal *j)
     (void)snprintf(name, sizeof(name), "damaged-%lld.mdb", (long long)(now_realtime_ns() / 1000000000));
     _cleanup_close_ int out = openat(j->state_fd, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC,
                                      0600);
-    off_t offset = 0;
     struct stat st;
     if (out < 0 || fstat(j->boot.fd, &st) < 0)
         return;
-    while (offset < st.st_size && sendfile(out, j->boot.fd, &offset, (size_t)(st.st_size - offset)) > 0)
-        ;
+    /* without its holes: damaged, it may end petabytes from its start */
+    for (uint64_t at = 0, end; fd_next_data(j->boot.fd, &at, (uint64_t)st.st_size, &end) > 0; at = end) {
+        off_t offset = (off_t)at;
+        if (lseek(out, offset, SEEK_SET) < 0)
+            return;
+        while (offset < (off_t)end && sendfile(out, j->boot.fd, &offset, end - (size_t)offset) > 0)
+            ;
+    }
 }

@@ -14,6 +14,7 @@
 
 #include "journal/journal.h"
 #include "journal/pages.h"
+#include "journal/whole.h"
 
 enum carved_state {
     CARVED_INTACT, /* counts: it is what the newest readable state has of its key, as far as can be known */
@@ -32,8 +33,7 @@ struct carved {
 
 struct autopsy {
     char *path;
-    uint8_t *bytes; /* the whole file */
-    size_t len;
+    struct whole file;
     struct autopsy_meta {
         bool sound;
         struct pages_meta meta;
@@ -46,7 +46,6 @@ struct autopsy {
         struct pages_fault fault;
         uint64_t records, position; /* the last position that it knows of */
     } snapshots[2];
-    size_t unreadable;      /* blocks of the file that could not be read */
     struct carved *records; /* in the order of their keys, the one that counts first */
     size_t records_len;
     size_t count[CARVED_DAMAGED + 1];

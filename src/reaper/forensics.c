@@ -259,8 +259,8 @@ static void put_reasons(struct doc *doc, cJSON *file, const struct autopsy *a)
             put_reason(doc, reasons, i ? "previous snapshot" : "newest snapshot", &a->snapshots[i].fault);
     for (size_t i = 0; i < a->records_len; i++)
         damaged += a->records[i].state == CARVED_DAMAGED && a->records[i].newest;
-    if (a->unreadable) {
-        (void)snprintf(text, sizeof(text), "%zu blocks of 64 KiB can't be read", a->unreadable);
+    if (a->file.unreadable) {
+        (void)snprintf(text, sizeof(text), "%zu blocks of 64 KiB can't be read", a->file.unreadable);
         (void)doc_text(doc, reasons, NULL, text);
     }
     (void)snprintf(text, sizeof(text), "newest snapshot: %zu records are damaged", damaged);
@@ -272,7 +272,7 @@ static void put_file(struct doc *doc, cJSON *list, const struct autopsy *a)
 {
     cJSON *file = doc_object(doc, list, NULL);
     doc_name(doc, file, "path", a->path);
-    doc_number(doc, file, "bytes", (double)a->len);
+    doc_number(doc, file, "bytes", (double)a->file.size);
     (void)doc_text(doc, file, "verdict", autopsy_is_sound(a) ? "sound" : "damaged");
     put_reasons(doc, file, a);
     put_metas(doc, file, a);
