@@ -167,6 +167,64 @@ static void a_damaged_record_is_told_and_its_box_left_out(void **state)
     autopsy_clear(&a);
 }
 
+/* Writes two bytes into the newest copy of a record that is no header, and sets its checksum right. at 0: into its path.
+ */
+static void change_under_checksum(const struct place *p, size_t at, const char bytes[2])
+{
+    struct autopsy a = must_read(disk_data(p));
+    size_t i = 0;
+    while (!a.records[i].newest || a.records[i].head.seq == 0)
+        i++;
+    const struct carved *c = &a.records[i];
+    uint8_t *copy = malloc(c->head.length);
+    assert_non_null(copy);
+    memcpy(copy, c->bytes, c->head.length);
+    uint8_t *path = memmem(copy, c->head.length, p->kept, strlen(p->kept));
+    assert_non_null(path);
+    memcpy(at ? copy + at : path, bytes, 2);
+    uint64_t sum = record_checksum(copy, c->head.length);
+    memcpy(copy + offsetof(struct record_head, checksum), &sum, sizeof(sum));
+    write_at(disk_data(p), (off_t)c->offset, copy, c->head.length);
+    free(copy);
+    autopsy_clear(&a);
+}
+
+static void a_right_checksum_is_no_form_yet(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct salvaged salvaged;
+    change_under_checksum(&p, 0, "x/");
+    struct autopsy a = must_read(disk_data(&p));
+    assert_false(autopsy_is_sound(&a));
+    assert_int_equal(a.count[CARVED_INTACT], BOXES * 4 - 1);
+    assert_int_equal(a.count[CARVED_DAMAGED], 1);
+    assert_int_equal(salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged),
+                     BOXES * 3 - 1);
+    assert_int_equal(salvaged.newer_version, 0);
+    autopsy_clear(&a);
+}
+
+static void what_a_newer_version_wrote_is_no_damage_and_left_out(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const uint16_t version = RECORD_VERSION + 1;
+    char bytes[2];
+    struct place p = make_journal();
+    struct salvaged salvaged;
+    memcpy(bytes, &version, sizeof(bytes));
+    change_under_checksum(&p, offsetof(struct record_head, version), bytes);
+    struct autopsy a = must_read(disk_data(&p));
+    assert_true(autopsy_is_sound(&a));
+    assert_int_equal(salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged),
+                     BOXES * 3 - 1);
+    assert_int_equal(salvaged.records, BOXES * 3 - 1);
+    assert_int_equal(salvaged.newer_version, 1);
+    autopsy_clear(&a);
+}
+
 static void anything_may_be_read(void **state)
 {
     (void)state;
@@ -283,6 +341,8 @@ int main(void)
         journal_test(what_is_whole_is_found_without_the_trees),
         journal_test(the_previous_snapshot_is_there_when_the_newest_is_lost),
         journal_test(a_damaged_record_is_told_and_its_box_left_out),
+        journal_test(a_right_checksum_is_no_form_yet),
+        journal_test(what_a_newer_version_wrote_is_no_damage_and_left_out),
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
         journal_test(a_page_far_away_costs_nothing),

@@ -107,12 +107,16 @@ static void print_salvaged(const cJSON *document)
     if (number_of(s, "left_out_same_name") > 0)
         print_line("  left out: %.0f boxes of a name that a younger one has",
                    number_of(s, "left_out_same_name"));
+    if (number_of(s, "left_out_newer_version") > 0)
+        print_line("  left out: %.0f records that only a newer version knows",
+                   number_of(s, "left_out_newer_version"));
 }
 
 static bool left_something_out(const cJSON *document)
 {
     const cJSON *s = cJSON_GetObjectItemCaseSensitive(document, "salvaged");
-    return number_of(s, "left_out_without_header") > 0 || number_of(s, "left_out_same_name") > 0;
+    return number_of(s, "left_out_without_header") > 0 || number_of(s, "left_out_same_name") > 0 ||
+           number_of(s, "left_out_newer_version") > 0;
 }
 
 static int report(struct cli *cli, const char *path, const char *salvage)

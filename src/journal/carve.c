@@ -278,17 +278,32 @@ static bool is_dropped(const struct autopsy *a, const struct deletions *d, const
     return is_deleted(d, &c->head);
 }
 
+/* Is what the checksum vouches for a record in its form, too? What a newer version wrote is taken for one. */
+static bool has_form(const struct carved *c)
+{
+    struct box box;
+    struct record r = {0};
+    int res = c->head.type == RECORD_BOX ? record_decode_box(c->bytes, c->head.length, NULL, &box)
+                                         : record_decode(c->bytes, c->head.length, NULL, &r);
+    record_clear(&r);
+    return res != -EBADMSG;
+}
+
 static void classify(struct autopsy *a, const struct deletions *d)
 {
+    bool first = true;
     if (a->records_len)
         qsort(a->records, a->records_len, sizeof(*a->records), compare_worth);
     leave_out_remnants(a);
     for (size_t i = 0; i < a->records_len; i++) {
         struct carved *c = &a->records[i];
-        if (c->state != CARVED_DAMAGED) {
-            bool first = i == 0 || !same_key(c - 1, c);
+        first = first || !same_key(c - 1, c);
+        if (c->state != CARVED_DAMAGED && first && !has_form(c)) {
+            c->state = CARVED_DAMAGED; /* the next one of its key counts */
+        } else if (c->state != CARVED_DAMAGED) {
             bool dropped = is_dropped(a, d, c);
             c->state = !first ? CARVED_SUPERSEDED : dropped ? CARVED_ORPHAN : CARVED_INTACT;
+            first = false;
         }
         a->count[c->state]++;
     }

@@ -90,6 +90,18 @@ static void leave_out_range(struct taking *t, size_t start, size_t end)
         t->list[i].kept = false;
 }
 
+/* What a newer version wrote can't be marked, and who replays could not read it. Returns how many. */
+static size_t leave_out_newer(struct taking *t, size_t start, size_t end)
+{
+    size_t n = 0;
+    for (size_t i = start; i < end; i++)
+        if (t->list[i].carved->head.version > RECORD_VERSION) {
+            t->list[i].kept = false;
+            n++;
+        }
+    return n;
+}
+
 /* What has no header, and boxes of a name that a younger one has. */
 static int leave_out(struct taking *t)
 {
@@ -116,8 +128,10 @@ static int leave_out(struct taking *t)
             leave_out_range(t, boxes[i].start, boxes[i].end);
             t->result.same_name++;
         } else {
+            size_t newer = leave_out_newer(t, boxes[i].start, boxes[i].end);
             t->result.boxes++;
-            t->result.records += boxes[i].end - boxes[i].start - 1;
+            t->result.newer_version += newer;
+            t->result.records += boxes[i].end - boxes[i].start - 1 - newer;
         }
     }
     return 0;

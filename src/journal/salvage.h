@@ -62,6 +62,7 @@ struct salvaged {
     size_t boxes, records;
     size_t without_header; /* records of a box whose header is not intact */
     size_t same_name;      /* boxes of a name that a younger one has */
+    size_t newer_version;  /* records that only a newer version knows: nothing is undone beside them */
 };
 
 /* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the files.

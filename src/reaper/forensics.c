@@ -291,6 +291,7 @@ static void put_salvaged(struct doc *doc, const char *dir, const struct salvaged
     doc_number(doc, object, "records", (double)s->records);
     doc_number(doc, object, "left_out_without_header", (double)s->without_header);
     doc_number(doc, object, "left_out_same_name", (double)s->same_name);
+    doc_number(doc, object, "left_out_newer_version", (double)s->newer_version);
 }
 
 /* Of the ones aside only the newest of a directory: older ones were looked into. */
