@@ -75,8 +75,8 @@ static void a_cgroup_is_known_by_its_end(void **state)
 static void every_line_is_a_pid(void **state)
 {
     (void)state;
-    const char *text = "1\n0\n\n22\nx\n4711";
-    const pid_t want[] = {1, 0, 0, 22, 0, 4711};
+    const char *text = "1\n0\n\n22\nx\n\t\n4711";
+    const pid_t want[] = {1, 0, 0, 22, 0, 0, 4711};
     pid_t pid;
     for (size_t i = 0; i < sizeof(want) / sizeof(*want); i++) {
         assert_true(proctext_next_pid(&text, &pid));

@@ -141,7 +141,7 @@ bool proctext_next_pid(const char **text, pid_t *ret)
     size_t len;
     if (!next_line(text, &line, &len))
         return false;
-    *ret = len && line[0] != ' ' ? to_int(line) : 0;
+    *ret = len && line[0] >= '0' && line[0] <= '9' ? to_int(line) : 0;
     return true;
 }
 
