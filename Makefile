@@ -29,7 +29,7 @@ AR ?= ar
 INSTALL ?= install
 JOBS ?= $(shell nproc)
 TEST_TIMEOUT ?= 120
-FUZZ_SECONDS ?= 20
+TIME = 20
 
 # ---- what is there ----
 
@@ -41,7 +41,7 @@ CRASH_PARTS := $(filter-out tests/crash/crash_%.c,$(wildcard tests/crash/*.c))
 TEST_SCRIPTS := $(if $(T),,$(sort $(wildcard tests/*.sh)))
 FUZZ_SOURCES := $(wildcard fuzz/fuzz_*.c)
 BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
-HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h)
+HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h fuzz/*.h)
 UNITS := $(wildcard systemd/rbxj-*.in)
 C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
@@ -50,6 +50,7 @@ CLI_OBJECTS := $(CLI_SOURCES:%.c=$(BUILD)/%.o)
 TESTS := $(TEST_SOURCES:%.c=$(BUILD)/%)
 CRASHERS := $(CRASH_SOURCES:%.c=$(BUILD)/%)
 FUZZERS := $(FUZZ_SOURCES:%.c=$(BUILD)/%)
+REPLAYERS := $(FUZZ_SOURCES:fuzz/fuzz_%.c=$(BUILD)/fuzz/replay_%)
 PROGRAM := $(if $(CLI_SOURCES),$(BUILD)/rbxj)
 
 # ---- what it needs ----
@@ -194,8 +195,8 @@ RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
 .PHONY: check
 check:
 	@$(MAKE) --no-print-directory deps
-	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers
-	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests
+	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers $(if $(T),,replayers)
+	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests $(if $(T),,replayers)
 	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
 
 # The crash programs at every point: hours. Goes on where it was stopped; "make clean" begins anew.
@@ -219,8 +220,10 @@ asan:
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests
 	@$(RUN_TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%)
 
-.PHONY: fuzzers
-fuzzers: $(FUZZERS)
+# Fuzzers (fuzz/fuzz.h), and the same targets with a plain driver, which only reads files: for the findings of old.
+.PHONY: fuzzers replayers
+fuzzers: $(FUZZERS) $(BUILD)/fuzz/seeds
+replayers: $(REPLAYERS) $(BUILD)/fuzz/seeds
 
 # Of the program a fuzzer or a crash program gets the parts that it uses.
 $(BUILD)/cli.a: $(filter-out %/main.o,$(CLI_OBJECTS))
@@ -228,25 +231,32 @@ $(BUILD)/cli.a: $(filter-out %/main.o,$(CLI_OBJECTS))
 	@rm -f $@
 	$(quiet)$(AR) rcs $@ $^
 
-$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/cli.a $(BUILD)/librbxj.a
-	$(call say,LD)
-	$(quiet)$(CC) -pthread -fsanitize=fuzzer,address,undefined -o $@ $< $(BUILD)/cli.a $(BUILD)/librbxj.a $(CLI_LIBS)
+$(BUILD)/fuzz/parts.a: $(BUILD)/fuzz/input.o $(BUILD)/fuzz/data_file.o
+	$(call say,AR)
+	@rm -f $@
+	$(quiet)$(AR) rcs $@ $^
 
+$(FUZZERS): $(BUILD)/fuzz/%: $(BUILD)/fuzz/%.o $(BUILD)/fuzz/parts.a $(BUILD)/cli.a $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(CC) -pthread -fsanitize=fuzzer,address,undefined -o $@ $^ $(CLI_LIBS)
+
+$(REPLAYERS): $(BUILD)/fuzz/replay_%: $(BUILD)/fuzz/fuzz_%.o $(BUILD)/fuzz/driver.o $(BUILD)/fuzz/parts.a $(BUILD)/cli.a \
+    $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(LINK) -pie -o $@ $^ $(CLI_LIBS)
+
+$(BUILD)/fuzz/seeds: $(BUILD)/fuzz/seeds.o $(BUILD)/fuzz/seeds_text.o $(BUILD)/librbxj.a
+	$(call say,LD)
+	$(quiet)$(LINK) -pie -o $@ $^ $(LIB_LIBS)
+
+# TIME: seconds for each target, of which $(JOBS) run at once.
 .PHONY: fuzz
 fuzz:
 	@$(MAKE) --no-print-directory deps
 	$(call install_missing,$(FUZZ_DEPS))
 	@$(MAKE) --no-print-directory $(PARALLEL) CC=clang BUILD=$(BUILD)/clang \
 	    SANITIZE=fuzzer-no-link,address,undefined EXTRA_CFLAGS=-Wno-unknown-warning-option fuzzers
-	@for fuzzer in $(FUZZ_SOURCES:fuzz/fuzz_%.c=%); do \
-	    corpus=$(BUILD)/corpus/$$fuzzer; mkdir -p "$$corpus"; \
-	    [ ! -d fuzz/corpus/$$fuzzer ] || seeds=fuzz/corpus/$$fuzzer; \
-	    echo "== $$fuzzer"; \
-	    options=; [ $$fuzzer != pages ] || options="-max_len=200000 -len_control=0"; \
-	    $(BUILD)/clang/fuzz/fuzz_$$fuzzer -max_total_time=$(FUZZ_SECONDS) -print_funcs=0 -artifact_prefix=$(BUILD)/ \
-	        $$options "$$corpus" $${seeds:-} || exit 1; \
-	    seeds=; \
-	done
+	@RBXJ_BUILD=$(BUILD) fuzz/run $(TIME) $(JOBS) $(FUZZ_SOURCES:fuzz/fuzz_%.c=%)
 
 .PHONY: demo
 demo:
@@ -349,5 +359,6 @@ uninstall:
 clean:
 	rm -rf $(BUILD)
 
--include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(CRASHERS:=.d) $(FUZZERS:=.d)
+-include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(CRASHERS:=.d)
+-include $(wildcard $(BUILD)/fuzz/*.d)
 -include $(BUILD)/tests/harness.d $(CRASH_PARTS:%.c=$(BUILD)/%.d)

@@ -2,26 +2,20 @@
  *
  * Whatever a configuration file holds: it is loaded, or refused with one line that names it.
  */
-#include "base/config.h"
-#include "base/fd.h"
+#include "fuzz.h"
 
-#include <stdio.h>
+#include "base/config.h"
+
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[40];
     struct config config = {0};
     struct rbxj_error e = {0};
-    int fd = memfd_create("config", MFD_CLOEXEC);
-    if (fd < 0 || fd_write_all(fd, data, size) < 0)
-        abort();
-    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int fd = input_file(data, size, path);
     const struct rbxj_options options = {.state_dir = "/nowhere", .runtime_dir = "/nowhere", .config = path};
     int r = config_load(&options, &config, &e);
     if (r < 0 && (!e.message[0] || strchr(e.message, '\n')))

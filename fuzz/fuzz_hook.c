@@ -7,6 +7,8 @@
  * for good: namespaces of its own, of which the root is an empty tmpfs with /proc, the programs (read-only)
  * and the directories that the fuzzer itself was given; no process in it but its own; and no capability.
  */
+#include "fuzz.h"
+
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "cli/hook.h"
@@ -24,9 +26,6 @@
 #include <sys/prctl.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-
-int LLVMFuzzerInitialize(int *argc, char ***argv);
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static void must(bool good, const char *what)
 {
@@ -65,23 +64,29 @@ static void show(const char *path, bool writable)
     must(writable || mount_setattr(AT_FDCWD, at, 0, &read_only, sizeof(read_only)) == 0, path);
 }
 
-/* The corpora, of which the first is added to, and where a crash is written to. */
+/* What is behind the prefix of an option, or NULL. */
+static const char *option_value(const char *arg, const char *prefix)
+{
+    return strncmp(arg, prefix, strlen(prefix)) == 0 ? arg + strlen(prefix) : NULL;
+}
+
+/* The corpora, of which the first is added to; where a crash is written to; where the dictionary is. */
 static void show_own_directories(int argc, char **argv)
 {
-    static const char prefix[] = "-artifact_prefix=";
     bool first = true;
     for (int i = 1; i < argc; i++) {
         char path[PATH_MAX];
-        bool artifacts = strncmp(argv[i], prefix, strlen(prefix)) == 0;
-        (void)snprintf(path, sizeof(path), "%s", artifacts ? argv[i] + strlen(prefix) : argv[i]);
-        char *slash = strrchr(path, '/');
+        const char *artifacts = option_value(argv[i], "-artifact_prefix="),
+                   *dictionary = option_value(argv[i], "-dict="), *value = artifacts ? artifacts : dictionary;
         struct stat st;
-        if (slash && (artifacts || (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))))
-            *slash = '\0';
-        if (!artifacts && path[0] == '-')
+        if (!value && argv[i][0] == '-')
             continue;
-        show(path, artifacts || first);
-        first = first && artifacts;
+        (void)snprintf(path, sizeof(path), "%s", value ? value : argv[i]);
+        char *slash = strrchr(path, '/');
+        if (slash && (value || (stat(path, &st) == 0 && !S_ISDIR(st.st_mode))))
+            *slash = '\0';
+        show(path, artifacts || (!value && first));
+        first = first && value;
     }
 }
 

@@ -3,6 +3,8 @@
  * Whatever a lock file holds: looking at it ends, reads within bounds, and finds it ours only by its
  * evidence.
  */
+#include "fuzz.h"
+
 #include "base/fd.h"
 #include "reaper/undo.h"
 
@@ -10,8 +12,6 @@
 #include <stdlib.h>
 #include <string.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static char dir[] = "/tmp/rbxj-fuzz-XXXXXX", path[64];
 

@@ -2,16 +2,13 @@
  *
  * Whatever a mountinfo holds: it is read within bounds, whole or not at all, and what was read is found again.
  */
-#include "base/fd.h"
+#include "fuzz.h"
+
 #include "reaper/mountinfo.h"
 
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <unistd.h>
-
-int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 
 static size_t lines(const uint8_t *data, size_t size)
 {
@@ -25,10 +22,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char path[40];
     struct mount_table *table;
-    int fd = memfd_create("mountinfo", MFD_CLOEXEC);
-    if (fd < 0 || fd_write_all(fd, data, size) < 0)
-        abort();
-    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    int fd = input_file(data, size, path);
     int rc = mount_table_read(path, &table, NULL);
     (void)close(fd);
     if (rc < 0)
