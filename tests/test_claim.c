@@ -117,6 +117,17 @@ static void k22_one_that_can_never_be_taken_back_is_in_no_others_way(void **stat
     assert_ok(journal_get(j, "good", &sb, &e), e);
     assert_int_equal(sb.len, 0);
     snapshot_box_clear(&sb);
+    /* however many: only what may still be taken back holds up what is new */
+    for (int i = 0; i < 100; i++)
+        leftover_withdraw(j, bad.incarnation, &(struct withdrawal){.first_seq = 1, .last_seq = 1});
+    assert_ok(begin_one(j, "d", NULL, &e), e);
+    assert_false(leftover_done(j, bad.incarnation));
+    /* of a boot journal that is lost */
+    j->generation[0] ^= 1;
+    for (int i = 0; i < 100; i++)
+        leftover_remember(j, good.incarnation, &(struct withdrawal){.first_seq = 1, .last_seq = 1});
+    j->generation[0] ^= 1;
+    assert_ok(begin_one(j, "e", NULL, &e), e);
 }
 
 int main(void)

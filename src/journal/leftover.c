@@ -13,8 +13,8 @@
 
 #include <string.h>
 
-#define INTENTS_MAX 64    /* then nothing more is begun */
-#define CLAIMS_MAX 100000 /* of one replay; what is beyond is given back when the process ends */
+#define INTENTS_MAX 64       /* that may still be taken back: then nothing more is begun */
+#define LEFTOVERS_MAX 100000 /* claims of one replay; what is beyond is given back when the process ends */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* taken before a gate, never inside one */
 static struct leftover {
@@ -22,6 +22,7 @@ static struct leftover {
     uint8_t generation[16];
     uint64_t incarnation;
     struct withdrawal what;
+    bool damaged; /* it keeps its box from being undone, and nobody else from anything (K24) */
 } * leftovers;
 static size_t leftovers_len, leftovers_room;
 
@@ -90,11 +91,12 @@ static void forget(size_t i)
     }
 }
 
-static size_t count(bool claims)
+/* Intents that may still be taken back. */
+static size_t count_intents(const struct journal *j)
 {
     size_t n = 0;
     for (size_t i = 0; leftovers && i < leftovers_len; i++)
-        n += leftovers[i].what.claim == claims;
+        n += is_of(&leftovers[i], j) && !leftovers[i].what.claim && !leftovers[i].damaged;
     return n;
 }
 
@@ -111,27 +113,33 @@ static struct leftover *add(void)
     return &leftovers[leftovers_len++];
 }
 
-void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
-{
-    int r = withdraw_now(j, incarnation, what);
-    if (r < 0 && r != -RBXJ_E_NO_SUCH_BOX)
-        leftover_remember(j, incarnation, what);
-}
-
-void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+static void remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what, bool damaged)
 {
     struct leftover *l = NULL;
     (void)pthread_mutex_lock(&lock);
     for (size_t i = leftovers_len; i-- > 0;)
         if (leftovers[i].pid != getpid())
             forget(i);
-    if (what->claim ? leftovers_len < CLAIMS_MAX : count(false) < INTENTS_MAX)
+    if (leftovers_len < LEFTOVERS_MAX)
         l = add();
     if (l) {
-        *l = (struct leftover){.pid = getpid(), .incarnation = incarnation, .what = *what};
+        *l = (struct leftover){
+            .pid = getpid(), .incarnation = incarnation, .what = *what, .damaged = damaged};
         memcpy(l->generation, j->generation, sizeof(l->generation));
     }
     (void)pthread_mutex_unlock(&lock);
+}
+
+void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+{
+    int r = withdraw_now(j, incarnation, what);
+    if (r < 0 && r != -RBXJ_E_NO_SUCH_BOX)
+        remember(j, incarnation, what, r == -RBXJ_E_JOURNAL_DAMAGED);
+}
+
+void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
+{
+    remember(j, incarnation, what, false);
 }
 
 void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
@@ -153,10 +161,12 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
         int r = withdraw_now(j, leftovers[i].incarnation, &leftovers[i].what);
         if (r == -RBXJ_E_JOURNAL_BUSY) /* not yet; for the others neither */
             break;
-        if (r == 0 || r == -RBXJ_E_NO_SUCH_BOX) /* one that is damaged is in nobody else's way */
+        if (r == 0 || r == -RBXJ_E_NO_SUCH_BOX)
             forget(i);
+        else
+            leftovers[i].damaged = r == -RBXJ_E_JOURNAL_DAMAGED;
     }
-    full = count(false) >= INTENTS_MAX;
+    full = count_intents(j) >= INTENTS_MAX;
     (void)pthread_mutex_unlock(&lock);
     return full ? error_set(e, RBXJ_E_JOURNAL_BUSY, 0,
                             "journal %s: too much of this process waits to be withdrawn", j->folder)
