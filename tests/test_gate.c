@@ -105,6 +105,49 @@ static void k25_killed_inside_a_transaction_leaves_nothing(void **state)
     snapshot_clear(&snapshot);
 }
 
+/* A waiter in a time namespace whose clock is ahead of ours by days: its turn ends with its death all the same. */
+static void k25_k9_a_dead_elder_of_another_time_namespace_keeps_nobody_out(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct shared *s = shared_make();
+    static _Atomic uint64_t done;
+    struct gate_page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1,
+                                  0);
+    assert_true(page != MAP_FAILED);
+    assert_int_equal(gate_page_init(page), 0);
+    assert_int_equal(gate_lock(&page->disk, "test", 1000000000, NULL), 0);
+    pid_t outer = CHILD({
+        if (unshare(CLONE_NEWTIME) < 0)
+            _exit(2);
+        harness_write("/proc/self/timens_offsets", "monotonic 1000000 0\n");
+        pid_t inner = fork();
+        if (inner == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            (void)gate_lock(&page->disk, "test", 60000000000, NULL);
+            _exit(1);
+        }
+        atomic_store(&s->value[0], (uint64_t)inner);
+        _exit(waitpid(inner, NULL, 0) == inner ? 0 : 1);
+    });
+    int64_t deadline = now_monotonic_ns() + 30000000000;
+    siginfo_t info = {0};
+    while (atomic_load(&page->disk.elder) == 0 && now_monotonic_ns() < deadline && info.si_pid == 0) {
+        (void)waitid(P_PID, (id_t)outer, &info, WEXITED | WNOHANG | WNOWAIT);
+        (void)usleep(1000);
+    }
+    if (info.si_pid)
+        harness_skip("there are no time namespaces");
+    assert_true(atomic_load(&page->disk.elder) != 0);
+    assert_int_equal(kill((pid_t)atomic_load(&s->value[0]), SIGKILL), 0);
+    assert_child(outer);
+    assert_true(atomic_load(&page->disk.elder) != 0);
+    gate_unlock(&page->disk);
+    assert_int_equal(gate_lock_unless(&page->disk, &done, 1, "test", 10000000000, NULL), 1);
+    gate_unlock(&page->disk);
+    (void)munmap(page, sizeof(*page));
+}
+
 /* Eight that take it all the time: nobody waits for more than a bounded number of turns of the others. */
 static void k25_nobody_is_overtaken_without_bound(void **state)
 {
@@ -368,6 +411,7 @@ int main(void)
         journal_test(k25_stopped_holder_is_named_within_the_timeout),
         journal_test(k25_killed_holder_lets_the_waiter_in_at_once),
         journal_test(k25_killed_inside_a_transaction_leaves_nothing),
+        journal_test(k25_k9_a_dead_elder_of_another_time_namespace_keeps_nobody_out),
         journal_test(k25_nobody_is_overtaken_without_bound),
         journal_test(k25_stream_of_short_holders_starves_nobody),
         journal_test(k25_one_holding_is_waited_for_once),
