@@ -65,19 +65,25 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
     return r < 0 ? image_error(e, r, &fault, folder) : scan_image(&image, boot, folder, scan, ret, e);
 }
 
-bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
-                            const char *state_dir, struct rbxj_error *e)
+int copy_check_state(int runtime_fd, const char *data, const char *folder, int state_fd,
+                     const char *state_dir, struct rbxj_error *e)
 {
     uint64_t state[2];
     struct stat st;
-    if (read_copy(runtime_fd, data, folder, true, scan_state_dir, state, NULL) < 0 ||
-        fstat(state_fd, &st) < 0 || st.st_ino == state[1])
-        return false;
-    (void)error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                    "state directory %s: is not the directory that this boot's journal was made for (not "
-                    "mounted?)",
-                    state_dir);
-    return true;
+    struct rbxj_error why = {0};
+    int r = read_copy(runtime_fd, data, folder, true, scan_state_dir, state, &why);
+    if (r == -RBXJ_E_JOURNAL_DAMAGED)
+        return 0;
+    if (r < 0)
+        return error_pass(e, &why);
+    if (fstat(state_fd, &st) < 0)
+        return error_sys(e, errno, "state directory %s", state_dir);
+    if (st.st_ino == state[1])
+        return 0;
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                     "state directory %s: is not the directory that this boot's journal was made for (not "
+                     "mounted?)",
+                     state_dir);
 }
 
 /* ---- which of the two is the truth: the boot journal, if this boot has one (K20) ---- */
@@ -155,9 +161,11 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (p->nothing)
         return 0;
     r = files_check_data(p->state_fd, DISK_DATA, p->disk_folder, false, e);
-    if (r == -ENOENT && p->has_boot &&
-        copy_is_of_other_state(p->runtime_fd, p->boot_data, p->boot_folder, p->state_fd, state_dir, e))
-        return -RBXJ_E_JOURNAL_DAMAGED;
+    int other = r == -ENOENT && p->has_boot
+                    ? copy_check_state(p->runtime_fd, p->boot_data, p->boot_folder, p->state_fd, state_dir, e)
+                    : 0;
+    if (other < 0)
+        return other;
     if (r == -ENOENT)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
                          "journal %s: is missing from a state directory that was used", p->disk_folder);

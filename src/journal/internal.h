@@ -143,9 +143,10 @@ int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta
 /* ---- reading (scan.c, copy.c) ---- */
 
 /* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is missing
- * (K33)? Then it says so in e. */
-bool copy_is_of_other_state(int runtime_fd, const char *data, const char *folder, int state_fd,
-                            const char *state_dir, struct rbxj_error *e);
+ * (K33)? 0: it was not, or is damaged itself. Else a negative code: JOURNAL_DAMAGED, it was; or it could not be read now,
+ * and what it was made for is not known. */
+int copy_check_state(int runtime_fd, const char *data, const char *folder, int state_fd,
+                     const char *state_dir, struct rbxj_error *e);
 
 struct image;
 struct pages;

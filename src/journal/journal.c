@@ -109,9 +109,11 @@ static int make_disk(struct journal *j, const char *boot_data, bool boot_exists,
     char data[RECORD_PATH_MAX + 48];
     (void)snprintf(data, sizeof(data), "%s/journal/data.mdb", j->state_dir);
     int r = files_check_data(j->state_fd, "journal/data.mdb", data, true, e);
-    if (r == -ENOENT && boot_exists &&
-        copy_is_of_other_state(j->runtime_fd, boot_data, j->folder, j->state_fd, j->state_dir, e))
-        return -RBXJ_E_JOURNAL_DAMAGED;
+    int other = r == -ENOENT && boot_exists
+                    ? copy_check_state(j->runtime_fd, boot_data, j->folder, j->state_fd, j->state_dir, e)
+                    : 0;
+    if (other < 0)
+        return other;
     int used = r == -ENOENT ? state_was_used(j, boot_exists) : 0;
     if (used < 0)
         return error_sys(e, -used, "state directory %s: was it used", j->state_dir);
