@@ -7,6 +7,7 @@
 #include "harness.h"
 
 #include "cli/json.c"  // NOLINT(bugprone-suspicious-include)
+#include "cli/notify.c" // NOLINT(bugprone-suspicious-include)
 #include "cli/print.c" // NOLINT(bugprone-suspicious-include)
 #include "cli/table.c" // NOLINT(bugprone-suspicious-include)
 
