@@ -181,7 +181,8 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
  * lock. For a mount, options is the mount's options, comma separated (mount(8)), or NULL; it is ignored for
  * others. Not for processes. Once for each seq. Errors: BUSY (somebody holds the lock; detail names him), EXISTS
  * (something is there, or seq was acquired before), NO_SUCH_BOX, BAD_REQUEST (no such type, wrong options), PERMISSION,
- * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it.
+ * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it. After EXISTS
+ * what is there is another's: it is left alone, unless it was made by an earlier try that failed in another way.
  * Where it is not, because a reaper was told that this process is dead, what was acquired is given back (BOX_STALE,
  * NO_SUCH_BOX). */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,

@@ -201,6 +201,27 @@ static void i4_an_intent_of_nothing_is_not_undone(void **state)
     (void)close(holder_says);
 }
 
+/* Nor one that stays: that what is there is another's is known at the latest by then. */
+static void k1_what_was_found_there_is_not_undone(void **state)
+{
+    (void)state;
+    world_open_with_gate_timeout("1s");
+    if (rbxj_open(&world.options, &handle, &error) < 0)
+        fail_msg("open: %s", error.message);
+    struct rbxj_resource dir = part_resource("a", TMPDIR);
+    begin("a", &dir, 1);
+    start_holder();
+    at_mkdir = true;
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquire(handle, "a", 1, NULL, NULL, &error));
+    assert_int_equal(-RBXJ_E_JOURNAL_BUSY, rbxj_undo(handle, "a", NULL, &error));
+    tell(ask_holder);
+    heard(holder_says);
+    undo_and_end("a");
+    assert_true(path_exists(dir.path));
+    (void)close(ask_holder);
+    (void)close(holder_says);
+}
+
 /* ---- boxes of others ---- */
 
 /* It begins boxes for others, who die; replays end them. */
@@ -249,9 +270,9 @@ static void k8_want_of_descriptors_is_no_answer(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        spawn_test(k22_a_begin_is_withdrawn_later),        spawn_test(k11_a_claim_is_given_back_later),
-        spawn_test(i4_an_intent_of_nothing_is_not_undone), spawn_test(a_handle_forgets_boxes_that_have_ended),
-        spawn_test(k8_want_of_descriptors_is_no_answer),
+        spawn_test(k22_a_begin_is_withdrawn_later),         spawn_test(k11_a_claim_is_given_back_later),
+        spawn_test(i4_an_intent_of_nothing_is_not_undone),  spawn_test(k1_what_was_found_there_is_not_undone),
+        spawn_test(a_handle_forgets_boxes_that_have_ended), spawn_test(k8_want_of_descriptors_is_no_answer),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -262,6 +262,7 @@ struct withdrawal {
     uint32_t first_seq, last_seq; /* records; none: last_seq < first_seq */
     bool whole;                   /* and the box, if nobody has gone on with it */
     bool claim;                   /* not records: the claim on the box */
+    uint32_t mark;                /* the records stay, with these flags */
 };
 /* Takes it back now, or remembers it. */
 void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what);

@@ -76,6 +76,9 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
 void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole);
 
+/* Adds flags to a record; where that can't be done now it is done as late as that. */
+void journal_mark(struct journal *j, uint64_t incarnation, uint32_t seq, uint32_t flags);
+
 /* Writes a record again (evidence, marks); durable: not before the disk has it. BOX_STALE while another living process
  * has claimed the box. */
 int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);

@@ -33,8 +33,9 @@ static int withdraw_records(struct write *w, const struct box *box, const struct
     for (uint32_t seq = what->first_seq; seq <= what->last_seq && r == 0 && rc == MDB_SUCCESS; seq++) {
         struct record record = {0};
         r = write_get_record(w, box->incarnation, seq, &record, NULL);
+        record.flags |= what->mark;
         if (r == 0)
-            rc = write_remove(w, box, seq, &record);
+            rc = what->mark ? write_put(w, box, &record, false) : write_remove(w, box, seq, &record);
         else if (r == -RBXJ_E_NO_SUCH_BOX)
             r = 0;
         record_clear(&record);
@@ -149,6 +150,11 @@ void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_s
                       &(struct withdrawal){.first_seq = first_seq, .last_seq = last_seq, .whole = whole});
     if (whole && (box->flags & BOX_OWNER_LOCK)) /* or it was never taken: one for another process */
         alive_disown(j, box->incarnation);
+}
+
+void journal_mark(struct journal *j, uint64_t incarnation, uint32_t seq, uint32_t flags)
+{
+    leftover_withdraw(j, incarnation, &(struct withdrawal){.first_seq = seq, .last_seq = seq, .mark = flags});
 }
 
 int leftover_retry(struct journal *j, struct rbxj_error *e)

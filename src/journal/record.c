@@ -404,6 +404,11 @@ int record_decode(const void *data, size_t len, const struct record_key *key, st
     return 0;
 }
 
+bool record_is_anothers(const struct record *r)
+{
+    return (r->flags & (REC_EVIDENCE | REC_TRIED | REC_ANOTHERS)) == REC_ANOTHERS;
+}
+
 void record_clear(struct record *r)
 {
     if (!r)

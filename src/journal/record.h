@@ -108,7 +108,9 @@ enum record_flags {
     REC_NO_STAMP = 64, /* it can't bear a stamp: its evidence must be on disk */
     REC_UNPROVEN =
         128, /* salvaged, and in no snapshot that is sound: never undone, whatever its evidence (I4) */
-    REC_AHEAD = 256,       /* its evidence was written before it was made: it may not have been made (K1) */
+    REC_AHEAD = 256,     /* its evidence was written before it was made: it may not have been made (K1) */
+    REC_TRIED = 512,     /* rbxj_acquire() failed after it may have made it */
+    REC_ANOTHERS = 1024, /* rbxj_acquire() found something there and made nothing: see record_is_anothers() */
     REC_DROPPED = 1 << 29, /* never stored: dropped from the journal since it was read */
     REC_PENDING = 1 << 30, /* never stored: nobody was told yet to acquire it (K22) */
 };
@@ -167,6 +169,9 @@ struct record {
 
     uint64_t devices_held; /* REC_DETACHED: the device that must vanish; 0: not to be waited for (K15) */
 };
+
+/* Its acquisition found something there, and nothing of ours was ever made (K1). */
+bool record_is_anothers(const struct record *r);
 
 void record_clear(struct record *r);
 /* A deep copy; 0 or -ENOMEM. */

@@ -218,6 +218,19 @@ static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e
         error_detail(e, "%s is left, without a record: %s", own->record->path, f.error.message);
 }
 
+/* What was found there before anything was made is another's, however much it looks like what is undone without
+ * evidence (K1); unless it was made by an earlier try. */
+static void note_failure(struct rbxj *handle, const struct own *own, int r)
+{
+    uint32_t flags = own->u.made ? REC_TRIED : r == -RBXJ_E_EXISTS ? REC_ANOTHERS : 0;
+    if (!(flags & ~own->record->flags))
+        return;
+    journal_mark(handle->journal, own->record->incarnation, own->record->seq, flags);
+    if (flags == REC_ANOTHERS &&
+        commit_is_needed(handle->config.durability == DURABILITY_ALWAYS, own->record))
+        (void)journal_flush(handle->journal, NULL);
+}
+
 int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                    bool *ret_made, struct rbxj_error *error)
 {
@@ -237,17 +250,20 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
     r = check_lower(&own.u, own.record, error);
     if (r == 0)
         r = journal_check_unclaimed(handle->journal, own.sb.box.incarnation, error);
+    if (r < 0)
+        return r;
+    r = kind->acquire(&own.u, own.record, options, &fd, error);
     if (r == 0)
-        r = kind->acquire(&own.u, own.record, options, &fd, error);
-    *ret_made = own.u.made;
-    if (r == 0) {
         r = record_evidence(handle, own.record, error);
-        if (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX) {
-            cleanup_closep(&fd);
-            fd = -1;
-            take_back(handle, &own, error);
-        }
+    if (own.u.made && (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX)) {
+        cleanup_closep(&fd);
+        fd = -1;
+        take_back(handle, &own, error);
+    } else if (r < 0 && !ret_made) {
+        note_failure(handle, &own, r);
     }
+    if (ret_made)
+        *ret_made = own.u.made;
     if (r == 0 && ret_fd)
         *ret_fd = steal_fd(&fd);
     return r;
@@ -256,8 +272,7 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error)
 {
-    bool made;
-    return handle_acquire(handle, box, seq, options, ret_fd, &made, error);
+    return handle_acquire(handle, box, seq, options, ret_fd, NULL, error);
 }
 
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)

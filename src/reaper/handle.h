@@ -32,7 +32,8 @@ int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
 struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n);
 
 /* rbxj_intend() that tells the box's header, too, and rbxj_acquire() that tells whether there may be something to be
- * taken back (else *ret_made is false, or untouched). The latter is in acquired.c. */
+ * taken back (else *ret_made is false, or untouched), and leaves it to the caller; with NULL the record tells it later.
+ * The latter is in acquired.c. */
 int handle_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource,
                   struct box *ret_box, uint32_t *ret_seq, struct rbxj_error *error);
 int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,

@@ -149,6 +149,8 @@ static struct mount *find_unproven(const struct undo *u, const struct record *r,
         doubt(r, elsewhere, "moved, or copied", f);
         return NULL;
     }
+    if (record_is_anothers(r))
+        return NULL;
     struct mount_set there = mount_table_find(space->table, MOUNT_BY_TARGET, &key);
     for (size_t i = there.len; i-- > 0;) {
         struct mount *m = there.mounts[i];

@@ -26,7 +26,10 @@ int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *
         handle_take_back(handle, box, seq);   /* whatever goes wrong there: rbxj_undo() does it */
     else if (r < 0 && r != -RBXJ_E_BOX_STALE) /* then it is a reaper's */
         journal_withdraw(handle->journal, &header, seq, seq, false);
-    else if (ret_seq)
+    else if (r == 0 && ret_seq)
         *ret_seq = seq;
+    if (r == -RBXJ_E_EXISTS && !made && resource->kind == RBXJ_TMPDIR)
+        (void)journal_flush(handle->journal,
+                            NULL); /* or after a power cut it is another's that is undone (K1) */
     return r;
 }

@@ -42,6 +42,9 @@ static int judge_unproven(struct undo *u, const struct record *r, struct tmpdir_
     n->why = "its stamp is another one's, or a copy";
     if (stamped > 0)
         return 0;
+    n->why = "somebody made it before it could be acquired";
+    if (record_is_anothers(r))
+        return 0;
     n->why = "not known to be the one that was journaled: no evidence and no stamp";
     int empty = n->id.uid == r->owner ? rmtree_is_empty(fd) : 0;
     if (empty > 0)
@@ -100,7 +103,7 @@ static void conclude(const struct record *r, const struct tmpdir_place *p, struc
     } else if (aside == SIGHT_FOREIGN || proper == SIGHT_FOREIGN) {
         const struct tmpdir_name *n = proper == SIGHT_FOREIGN ? &p->proper : &p->aside;
         f->found = FOUND_FOREIGN;
-        f->refused = true;
+        f->refused = !record_is_anothers(r);
         (void)error_set(&f->error, RBXJ_E_FOREIGN, 0, "tmpdir %s: %s", n->path, n->why);
     } else {
         f->found = FOUND_GONE;

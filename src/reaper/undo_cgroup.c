@@ -221,6 +221,12 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
         return place->ours;
     }
     int ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot);
+    if (ours == 0 && record_is_anothers(r)) {
+        f->found = FOUND_FOREIGN;
+        (void)error_set(&f->error, RBXJ_E_FOREIGN, 0,
+                        "cgroup %s: somebody made it before it could be acquired", r->path);
+        return 0;
+    }
     int empty = ours < 0 ? ours : ours || cgroup_is_empty(place->fd);
     if (empty <= 0)
         return refused(f, RBXJ_E_FOREIGN, -empty, r, "not proven ours, and not empty");

@@ -75,7 +75,7 @@ static int refuse(struct finding *f, const struct record *r, int errnum, const c
     if (errno_is_want(errnum)) /* says nothing about it */
         return error_sys(&f->error, errnum, "lock %s: %s", r->path, why);
     f->found = FOUND_FOREIGN;
-    f->refused = true;
+    f->refused = !record_is_anothers(r);
     (void)error_set(&f->error, RBXJ_E_FOREIGN, errnum, "lock %s: %s", r->path, why);
     return 0;
 }

@@ -66,11 +66,12 @@ struct mrecord {
     uint32_t seq, below;
     enum place place; /* NOWHERE: a process */
     bool evidence;
-    int got;    /* the thing, with evidence */
-    int before; /* the thing that stood there when the intent was written */
-    int newest; /* things up to this one were there when the intent was written */
-    int fs;     /* the file system of its directory then */
-    int ground; /* and the thing that it was */
+    bool anothers; /* its acquisition found something there (K1) */
+    int got;       /* the thing, with evidence */
+    int before;    /* the thing that stood there when the intent was written */
+    int newest;    /* things up to this one were there when the intent was written */
+    int fs;        /* the file system of its directory then */
+    int ground;    /* and the thing that it was */
     uint64_t before_content;
     pid_t pid;
     bool dead;       /* the process */
@@ -145,6 +146,7 @@ void model_do_begin(struct model *m, int supervisor, int box, int parent, uint64
                     const enum place *plan, int n);
 struct mrecord *model_do_intend(struct model *m, int box, enum place p);
 void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq);
+void model_do_find(struct model *m, struct mrecord *r); /* it did not, as something is there already */
 void model_drop(struct mbox *b, uint32_t seq);
 
 /* Is it a mount that another record of the box names? */

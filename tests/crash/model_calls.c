@@ -90,6 +90,8 @@ bool op_acquire(struct run *run, const struct op *op)
     struct answer a = model_acquire(m, op->supervisor, op->box, q.seq);
     if (!ask(run, op, &q, &p) || !check_answer(run, "acquire", &a, p.r, p.message))
         return false;
+    if (p.r == -RBXJ_E_EXISTS && r)
+        model_do_find(m, r);
     if (p.r < 0 || !r)
         return true;
     model_do_acquire(m, op->supervisor, op->box, q.seq);
@@ -115,6 +117,8 @@ bool op_take(struct run *run, const struct op *op)
     }
     if (r) /* nothing was made, so only its intent is withdrawn, whoever's is there */
         model_drop(&m->now[op->box], r->seq);
+    if (r && p.r == -RBXJ_E_EXISTS && model_places[op->place].kind == RBXJ_TMPDIR)
+        model_commit(m);
     return true;
 }
 

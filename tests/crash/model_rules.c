@@ -211,6 +211,14 @@ static bool needs_disk(const struct model *m, const struct mrecord *r)
            ((kind == RBXJ_LOCK || kind == RBXJ_TMPDIR || kind == RBXJ_CGROUP) && (r->below || r->fs == 0));
 }
 
+void model_do_find(struct model *m, struct mrecord *r)
+{
+    bool known = r->anothers;
+    r->anothers = true;
+    if (!known && needs_disk(m, r))
+        model_commit(m);
+}
+
 struct answer model_begin(struct model *m, int box, int parent, const enum place *plan, int n)
 {
     struct mbox *b = &m->now[box], next = {.next_seq = 1};

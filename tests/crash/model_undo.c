@@ -54,7 +54,7 @@ static enum verdict judge_mount(struct model *m, struct mbox *b, struct mrecord 
     for (int i = 0; i < m->n; i++)
         if (is_named_mount(b, r, &m->things[i]))
             t = &m->things[i];
-    for (int i = 0; !t && i < m->n && !r->evidence; i++)
+    for (int i = 0; !t && i < m->n && !r->evidence && !r->anothers; i++)
         if (m->things[i].place == r->place && m->things[i].id > r->newest && m->things[i].same_source)
             return IS_REFUSED;
     if (t)
@@ -66,17 +66,18 @@ static enum verdict judge_mount(struct model *m, struct mbox *b, struct mrecord 
 static enum verdict judge_lock(const struct mbox *b, const struct mrecord *r, const struct thing *t)
 {
     uint64_t mine = model_line(b->incarnation, r->seq);
+    enum verdict anothers = r->anothers && !r->evidence ? IS_ANOTHER : IS_REFUSED;
     if (!t)
         return IS_GONE;
     if (r->before && t->content == r->before_content)
         return t->stamp == mine ? IS_OURS : IS_GONE;
     if ((t->content & MODEL_LINE) && t->content != mine)
-        return IS_REFUSED;
+        return anothers;
     if (r->evidence)
         return t->id == r->got ? IS_OURS : IS_REFUSED;
     if (t->content == mine || t->stamp == mine)
         return IS_OURS;
-    return t->content ? IS_REFUSED : IS_GONE;
+    return t->content ? anothers : IS_GONE;
 }
 
 enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *r)
@@ -103,6 +104,8 @@ enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *
         return t->id == r->got ? IS_OURS : kind == RBXJ_CGROUP ? IS_ANOTHER : IS_REFUSED;
     if (t->stamp == mine)
         return IS_OURS;
+    if (r->anothers)
+        return IS_ANOTHER;
     return !t->stamp && model_is_empty(m, t) ? IS_OURS : IS_REFUSED;
 }
 

@@ -36,6 +36,7 @@ static struct {
     int holders_len;
     pid_t noted[64];
     int noted_len;
+    int kept[MAX_THINGS], kept_len;
 } world;
 
 static void fresh_lost(void)
@@ -149,6 +150,13 @@ bool world_content_is(enum place p, uint64_t content, uint64_t incarnation, uint
     if (content)
         (void)snprintf(wanted, sizeof(wanted), "kept %" PRIu64 "\n", content);
     return strcmp(text, wanted) == 0;
+}
+
+void world_keep(enum place p)
+{
+    int fd = open_tree(AT_FDCWD, world.paths[p], OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC);
+    if (fd >= 0 && world.kept_len < MAX_THINGS)
+        world.kept[world.kept_len++] = fd;
 }
 
 int world_mounts(enum place p)

@@ -20,6 +20,8 @@ const char *world_path(enum place p);
 uint64_t world_see(enum place p);
 /* The content of a lock, as the model numbers it. */
 bool world_content_is(enum place p, uint64_t content, uint64_t incarnation, uint32_t seq);
+/* Keeps the file system of the mount there, attached to nothing, so that no later one gets its device number. */
+void world_keep(enum place p);
 /* Mounts whose target is that place. */
 int world_mounts(enum place p);
 /* A name in the world's directories that is no place's, or NULL. */
