@@ -20,6 +20,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sched.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -284,6 +285,23 @@ static inline struct disk disk_look(const struct place *p)
         }                                                                                                    \
         harness_track(_pid);                                                                                 \
         _pid;                                                                                                \
+    })
+
+/* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end
+ * of it. */
+#define NAMESPACE_CHILD(...)                                                                                 \
+    CHILD({                                                                                                  \
+        CHECK(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0);                                                     \
+        pid_t _inner = fork();                                                                               \
+        if (_inner == 0) {                                                                                   \
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);                                                          \
+            CHECK(mount("proc", "/proc", "proc", 0, NULL) == 0);                                             \
+            __VA_ARGS__;                                                                                     \
+            _exit(0);                                                                                        \
+        }                                                                                                    \
+        int _status;                                                                                         \
+        CHECK(waitpid(_inner, &_status, 0) == _inner);                                                       \
+        CHECK(_status == 0);                                                                                 \
     })
 
 #define assert_child(pid) assert_int_equal(harness_wait(pid), 0)

@@ -5,27 +5,8 @@
 #include "journal_fixture.h"
 #include "reaper/flocks.h"
 
-#include <sched.h>
 #include <sys/file.h>
-#include <sys/mount.h>
 #include <sys/resource.h>
-
-/* Runs code as the first process of a pid namespace of its own, with its own /proc; step 1: it is at the end
- * of it. */
-#define NAMESPACE_CHILD(...)                                                                                 \
-    CHILD({                                                                                                  \
-        CHECK(unshare(CLONE_NEWPID | CLONE_NEWNS) == 0);                                                     \
-        pid_t _inner = fork();                                                                               \
-        if (_inner == 0) {                                                                                   \
-            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);                                                          \
-            CHECK(mount("proc", "/proc", "proc", 0, NULL) == 0);                                             \
-            __VA_ARGS__;                                                                                     \
-            _exit(0);                                                                                        \
-        }                                                                                                    \
-        int _status;                                                                                         \
-        CHECK(waitpid(_inner, &_status, 0) == _inner);                                                       \
-        CHECK(_status == 0);                                                                                 \
-    })
 
 static enum liveness look(const struct place *p, struct journal *j, const char *name)
 {

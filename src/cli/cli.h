@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The program, on top of the public API alone. A command is one row of the table in main.c, one file
+ * The program, on top of the public API alone, but for `watch`. A command is one row of the table in main.c, one file
  * cmd_<verb>.c, and one const table of options; parsing, --help and the one-line usage errors are all made
  * from those tables.
  */
@@ -77,6 +77,7 @@ int cli_parse_number(const char *text, unsigned long max, unsigned long *ret);
 int cmd_run(struct cli *cli, int argc, char **argv);
 int cmd_list(struct cli *cli, int argc, char **argv);
 int cmd_replay(struct cli *cli, int argc, char **argv);
+int cmd_watch(struct cli *cli, int argc, char **argv);
 int cmd_forget(struct cli *cli, int argc, char **argv);
 int cmd_hook(struct cli *cli, int argc, char **argv);
 int cmd_health(struct cli *cli, int argc, char **argv);
@@ -89,6 +90,7 @@ int cmd_reset(struct cli *cli, int argc, char **argv);
 extern const struct cli_option run_options[];
 extern const struct cli_option list_options[];
 extern const struct cli_option replay_options[];
+extern const struct cli_option watch_options[];
 extern const struct cli_option forget_options[];
 extern const struct cli_option hook_options[];
 extern const struct cli_option health_options[];

@@ -81,6 +81,24 @@ const struct command commands[] = {
         .run = cmd_health,
     },
     {
+        .name = "watch",
+        .synopsis = "[OPTION...]",
+        .summary = "stay up; replay each box as soon as its supervisor is dead",
+        .details =
+            "Waits for the supervisors of all boxes, at no cost while nothing happens. What is stale at its "
+            "start is\n"
+            "replayed, too. A box of which something is left is tried again after a minute, then at longer\n"
+            "intervals, up to five minutes. With --json: one line for each replay, as 'replay --json' prints "
+            "it.\n"
+            "Speaks sd_notify(3): READY, STATUS, WATCHDOG, STOPPING.\n",
+        .exit_status =
+            "Exit status: 0 ended by SIGTERM or SIGINT, after the undo that was under way; 2 wrong usage; "
+            "4 no\n"
+            "permission; 6 environment error. A damaged journal does not end it.",
+        .options = watch_options,
+        .run = cmd_watch,
+    },
+    {
         .name = "audit",
         .synopsis = "[--adopt [--yes] [NAME...]]",
         .summary = "what looks like ours and is journaled nowhere; take it into the journal",

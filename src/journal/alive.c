@@ -11,6 +11,7 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/pidfd.h>
 #include <time.h>
 
 uint64_t alive_slot(uint64_t incarnation)
@@ -128,8 +129,9 @@ void alive_unlock_disk(const struct journal *j)
     (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_DISK_BYTE);
 }
 
-/* Does anybody else hold that byte? 1, 0 or a negative errno. */
-static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t byte)
+/* Does anybody else hold that byte? 1 (*ret_pid: who, 0 when he can't be seen from here; may be NULL), 0 or a negative
+ * errno. */
+static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t byte, pid_t *ret_pid)
 {
     char path[RECORD_PATH_MAX + 8];
     struct stat st;
@@ -140,9 +142,9 @@ static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t
     if (!j)
         j = journal_with_alive(&st);
     if (j)
-        return fd_record_holder(j->alive_fd, byte, NULL);
+        return fd_record_holder(j->alive_fd, byte, ret_pid);
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    return fd < 0 ? -errno : fd_record_holder(fd, byte, NULL);
+    return fd < 0 ? -errno : fd_record_holder(fd, byte, ret_pid);
 }
 
 const struct procid *journal_self(const struct journal *j)
@@ -154,7 +156,7 @@ const struct procid *journal_self(const struct journal *j)
 static enum liveness liveness_by_lock(const struct journal *j, const char *state_dir, const struct box *box,
                                       const struct procid *self)
 {
-    int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation));
+    int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation), NULL);
     if (slot > 0)
         return LIVE_ALIVE;
     if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
@@ -162,7 +164,7 @@ static enum liveness liveness_by_lock(const struct journal *j, const char *state
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
      * open, it is one of an earlier life of the container: that pid namespace is gone. The host can't tell.
      */
-    if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE) == 0)
+    if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE, NULL) == 0)
         return LIVE_DEAD;
     return LIVE_UNKNOWN;
 }
@@ -196,4 +198,36 @@ enum liveness box_liveness(struct journal *j, const char *state_dir, const struc
     enum liveness live;
     (void)box_find_liveness(j, state_dir, box, &live);
     return live;
+}
+
+/* In another pid or time namespace: the kernel tells the lock's holder as a pid of ours, if it has one. It still held it
+ * when the pidfd was open, so it is no other process of that pid. */
+static int open_holder(const char *state_dir, const struct box *box)
+{
+    pid_t pid = 0, again = 0;
+    int held = byte_is_held(NULL, state_dir, alive_slot(box->incarnation), &pid);
+    if (held <= 0 || pid <= 0)
+        return held < 0 ? held : -EAGAIN;
+    _cleanup_close_ int fd = pidfd_open(pid, 0);
+    if (fd < 0)
+        return errno == ESRCH ? -EAGAIN : -errno;
+    held = byte_is_held(NULL, state_dir, alive_slot(box->incarnation), &again);
+    return held > 0 && again == pid ? steal_fd(&fd) : held < 0 ? held : -EAGAIN;
+}
+
+int box_open_supervisor(const char *state_dir, const struct box *box)
+{
+    struct procid self;
+    enum liveness live;
+    int r = procid_of(getpid(), &self);
+    if (r < 0)
+        return r;
+    if (procid_comparable(&self, &box->supervisor)) {
+        r = procid_open(&box->supervisor);
+        return r >= 0 || r == -ESRCH || errno_is_want(-r) ? r : -EAGAIN;
+    }
+    r = box_find_liveness(NULL, state_dir, box, &live);
+    if (r < 0 || live == LIVE_DEAD)
+        return r < 0 ? r : -ESRCH;
+    return live == LIVE_ALIVE ? open_holder(state_dir, box) : -EAGAIN;
 }

@@ -126,7 +126,7 @@ static int never_used(int state_fd)
     return aside < 0 ? aside : !aside;
 }
 
-static int locate(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
+int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e)
 {
     char hex[33];
     uint8_t boot[16];
@@ -134,8 +134,16 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (r < 0)
         return error_sys(e, -r, "boot id");
     hex_encode(hex, boot, 16);
-    (void)snprintf(p->boot_data, sizeof(p->boot_data), "journal-%s/data.mdb", hex);
-    (void)snprintf(p->boot_folder, sizeof(p->boot_folder), "%s/journal-%s", runtime_dir, hex);
+    (void)snprintf(ret, size, "%s/journal-%s", runtime_dir, hex);
+    return 0;
+}
+
+static int locate(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
+{
+    int r = journal_boot_folder(runtime_dir, p->boot_folder, sizeof(p->boot_folder), e);
+    if (r < 0)
+        return r;
+    (void)snprintf(p->boot_data, sizeof(p->boot_data), "%s/data.mdb", strrchr(p->boot_folder, '/') + 1);
     (void)snprintf(p->disk_folder, sizeof(p->disk_folder), "%s/journal", state_dir);
     r = open_if_there(state_dir, "state directory", &p->state_fd, e);
     if (r == 0)
@@ -179,21 +187,35 @@ int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct r
     return r < 0 ? r : p.nothing;
 }
 
-int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)
+/* Of the truth of directories that this process has not open. */
+static int read_truth(const char *state_dir, const char *runtime_dir, scan_function *scan,
+                      struct snapshot *ret, struct rbxj_error *e)
 {
     _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
-    struct journal *j = journal_of_process(state_dir, runtime_dir);
-    if (j)
-        return journal_snapshot(j, ret, e);
     int r = locate(state_dir, runtime_dir, &p, e);
-    if (r == 0 && p.nothing) {
+    if (r < 0)
+        return r;
+    if (p.nothing) {
         *ret = (struct snapshot){.nothing = true};
         return 0;
     }
-    if (r == 0)
-        r = p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, scan_snapshot, ret, e)
-                       : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, scan_snapshot, ret, e);
-    return r == 0 ? snapshot_index(ret, e) : r;
+    return p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, scan, ret, e)
+                      : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, scan, ret, e);
+}
+
+int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)
+{
+    struct journal *j = journal_of_process(state_dir, runtime_dir);
+    if (j)
+        return journal_snapshot(j, ret, e);
+    int r = read_truth(state_dir, runtime_dir, scan_snapshot, ret, e);
+    return r == 0 && !ret->nothing ? snapshot_index(ret, e) : r;
+}
+
+int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct snapshot *ret,
+                          struct rbxj_error *e)
+{
+    return read_truth(state_dir, runtime_dir, scan_headers, ret, e);
 }
 
 /* ---- how large they are ---- */

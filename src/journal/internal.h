@@ -153,6 +153,8 @@ struct pages;
 /* What is read of a snapshot: 0, -ENOMEM, or -EBADMSG: it lacks what every journal has. */
 typedef int scan_function(const struct pages *p, bool boot, void *ret);
 int scan_snapshot(const struct pages *p, bool boot, void *ret_snapshot); /* everything; a struct snapshot */
+int scan_headers(const struct pages *p, bool boot,
+                 void *ret_snapshot); /* boxes without records, in no order */
 int scan_meta(const struct pages *p, const char *name, void *value, size_t len);
 /* Reads an image, or an open environment through one. */
 int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,

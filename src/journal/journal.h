@@ -197,6 +197,14 @@ int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error 
  * that, an ordinary reader. No state directory, or an empty one: ret->nothing. */
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
 
+/* The boxes alone, without their records and in no order, of directories that this process has not open: for who only
+ * wants to know whose they are. A header that can't be read is left out. */
+int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct snapshot *ret,
+                          struct rbxj_error *e);
+
+/* Where this boot's journal is, or would be. */
+int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e);
+
 /* How large the two journals are; changes nothing. A journal that is not there, or can't be read, has none; in the latter
  * case its error is returned, and the other one is filled in all the same. */
 struct journal_size {
@@ -243,5 +251,8 @@ enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
 /* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for unknown. */
 int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret);
+/* A pidfd of the box's supervisor, for who waits for its death; not in a process that has the journals open. -ESRCH: it
+ * is dead; -EAGAIN: it is not known to be, and can't be seen from here; or another negative errno: ask again. */
+int box_open_supervisor(const char *state_dir, const struct box *box);
 
 #endif

@@ -50,6 +50,8 @@ struct teardown;
 /* Liveness of each box of a snapshot, to be freed; a box in which a living one lives counts as live. */
 int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
              struct rbxj_error *e);
+/* A box in which another one lives counts as live while that does (K4). */
+void count_outer_as_live(const struct snapshot *s, enum liveness *live);
 /* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
 int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                struct rbxj_result **ret, struct rbxj_error *e);

@@ -18,6 +18,19 @@ static size_t index_of(const struct snapshot *s, uint64_t incarnation)
     return i;
 }
 
+void count_outer_as_live(const struct snapshot *s, enum liveness *live)
+{
+    for (size_t i = 0; i < s->len; i++) {
+        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent)
+                                                                      : s->len;
+        for (size_t depth = 0; outer < s->len && depth < s->len; depth++) {
+            if (live[outer] == LIVE_DEAD)
+                live[outer] = LIVE_ALIVE;
+            outer = s->boxes[outer].box.parent ? index_of(s, s->boxes[outer].box.parent) : s->len;
+        }
+    }
+}
+
 int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
              struct rbxj_error *e)
 {
@@ -29,16 +42,7 @@ int classify(struct journal *j, const struct config *config, const struct snapsh
         if (r < 0)
             return error_sys(e, -r, "box %s: is its supervisor alive", s->boxes[i].box.name);
     }
-    /* a box in which another one lives counts as live while that does (K4) */
-    for (size_t i = 0; i < s->len; i++) {
-        size_t outer = live[i] != LIVE_DEAD && s->boxes[i].box.parent ? index_of(s, s->boxes[i].box.parent)
-                                                                      : s->len;
-        for (size_t depth = 0; outer < s->len && depth < s->len; depth++) {
-            if (live[outer] == LIVE_DEAD)
-                live[outer] = LIVE_ALIVE;
-            outer = s->boxes[outer].box.parent ? index_of(s, s->boxes[outer].box.parent) : s->len;
-        }
-    }
+    count_outer_as_live(s, live);
     *ret = steal_ptr(live);
     return 0;
 }
