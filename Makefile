@@ -4,6 +4,7 @@
 # make check      everything that is tested, on a fresh machine too; T=config runs tests/test_config.c alone
 # make demo       shows what it does
 # make install    DESTDIR, PREFIX
+# make deb        the Debian packages; make deb-check tries them
 # Also: deps asan fuzz torture mutants bench lint format uninstall clean; V=1 shows the commands
 
 BUILD ?= build
@@ -63,6 +64,8 @@ DEPS = gcc g++ libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev l
        $(shell command -v python3 >/dev/null || echo python3)
 LINT_DEPS = clang-format clang-tidy cppcheck
 FUZZ_DEPS = clang
+DEB_DEPS = debhelper dpkg-dev
+DEB_LINT_DEPS = lintian
 
 # pkg-config is asked when a recipe first needs it, which is after deps, and once.
 once = $(eval $(1) := $$(shell $(2)))$($(1))
@@ -354,6 +357,25 @@ uninstall:
 	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj
+
+# ---- Debian packages ----
+
+# Below $(BUILD)/deb: built from a copy, so that this tree stays as it is.
+.PHONY: deb
+deb:
+	@$(MAKE) --no-print-directory deps
+	$(call install_missing,$(DEB_DEPS))
+	@rm -rf $(BUILD)/deb && mkdir -p $(BUILD)/deb/rbxj-$(VERSION)
+	@tar -c --exclude='./build*' --exclude=./.git . | tar -x -C $(BUILD)/deb/rbxj-$(VERSION)
+	cd $(BUILD)/deb/rbxj-$(VERSION) && env -u MAKEFLAGS -u MAKELEVEL DEB_BUILD_OPTIONS=parallel=$(JOBS) \
+	    dpkg-buildpackage --unsigned-source --unsigned-changes >../build.log 2>&1 || { tail -n 30 ../build.log; exit 1; }
+	@ls $(BUILD)/deb/*.deb
+
+# Builds them, asks lintian, installs, upgrades, removes and purges them in an overlay of this machine.
+.PHONY: deb-check
+deb-check: deb
+	$(call install_missing,$(DEB_LINT_DEPS))
+	@RBXJ_DEB=$(BUILD)/deb tests/deb/check.sh
 
 .PHONY: clean
 clean:
