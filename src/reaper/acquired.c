@@ -282,7 +282,7 @@ int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     int r = own_open(handle, box, seq, &own, error);
     if (r < 0)
         return r;
-    own.u.dry_run = true;
+    own.u.dry_run = own.u.given_back = true;
     r = kind_of(own.record->kind)->look(&own.u, own.record, &f);
     if (r < 0)
         return f.error.code ? error_pass(error, &f.error) : error_sys(error, -r, "box %s: seq %u", box, seq);

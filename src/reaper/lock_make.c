@@ -1,39 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The lock kind: prepare, acquire, prove.
+ * The lock kind: prepare, acquire, prove, adopt.
  */
 #include "base/cleanup.h"
-#include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
 #include "reaper/lock.h"
 
-#include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
-
-size_t lock_own_line(const struct undo *u, const struct record *r, char buf[LOCK_LINE_MAX])
-{
-    int n = snprintf(buf, LOCK_LINE_MAX,
-                     "{\"rbxj\":\"%" PRIu64 ":%" PRIu32 "\",\"pid\":%d,\"box_id\":\"%s\",\"created_at\":{"
-                     "\"secs_since_epoch\":%" PRId64 ",\"nanos_since_epoch\":%" PRId64 "}}\n",
-                     r->incarnation, r->seq, u->box->supervisor.pid, u->box->name, r->time_ns / 1000000000,
-                     r->time_ns % 1000000000);
-    return (size_t)n;
-}
-
-int lock_json_stamp(const char *text, size_t len, uint64_t *incarnation, uint32_t *seq, bool *ret_is_json)
-{
-    cJSON *json = NULL;
-    int res = memchr(text, 0, len) ? -EBADMSG : doc_parse(text, len, &json);
-    if (res == -ENOMEM)
-        return res;
-    const char *stamp = doc_get_text(json, "rbxj");
-    bool found = stamp && stamp_parse(stamp, incarnation, seq);
-    *ret_is_json = json != NULL; /* a pid file is one, too */
-    cJSON_Delete(json);
-    return found;
-}
 
 /* ---- prepare ---- */
 
@@ -166,14 +141,19 @@ static int open_lock(struct undo *u, const struct record *r, int parent, const c
     return steal_fd(&fd);
 }
 
+/* 1, 0 where it can't bear one, or a negative code. */
+static int set_stamp(const struct record *r, int fd, struct rbxj_error *e)
+{
+    int res = stamp_set(fd, r);
+    if (res < 0 && res != -EOPNOTSUPP && res != -EPERM)
+        return error_sys(e, -res, "lock %s: its stamp", r->path);
+    return res == 0;
+}
+
 int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 {
     const char *base;
-    char text[LOCK_CONTENT_MAX];
     struct fileid id;
-    uint64_t incarnation;
-    uint32_t seq;
-    bool is_json;
     _cleanup_close_ int parent = open_same_parent(r, &base, e);
     if (parent < 0)
         return parent;
@@ -182,23 +162,19 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
         return errno == ENOENT ? error_set(e, RBXJ_E_BAD_REQUEST, errno, "lock %s: was not made", r->path)
                                : error_sys(e, errno, "lock %s", r->path);
     int res = fileid_of_fd(fd, &id);
-    ssize_t n = res < 0 ? -1 : pread(fd, text, sizeof(text), 0);
-    if (n < 0)
-        return error_sys(e, res < 0 ? -res : errno, "lock %s", r->path);
+    if (res < 0)
+        return error_sys(e, -res, "lock %s", r->path);
     if (!S_ISREG(id.mode) || id.uid != r->owner)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
     if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true)
                                       : id.btime_ns && id.btime_ns < r->time_ns - 1000000000)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);
-    res = lock_json_stamp(text, (size_t)n, &incarnation, &seq, &is_json);
+    res = set_stamp(r, fd, e);
     if (res < 0)
-        return error_sys(e, -res, "lock %s: its content", r->path);
-    res = res && incarnation == r->incarnation && seq == r->seq ? 0 : stamp_set(fd, r);
-    if (res < 0 && res != -EOPNOTSUPP && res != -EPERM)
-        return error_sys(e, -res, "lock %s: its stamp", r->path);
+        return res;
     r->id = id;
-    r->flags |= REC_EVIDENCE | (res == 0 ? REC_STAMPED : REC_NO_STAMP);
+    r->flags |= REC_EVIDENCE | (res > 0 ? REC_STAMPED : REC_NO_STAMP);
     memcpy(r->evidence_boot, u->box->supervisor.boot_id, sizeof(r->evidence_boot));
     return 0;
 }
@@ -226,9 +202,14 @@ int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: was removed while it was taken", r->path);
     }
     u->made = true;
-    if (pwrite(fd, line, len, 0) != (ssize_t)len || ftruncate(fd, (off_t)len) < 0)
+    /* The stamp first: content reaches the disk long after the file itself, and not at all if the power is cut before.
+     * For the same reason a new file gets no size but by writing: ext4 would put that on disk without the content. */
+    int res = set_stamp(r, fd, e);
+    if (res < 0)
+        return res;
+    if (((r->flags & REC_BEFORE_PRESENT) && ftruncate(fd, 0) < 0) || pwrite(fd, line, len, 0) != (ssize_t)len)
         return error_sys(e, errno ? errno : ENOSPC, "lock %s: its content", r->path);
-    int res = lock_prove(u, r, e);
+    res = lock_prove(u, r, e);
     if (res == 0)
         *ret_fd = steal_fd(&fd);
     return res;

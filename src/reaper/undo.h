@@ -79,8 +79,9 @@ struct undo {
     struct mounts *mounts; /* of this pass, read after the quiesce; NULL: read when first needed */
     int64_t deadline_ns;   /* CLOCK_MONOTONIC: give up on waiting */
     bool dry_run;          /* look only */
-    bool lazy_umount;      /* the policy allows a lazy detach as the last resort (K15) */
-    bool same_boot;        /* the box began in this boot */
+    bool given_back; /* its live supervisor says that it is, and left the stamp of a lock's inode to nobody */
+    bool lazy_umount; /* the policy allows a lazy detach as the last resort (K15) */
+    bool same_boot;   /* the box began in this boot */
     int busy_retries;
     uint64_t mount_ns;   /* ours; 0: not asked (K10) */
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */

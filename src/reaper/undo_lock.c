@@ -13,21 +13,11 @@
 
 /* ---- look ---- */
 
-enum content {
-    CONTENT_EMPTY,
-    CONTENT_OURS,
-    CONTENT_PREFIX,
-    CONTENT_BEFORE,
-    CONTENT_OTHER_BOX,
-    CONTENT_JSON,
-    CONTENT_CORRUPT
-};
-
 struct seen {
     int parent, fd;
     const char *base;
     struct fileid id;
-    enum content content;
+    enum lock_content content;
 };
 
 #define SEEN_INIT                                                                                            \
@@ -39,34 +29,6 @@ static void seen_close(struct seen *s)
 {
     cleanup_closep(&s->parent);
     cleanup_closep(&s->fd);
-}
-
-/* What the file says, or -errno. Bounded: no more is read than a lock file can hold. */
-static int judge_content(const struct undo *u, const struct record *r, int fd)
-{
-    char text[LOCK_CONTENT_MAX + 1], line[LOCK_LINE_MAX];
-    uint64_t incarnation;
-    uint32_t seq;
-    bool is_json;
-    ssize_t n = pread(fd, text, sizeof(text), 0);
-    if (n < 0) /* not to be taken for an empty one */
-        return -errno;
-    size_t len = (size_t)n, own = lock_own_line(u, r, line);
-    if ((r->flags & REC_BEFORE_PRESENT) && len == r->content_len &&
-        (len == 0 || memcmp(text, r->content, len) == 0))
-        return CONTENT_BEFORE;
-    if (len == 0)
-        return CONTENT_EMPTY;
-    if ((r->flags & REC_EVIDENCE) && r->content_len == len && memcmp(text, r->content, len) == 0)
-        return CONTENT_OURS; /* as it was when it was adopted */
-    int stamp = len <= LOCK_CONTENT_MAX ? lock_json_stamp(text, len, &incarnation, &seq, &is_json) : 0;
-    if (stamp < 0)
-        return stamp;
-    if (stamp)
-        return incarnation == r->incarnation && seq == r->seq ? CONTENT_OURS : CONTENT_OTHER_BOX;
-    if (len < own && memcmp(text, line, len) == 0)
-        return CONTENT_PREFIX;
-    return len <= LOCK_CONTENT_MAX && is_json ? CONTENT_JSON : CONTENT_CORRUPT;
 }
 
 static int refuse(struct finding *f, const struct record *r, int errnum, const char *why)
@@ -124,10 +86,10 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
     f->identity = s->id.ino ^ (uint64_t)s->id.btime_ns;
     if (!S_ISREG(s->id.mode))
         return refuse(f, r, 0, "what is there is not a regular file");
-    res = judge_content(u, r, s->fd);
+    res = lock_judge_content(u, r, s->fd);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s: its content", r->path);
-    s->content = (enum content)res;
+    s->content = (enum lock_content)res;
     if (s->content == CONTENT_OTHER_BOX)
         return refuse(f, r, 0, "another box has it now");
     if (s->content ==
@@ -135,7 +97,7 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         res = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
         if (res < 0)
             return error_sys(&f->error, -res, "lock %s: its stamp", r->path);
-        f->found = res ? FOUND_PRESENT : FOUND_GONE;
+        f->found = res && !u->given_back ? FOUND_PRESENT : FOUND_GONE;
         return 0;
     }
     if (!(r->flags & REC_EVIDENCE)) {
