@@ -14,6 +14,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mman.h>
 #include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
@@ -513,6 +514,56 @@ static void start_guardian(void)
     _exit(0);
 }
 
+/* The first process of the namespace: waits for the program, and for what it leaves. All that is still there ends with it. */
+static _Noreturn void be_first(pid_t program, int *ret_status)
+{
+    int status;
+    pid_t pid;
+
+    (void)close_range(0, ~0U, 0);
+    do
+        pid = waitpid(-1, &status, 0);
+    while (pid != program && (pid > 0 || errno == EINTR));
+    if (pid == program)
+        *ret_status = status;
+    _exit(0);
+}
+
+/* What was started: comes to the same end as the program. */
+static _Noreturn void stay_behind(pid_t first, const int *status)
+{
+    while (waitpid(first, NULL, 0) < 0 && errno == EINTR)
+        ;
+    if (WIFSIGNALED(*status)) {
+        (void)prctl(PR_SET_DUMPABLE, 0);
+        (void)signal(WTERMSIG(*status), SIG_DFL);
+        (void)raise(WTERMSIG(*status));
+    }
+    _exit(WEXITSTATUS(*status));
+}
+
+/* The program goes on with mounts and a process table of its own: what the product finds in /proc does not depend on
+ * what else runs here, and pid 1, whose view of a directory counts (K10), has the mounts that the tests make: on a
+ * tmpfs of theirs nothing could be journaled where the machine's pid 1 can be looked into. */
+static bool go_apart(void)
+{
+    int *status = mmap(NULL, sizeof(*status), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+    if (status == MAP_FAILED || unshare(CLONE_NEWNS | CLONE_NEWPID) < 0)
+        return false;
+    *status = 125 << 8; /* until it is known */
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid > 0)
+        stay_behind(pid, status);
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+    bool apart = pid == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+                 mount("proc", "/proc", "proc", MS_NOSUID | MS_NODEV | MS_NOEXEC, NULL) == 0;
+    if (pid == 0 && (pid = fork()) > 0)
+        be_first(pid, status);
+    return apart && pid == 0;
+}
+
 int harness_group_setup(void **state)
 {
     (void)state;
@@ -524,8 +575,7 @@ int harness_group_setup(void **state)
     }
     find_hierarchies();
     start_guardian();
-    if (geteuid() == 0 && unshare(CLONE_NEWNS) == 0)
-        private_mounts = mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0;
+    private_mounts = geteuid() == 0 && go_apart();
     return 0;
 }
 

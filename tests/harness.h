@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the tests stand on: a private mount namespace, scratch directories, cgroups and processes of their
+ * What the tests stand on: mounts and a process table of their own, scratch directories, cgroups and processes of their
  * own, and the certainty that nothing of it stays, whatever happens to the test.
  *
  *     static void k17_refilled_is_busy(void **state) { harness_need_root(); ... harness_disk() ... }

@@ -1,15 +1,16 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What the scripts share; sourced first: . "${0%/*}/lib.bash". The script then runs as root in a private mount
-# namespace, with $rbxj, a scratch directory $work on disk, $shm on a tmpfs and a cgroup of its own $group
-# (empty where there is no cgroup2), all of which are taken away at its end.
+# What the scripts share; sourced first: . "${0%/*}/lib.bash". The script then runs as root with mounts and a process
+# table of its own (why: go_apart() in harness.c), with $rbxj, a scratch directory $work on disk, $shm on a tmpfs and a
+# cgroup of its own $group (empty where there is no cgroup2), all of which are taken away at its end.
 set -u
 
 rbxj=$(realpath "${1:-${RBXJ:-build/rbxj}}")
 [ -x "$rbxj" ] || { echo "no program at $rbxj"; exit 1; }
 [ "$(id -u)" = 0 ] || { echo "needs root"; exit 77; }
 if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
-    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private "$0" "$rbxj"
+    RBXJ_TEST_INSIDE=1 exec unshare --mount --propagation private --pid --fork --kill-child --mount-proc \
+        "$0" "$rbxj"
 fi
 
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # a version manager's python3 takes half a second to start
@@ -18,7 +19,7 @@ name=$(basename "$0" .sh)
 work=$(mktemp -d "/var/tmp/rbxj-$name.XXXXXX")
 shm=$(mktemp -d "/dev/shm/rbxj-$name.XXXXXX")
 hierarchy=$(awk '$3 == "cgroup2" { print $2; exit }' /proc/self/mounts)
-group=${hierarchy:+$hierarchy/rbxj-$name.$$}
+group=${hierarchy:+$hierarchy/rbxj-$name.${work##*.}}
 [ -n "$group" ] && mkdir "$group" 2>/dev/null || group=
 unset RBXJ_STATE_DIR RBXJ_RUNTIME_DIR RBXJ_DURABILITY
 

@@ -13,7 +13,7 @@
  * the others go on. Each case is one TAP test; a summary line gives the figures.
  *
  * Without options the points are a sample by a fixed seed, for as many seconds as the program says: the same ones
- * each time, as far as there are as many points (a reaper's calls depend on the processes of the machine). Options:
+ * each time, as far as there are as many points (one that waits has more calls the longer it does). Options:
  *   --seconds S        so long, all cases together
  *   --seed N           another sample; "random" draws one. It is printed.
  *   --all              every point of every case, in order, however long it takes
