@@ -6,6 +6,13 @@
 . "${0%/*}/lib.bash"
 
 export RBXJ_DURABILITY=resource
+until_true() { # each look may start programs, on a machine that has other things to do
+    local end=$((SECONDS + 30))
+    until "$@"; do
+        [ "$SECONDS" -lt "$end" ] || return 1
+        sleep 0.02
+    done
+}
 : >"$work/out"
 : >"$work/err"
 mkdir "$work/at"
@@ -212,7 +219,7 @@ leftovers() {
     kill_now "$supervisor"
     check "others are not kept waiting" undone "$work/good"
     until_true is_quiet "$watch"
-    check "what is left is not tried again and again" eval 'call incidents --json; json "sorted(i[\"count\"] for i in d[\"incidents\"]) == [1, 1, 1]"'
+    check "what is left is not tried again and again" eval 'call incidents --json; json "{i[\"count\"] for i in d[\"incidents\"]} == {1}"'
     kill "$sitter"
     wait "$sitter" 2>/dev/null
     stop
