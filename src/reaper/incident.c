@@ -3,12 +3,10 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "reaper/events.h"
 #include "reaper/incident_doc.h"
 #include "reaper/incident_store.h"
 
 #include <string.h>
-#include <syslog.h>
 
 enum { NONE = SIZE_MAX };
 
@@ -29,36 +27,6 @@ struct incidents {
     size_t boxes;
     struct counters closed; /* by what was no longer there */
 };
-
-/* ---- writing ---- */
-
-void incident_complain(const struct config *config, const char *id, int r)
-{
-    if (r == -ENOENT) /* no state directory: nothing was ever journaled */
-        return;
-    event_send(config,
-               &(struct event){.event = "note", .priority = LOG_WARNING, .incident = id, .errnum = -r},
-               "incident %s could not be written: %s", id, strerrordesc_np(-r));
-}
-
-static int write_document(int fd, const char *id, struct doc *doc, bool synced)
-{
-    if (fd < 0)
-        return fd;
-    _cleanup_free_ char *text = doc->failed ? NULL : document_text_of(doc->root);
-    if (!text)
-        return -ENOMEM;
-    if (strlen(text) > INCIDENT_TEXT_MAX) /* nobody would read it */
-        return -EFBIG;
-    return incident_store_write(fd, id, text, document_open(doc) != NULL, synced);
-}
-
-/* How long it took, of one that was detected by a replay before this one. */
-static int64_t age_of(const struct doc *doc)
-{
-    int64_t detected = document_detected(doc), now = now_realtime_ns();
-    return detected && now > detected ? now - detected : 0;
-}
 
 static struct incident *append(struct incidents *in, const char *id)
 {
@@ -126,11 +94,11 @@ static int open_one(struct incidents *in, const char *id, const struct existence
         document_add_note(&doc, in->note);
     } else if (closed) {
         document_add_note(&doc, "closed: its boxes are no longer in the journal");
-        document_close(&doc, age_of(&doc));
+        document_close(&doc, document_age(&doc));
     }
-    r = mine || dropped ? write_document(in->fd, id, &doc, false) : 0;
+    r = mine || dropped ? incident_store_put(in->fd, id, &doc, false) : 0;
     if (closed && r == 0) /* else it is still open, for the next one to close */
-        histogram_add(&in->closed.recovery, age_of(&doc));
+        histogram_add(&in->closed.recovery, document_age(&doc));
     if (mine) {
         incident->doc = doc;
         incident->written = r == 0;
@@ -170,7 +138,7 @@ static int begin_new(struct incidents *in, const char *id, const struct rbxj_res
     incident->is_new = true;
     document_begin(&incident->doc, id, in->procedure, found, &boxes);
     document_add_note(&incident->doc, in->note);
-    incident->written = write_document(in->fd, id, &incident->doc, false) == 0;
+    incident->written = incident_store_put(in->fd, id, &incident->doc, false) == 0;
     return 0;
 }
 
@@ -205,7 +173,9 @@ struct incidents *incidents_begin(const struct config *config, const char *proce
             in->of[i] = NONE;
         /* with nothing found, nothing is to be written but what is there already */
         in->fd = found->len ? incident_store_open_to_write(config) : incident_store_open(config);
+        incident_store_lock(in->fd);
         ok = find_open(in, &(struct existence){exists, data, &all}) == 0 && begin_new(in, new_id, found) == 0;
+        incident_store_unlock(in->fd);
     }
     if (ok)
         return in;
@@ -278,10 +248,27 @@ static int try_to_end(struct incidents *in, size_t k, const struct rbxj_result *
     document_end(&incident->doc, result, &boxes);
     *ret_took_ns = -1;
     if (!document_open(&incident->doc)) {
-        *ret_took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : age_of(&incident->doc);
+        *ret_took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : document_age(&incident->doc);
         document_close(&incident->doc, *ret_took_ns);
     }
-    return write_document(in->fd, incident->id, &incident->doc, true);
+    return incident_store_put(in->fd, incident->id, &incident->doc, true);
+}
+
+/* As it is on disk by now: others, who undid boxes of their own, have told it so meanwhile. Untouched where it can't be
+ * read. */
+static int read_again(const struct incidents *in, struct incident *incident)
+{
+    cJSON *root = NULL;
+    int r = in->fd < 0 ? in->fd : incident_store_read(in->fd, incident->id, &root);
+    if (r < 0 || !root)
+        return r < 0 ? r : -ENOENT;
+    doc_clear(&incident->doc);
+    incident->doc.root = root;
+    if (!incident->written) {
+        document_again(&incident->doc);
+        document_add_note(&incident->doc, in->note);
+    }
+    return 0;
 }
 
 /* A document that once lacked memory is lost: as it was at its begin, from disk or anew. */
@@ -289,22 +276,13 @@ static int renew(const struct incidents *in, size_t k, const struct rbxj_result 
 {
     _cleanup_(incarnations_clear) struct incarnations boxes = {0};
     struct incident *incident = &in->list[k];
-    doc_clear(&incident->doc);
-    if (!incident->is_new || incident->written) {
-        int r = in->fd < 0 ? in->fd : incident_store_read(in->fd, incident->id, &incident->doc.root);
-        if (r == 0 && !incident->doc.root)
-            r = -ENOENT;
-        if (r < 0)
-            return r;
-    } else if (incarnations_of(result, in->of, k, &boxes) < 0) {
+    if (!incident->is_new || incident->written)
+        return read_again(in, incident);
+    if (incarnations_of(result, in->of, k, &boxes) < 0)
         return -ENOMEM;
-    } else {
-        document_begin(&incident->doc, incident->id, in->procedure, result, &boxes);
-    }
-    if (!incident->is_new && !incident->written)
-        document_again(&incident->doc);
-    if (!incident->written)
-        document_add_note(&incident->doc, in->note);
+    doc_clear(&incident->doc);
+    document_begin(&incident->doc, incident->id, in->procedure, result, &boxes);
+    document_add_note(&incident->doc, in->note);
     return 0;
 }
 
@@ -313,6 +291,8 @@ static int end_one(struct incidents *in, size_t k, const struct rbxj_result *res
 {
     struct incident *incident = &in->list[k];
     int64_t took_ns = -1;
+    if (!incident->is_new || incident->written)
+        (void)read_again(in, incident); /* else what is known here is better than nothing */
     int r = try_to_end(in, k, result, &took_ns);
     if (r == -ENOMEM) {
         r = renew(in, k, result);
@@ -334,6 +314,7 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
         in->fd = incident_store_open_to_write(in->config);
     counters_add(more, &in->closed);
     int failed = 0;
+    incident_store_lock(in->fd);
     for (size_t k = 0; result && k < in->len; k++) {
         char id[INCIDENT_ID_MAX];
         memcpy(id, in->list[k].id, sizeof(id));
@@ -341,109 +322,11 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
         if (r < 0 && failed == 0)
             incident_complain(in->config, id, failed = r);
     }
+    incident_store_unlock(in->fd);
     for (size_t i = 0; result && i < result->len && i < in->boxes; i++)
         (void)snprintf(result->boxes[i].incident, sizeof(result->boxes[i].incident), "%s",
                        incidents_of(in, i));
     if (in->fd >= 0 && in->len)
         incident_store_retain(in->fd, in->config);
     free_all(in);
-}
-
-/* ---- one box ---- */
-
-static bool has_open(const struct doc *doc, uint64_t incarnation)
-{
-    const cJSON *open = document_open(doc);
-    for (const cJSON *item = open ? open->child : NULL; item; item = item->next)
-        if (incarnation_read(item) == incarnation)
-            return true;
-    return false;
-}
-
-/* 1, 0, or -errno. */
-static int find_once(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
-{
-    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    _cleanup_close_ int fd = incident_store_open(config);
-    bool found = false;
-    int r = fd < 0 ? fd : incident_store_list(fd, &names);
-    for (size_t i = 0; r == 0 && !found && i < names.len; i++) {
-        if (!incident_store_may_be_open(fd, names.ids[i]))
-            continue;
-        struct doc doc = {0};
-        r = incident_store_read(fd, names.ids[i], &doc.root);
-        found = doc_get_number(doc.root, "version", 0) == 1 && has_open(&doc, incarnation);
-        doc_clear(&doc);
-        if (found)
-            (void)strcpy(id, names.ids[i]);
-    }
-    return r < 0 ? r : found;
-}
-
-bool incident_find(const struct config *config, uint64_t incarnation, char id[INCIDENT_ID_MAX])
-{
-    int r = find_once(config, incarnation, id);
-    if (r == -ENOMEM)
-        r = find_once(config, incarnation, id);
-    return r > 0;
-}
-
-/* ---- what a person did ---- */
-
-static bool is_same(const void *data, uint64_t incarnation)
-{
-    return incarnation == *(const uint64_t *)data;
-}
-
-/* A box has ended by it: the incident in which it is open learns that. -ENOMEM: perhaps not. */
-static int tell_open(int fd, uint64_t incarnation, const char *note)
-{
-    _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    int r = incident_store_list(fd, &names);
-    for (size_t i = 0; i < names.len && r == 0; i++) {
-        if (!incident_store_may_be_open(fd, names.ids[i]))
-            continue;
-        struct doc doc = {0};
-        r = incident_store_read(fd, names.ids[i], &doc.root);
-        if (doc.root && doc_get_number(doc.root, "version", 0) == 1 &&
-            document_drop_open(&doc, is_same, &incarnation)) {
-            document_add_note(&doc, note);
-            if (!document_open(&doc))
-                document_close(&doc, age_of(&doc));
-            r = write_document(fd, names.ids[i], &doc, true);
-        }
-        doc_clear(&doc);
-    }
-    return r;
-}
-
-static int write_note(int fd, const char *id, const char *procedure, const char *cause, const char *box,
-                      const char *note)
-{
-    struct doc doc;
-    document_note(&doc, id, procedure, cause, box);
-    document_add_note(&doc, note);
-    int r = write_document(fd, id, &doc, true);
-    doc_clear(&doc);
-    return r;
-}
-
-void incident_note(const struct config *config, const char *procedure, const char *cause, const char *box,
-                   uint64_t incarnation, bool box_ended, const char *note)
-{
-    char id[INCIDENT_ID_MAX];
-    _cleanup_close_ int fd = incident_store_open_to_write(config);
-    if (fd == -ENOMEM) /* once more, here and below */
-        fd = incident_store_open_to_write(config);
-    incident_new_id(id);
-    int r = write_note(fd, id, procedure, cause, box, note);
-    if (r == -ENOMEM)
-        r = write_note(fd, id, procedure, cause, box, note);
-    if (r < 0)
-        incident_complain(config, id, r);
-    if (fd < 0)
-        return;
-    if (box_ended && tell_open(fd, incarnation, note) == -ENOMEM)
-        (void)tell_open(fd, incarnation, note); /* where it fails again, the next replay closes that one */
-    incident_store_retain(fd, config);
 }

@@ -56,6 +56,12 @@ int64_t document_detected(const struct doc *doc)
     return text && doc_parse_time(text, &ns) == 0 ? ns : 0;
 }
 
+int64_t document_age(const struct doc *doc)
+{
+    int64_t detected = document_detected(doc), now = now_realtime_ns();
+    return detected && now > detected ? now - detected : 0;
+}
+
 void document_add_note(struct doc *doc, const char *text)
 {
     cJSON *notes = get(doc, "notes");

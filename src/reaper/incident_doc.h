@@ -42,6 +42,8 @@ void document_set_evidence(struct doc *doc, char *const *names, size_t n);
 /* The open boxes: to be walked with cJSON_ArrayForEach(); NULL: none. */
 const cJSON *document_open(const struct doc *doc);
 int64_t document_detected(const struct doc *doc); /* CLOCK_REALTIME; 0: it does not say */
+/* Nanoseconds since then, for what an earlier replay detected. */
+int64_t document_age(const struct doc *doc);
 
 /* "mount_unmount_failed: ..." of the first entry that has one; false: there is none. */
 bool document_last_error(const cJSON *root, char *buf, size_t size);

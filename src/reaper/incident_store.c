@@ -5,14 +5,17 @@
 #include "base/doc.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "reaper/incident_doc.h"
 
 #include <limits.h>
 #include <string.h>
+#include <sys/file.h>
 #include <time.h>
 
 #define DOCUMENT "incident.json"
 #define TEMPORARY "incident.json."
 #define OPEN_MARK "open"
+#define LOCK_WAIT_NS 3000000000
 #define MAKING "making-" /* before an id: a directory that is not finished */
 
 enum { EVIDENCE_MAX = 64 << 10, EVIDENCE_FILES = 256 };
@@ -276,6 +279,34 @@ int incident_store_write(int fd, const char *id, const char *text, bool open, bo
     int r = write_in(dir, text, open, synced);
     /* the directory may have been made without a flush, when the replay began */
     return r == 0 && synced && fsync(fd) < 0 ? -errno : r;
+}
+
+int incident_store_put(int fd, const char *id, struct doc *doc, bool synced)
+{
+    if (fd < 0)
+        return fd;
+    _cleanup_free_ char *text = doc->failed ? NULL : document_text_of(doc->root);
+    if (!text)
+        return -ENOMEM;
+    if (strlen(text) > INCIDENT_TEXT_MAX) /* nobody would read it */
+        return -EFBIG;
+    return incident_store_write(fd, id, text, document_open(doc) != NULL, synced);
+}
+
+/* ---- one writer at a time ---- */
+
+void incident_store_lock(int fd)
+{
+    int64_t deadline = now_monotonic_ns() + LOCK_WAIT_NS;
+    while (fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) < 0 && (errno == EWOULDBLOCK || errno == EINTR) &&
+           now_monotonic_ns() < deadline)
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 1000000}, NULL);
+}
+
+void incident_store_unlock(int fd)
+{
+    if (fd >= 0)
+        (void)flock(fd, LOCK_UN);
 }
 
 /* ---- retention ---- */

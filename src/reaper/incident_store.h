@@ -12,7 +12,7 @@
 
 #include "reaper/incident.h"
 
-#include <cjson/cJSON.h>
+#include "base/doc.h"
 
 #define INCIDENT_TEXT_MAX (4 << 20) /* a longer document is not read */
 
@@ -40,8 +40,14 @@ void incident_store_is_closed(int fd, const char *id);
 /* The document, an object with this id; *ret NULL: there is none that makes sense. Free with cJSON_Delete(). 0, or a
  * negative errno where memory or descriptors are short. */
 int incident_store_read(int fd, const char *id, cJSON **ret);
+/* Between a reading and the writing that rests on it: a replay and the owner of another box, or a person, may have the same
+ * incident. Not without a bound: in the end it is written all the same, and what another writes meanwhile is lost (K19). */
+void incident_store_lock(int fd);
+void incident_store_unlock(int fd);
 /* Whole or not at all; makes the incident's directory. synced: the rename, too, is on disk. 0 or -errno. */
 int incident_store_write(int fd, const char *id, const char *text, bool open, bool synced);
+/* The same of a document; fd may be a negative errno. */
+int incident_store_put(int fd, const char *id, struct doc *doc, bool synced);
 /* The files that are kept with it, sorted, at most 256; free each and the list. 0 or -errno. */
 int incident_store_evidence(int fd, const char *id, char ***ret, size_t *ret_len);
 void incident_store_evidence_free(char **names, size_t len);
