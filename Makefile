@@ -5,7 +5,7 @@
 # make demo       shows what it does
 # make install    DESTDIR, PREFIX
 # make deb        the Debian packages; make deb-check tries them
-# Also: deps asan fuzz torture mutants bench lint format uninstall clean; V=1 shows the commands
+# Also: deps asan fuzz torture mutants bench vm-check vm-torture lint format uninstall clean; V=1 shows the commands
 
 BUILD ?= build
 PREFIX ?= /usr/local
@@ -173,18 +173,42 @@ $(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/cra
 
 # The machine whose power is cut (tests/vm/README.md): what goes into it beside rbxj.
 VM = $(BUILD)/vm
-VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial noflush.so)
-VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs python3-minimal
+VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial marks noflush.so)
+VM_SCENARIOS := a,b,c,d
+VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs $(shell command -v python3 >/dev/null || echo python3)
 
 .PHONY: vm-programs
 vm-programs: all $(VM_PROGRAMS)
 	@rm -rf $(VM)/install
 	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(VM))/install PREFIX=/usr >/dev/null
 
+# A machine whose power is cut, each scenario once; only=a,d those; vm-torture N=100 SEED=random: so many cuts.
+define vm_run
+@$(MAKE) --no-print-directory deps
+@if $(MAKE) --no-print-directory vm-deps; then \
+    $(MAKE) --no-print-directory $(PARALLEL) vm-programs && tests/vm/check.py --dir $(VM) $(1); \
+else \
+    echo "skipped: the packages to build and run the machine can't be installed"; \
+fi
+endef
+
+.PHONY: vm-deps vm-check vm-torture
+vm-deps:
+	$(call install_missing,$(VM_DEPS))
+vm-check:
+	$(call vm_run,--only $(or $(only),$(VM_SCENARIOS)) --seed $(or $(SEED),1))
+vm-torture:
+	$(call vm_run,--torture $(or $(N),60) --seed $(or $(SEED),random))
+
 $(VM)/programs/trivial: tests/vm/trivial.c $(PROGRAM)
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(quiet)$(CC) $(WARNINGS) -O2 -pie -fPIE -Wl,--no-as-needed -o $@ $< $(CLI_LIBS)
+
+$(VM)/programs/marks: tests/vm/marks.c $(BUILD)/librbxj.a
+	@mkdir -p $(@D)
+	$(call say,LD)
+	$(quiet)$(CC) -std=gnu11 $(DEFINES) $(WARNINGS) -O2 -pie -fPIE -pthread -o $@ $< $(BUILD)/librbxj.a $(LIB_LIBS)
 
 $(VM)/programs/noflush.so: tests/vm/noflush.c
 	@mkdir -p $(@D)
