@@ -58,7 +58,9 @@ class Disk:
             machine.multi_user()
             machine.output(f"""modprobe -a virtio_pci virtio_blk
                 for i in $(seq 100); do [ ! -b /dev/vda ] || break; sleep 0.1; done
-                mkdir -p {AT} /run/logged && chmod 700 /run/logged && mount -o nodiscard /dev/vda {AT}""")
+                mkdir -p {AT} /run/logged && chmod 700 /run/logged && mount -o nodiscard,commit=1 /dev/vda {AT}
+                # what nobody flushes is written often, so that there is much to be lost
+                sysctl -q vm.dirty_writeback_centisecs=10 vm.dirty_expire_centisecs=10""")
             out = machine.call(f"""export RBXJ_STATE_DIR={AT}/state RBXJ_RUNTIME_DIR=/run/logged
                 {preload}/usr/lib/rig/marks /dev/vda {FS_SIZE} {AT}/boxes {seed} {seconds} {workers}""", seconds + 240)
             if out[0]:
@@ -83,7 +85,7 @@ class Disk:
         if listed.returncode != 0:
             return None, None, [f"list: {listed.returncode} {listed.stderr.decode(errors='replace')[:500]}"]
         boxes = {b["box"]: {r["seq"]: r["name"] for r in b["records"]} for b in json.loads(listed.stdout)["boxes"]}
-        return boxes, names - {".", ".."}, []
+        return boxes, names - {"", ".", ".."}, []
 
 
 def acknowledged(marks, cut):
@@ -115,7 +117,12 @@ def judge(boxes, names, promised):
 def rebuild(disk, images, seed, report):
     """Images at points that the seed draws. Returns how many, how many with complaints, how many writes were spoiled."""
     log = writelog.WriteLog(disk.log)
-    marks = list(log.marks())
+    marks = list(log.marks(FS_SIZE))
+    numbers = {}
+    for _, (worker, number, *_) in marks:
+        if int(number) != numbers.get(worker, -1) + 1:
+            raise Failed(f"a mark of worker {worker} is missing before its {number}")
+        numbers[worker] = int(number)
     if len(marks) < 20:
         raise Failed(f"only {len(marks)} acknowledgements in {len(log.entries)} entries of the log")
     flushes = sum(bool(e.flags & writelog.FLUSH) for e in log.entries)

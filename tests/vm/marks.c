@@ -85,10 +85,11 @@ static void begin(struct worker *w, const char *box)
     fill(w, box);
     if (rand_r(&w->seed) % 2) {
         struct rbxj_resource later = {.kind = RBXJ_TMPDIR, .path = more};
-        if (rbxj_intend(w->handle, box, &later, NULL, &e) < 0)
+        uint32_t seq;
+        if (rbxj_intend(w->handle, box, &later, &seq, &e) < 0)
             fail("intend", &e);
         mark(w, "intended", box, 3);
-        acquire(w, box, 3);
+        acquire(w, box, seq);
     }
 }
 

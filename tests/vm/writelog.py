@@ -48,13 +48,15 @@ class WriteLog:
         self.file.seek(entry.where)
         return self.file.read(entry.length)
 
-    def marks(self):
-        """(index, words) for each mark that the workload wrote."""
+    def marks(self, start):
+        """(index, words) for each mark that the workload wrote behind `start`; the kernel merges neighbours."""
         for i, entry in enumerate(self.entries):
-            if entry.length == SECTOR and not entry.flags & DISCARD:
-                data = self.data(entry)
-                if data.startswith(b"rbxjmark "):
-                    yield i, data[:data.index(b"\n")].decode().split()[1:]
+            if entry.offset < start or entry.flags & DISCARD:
+                continue
+            data = self.data(entry)
+            for at in range(0, len(data), SECTOR):
+                if data.startswith(b"rbxjmark ", at):
+                    yield i, data[at:data.index(b"\n", at)].decode().split()[1:]
 
     def put(self, image, entry):
         if entry.flags & DISCARD:
