@@ -17,6 +17,7 @@ MANDIR ?= $(DATADIR)/man
 COMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
+CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
 # The program's own defaults; the units name them.
 STATEDIR ?= /var/lib/rbxj
 RUNTIMEDIR ?= /run/rbxj
@@ -367,6 +368,7 @@ install: all $(FILLED) $(BUILD)/man/rbxj.1
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	$(INSTALL) -m 0644 $(UNITS:%.in=$(BUILD)/%) $(DESTDIR)$(UNITDIR)
 	$(PUT) $(BUILD)/systemd/rbxj.tmpfiles $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
+	$(PUT) systemd/rbxj.catalog $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	$(PUT) $(BUILD)/systemd/supervisor.conf $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
 	@# K33: the state directory is made here or by tmpfiles.d, never by the program.
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
@@ -379,7 +381,8 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
 	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
-	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
+	rm -f $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj
 
 # ---- Debian packages ----

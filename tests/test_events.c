@@ -75,6 +75,7 @@ static void fields_reach_journald(void **state)
                "box %s", "7");
     assert_true(receive(fd));
     const char *const lines[] = {"MESSAGE=box 7",
+                                 "MESSAGE_ID=3b2887dba8bd4b58b7b5ac83361ff8f7",
                                  "PRIORITY=4",
                                  "RBXJ_EVENT=cleanup_failure",
                                  "RBXJ_BOX=7",
@@ -92,6 +93,7 @@ static void fields_reach_journald(void **state)
     event_send(&config, &(struct event){.event = "note", .priority = LOG_ERR}, "x");
     assert_true(receive(fd));
     assert_true(has("PRIORITY=3"));
+    assert_true(has("MESSAGE_ID=a157c70fffe54782b479d5b24a830df5"));
     assert_null(strstr(datagram, "RBXJ_BOX"));
     assert_null(strstr(datagram, "RBXJ_INCARNATION"));
     assert_null(strstr(datagram, "ERRNO"));

@@ -9,12 +9,15 @@
 #include <string.h>
 #include <syslog.h>
 
-int aftermath_quarantine(const struct config *config, struct journal *journal, int reason, const char *detail,
-                         struct rbxj_error *e)
+int aftermath_quarantine(const struct config *config, struct journal *journal, int reason,
+                         const struct event *about, const char *detail, struct rbxj_error *e)
 {
     struct counters more = {0};
-    struct event event = {.event = "worker_quarantined", .priority = LOG_ERR};
     const char *name = quarantine_name((enum quarantine_reason)reason);
+    struct event event = about ? *about : (struct event){0};
+    event.event = "worker_quarantined";
+    event.priority = LOG_ERR;
+    event.cause = name;
     int r = quarantine_enter(config, (enum quarantine_reason)reason, detail, e);
     if (r == 0)
         return 0;
@@ -94,7 +97,9 @@ static bool judge_worker(const struct aftermath *a, const struct teardown *t, co
         (void)snprintf(detail, sizeof(detail), "box %s: left at the boot deadline: %s", box->box.name, why);
     else
         return false;
-    (void)aftermath_quarantine(config, a->reaper->journal, QUARANTINE_CLEANUP_FAILURE, detail, NULL);
+    const struct event about = {
+        .box = box->box.name, .incarnation = box->box.incarnation, .incident = t->u.incident};
+    (void)aftermath_quarantine(config, a->reaper->journal, QUARANTINE_CLEANUP_FAILURE, &about, detail, NULL);
     return true;
 }
 

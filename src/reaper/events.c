@@ -4,6 +4,8 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "reaper/event_ids.h"
+#include "reaper/result.h"
 
 #include <inttypes.h>
 #include <stdarg.h>
@@ -18,7 +20,7 @@
 #define JOURNALD_SOCKET "/run/systemd/journal/socket"
 
 /* What a value may take when it is escaped; what is longer is cut. */
-enum { FIELD_MAX = 700, FIELDS = 10 };
+enum { FIELD_MAX = 700, FIELDS = 11 };
 
 struct fields {
     char text[FIELDS][FIELD_MAX];
@@ -44,6 +46,20 @@ static void number(struct fields *f, const char *key, uint64_t value)
     field(f, key, text);
 }
 
+/* NULL: it has none, which a test finds. */
+static const char *message_id(const char *name)
+{
+#define ROW(event, id) {event, id},
+    static const struct {
+        const char *name, *id;
+    } rows[] = {EVENT_IDS(ROW)};
+#undef ROW
+    for (size_t i = 0; i < ARRAY_LEN(rows); i++)
+        if (strcmp(rows[i].name, name) == 0)
+            return rows[i].id;
+    return NULL;
+}
+
 /* False: nobody there has heard it. */
 static bool send_to_journald(const struct event *event, const char *message)
 {
@@ -51,6 +67,7 @@ static bool send_to_journald(const struct event *event, const char *message)
         return false;
     struct fields f = {.len = 0};
     field(&f, "MESSAGE=", message);
+    field(&f, "MESSAGE_ID=", message_id(event->event));
     number(&f, "PRIORITY=", (uint64_t)event->priority);
     field(&f, "RBXJ_EVENT=", event->event);
     field(&f, "RBXJ_BOX=", event->box);
@@ -131,6 +148,16 @@ void events_boxes(const struct config *config, const struct rbxj_result *result)
                    "%zu more boxes are left", left - BOXES_TOLD);
 }
 
+/* Of all its boxes, or NULL: some are of other ones. */
+static const char *one_incident(const struct rbxj_result *result)
+{
+    const char *incident = result->boxes[0].incident;
+    for (size_t i = 1; i < result->len; i++)
+        if (strcmp(result->boxes[i].incident, incident) != 0)
+            return NULL;
+    return incident[0] ? incident : NULL;
+}
+
 void events_replay(const struct config *config, const struct rbxj_result *result)
 {
     struct rbxj_result_info info;
@@ -138,7 +165,9 @@ void events_replay(const struct config *config, const struct rbxj_result *result
     if (!info.boxes)
         return;
     events_boxes(config, result);
-    struct event event = {.event = "replay_done", .priority = info.left ? LOG_WARNING : LOG_NOTICE};
+    struct event event = {.event = "replay_done",
+                          .priority = info.left ? LOG_WARNING : LOG_NOTICE,
+                          .incident = one_incident(result)};
     event_send(config, &event, "%zu stale boxes: %zu undone, %zu already gone, %zu left", info.boxes,
                info.undone, info.already_gone, info.left);
 }

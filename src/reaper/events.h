@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Events (I10): to journald, with fields, where there is one; else to the program's own event function, if it
- * gave one (struct rbxj_options). The names of events are a contract.
+ * gave one (struct rbxj_options). All their names are in event_ids.h.
  */
 #ifndef RBXJ_REAPER_EVENTS_H
 #define RBXJ_REAPER_EVENTS_H

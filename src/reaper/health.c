@@ -219,7 +219,7 @@ static int reset_counts(const struct config *config, bool audited, struct rbxj_e
         }
     }
     if (r < 0)
-        event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING},
+        event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING, .errnum = e->errnum},
                    "the counts of failures stay: %s", e->message);
     snapshot_clear(&s);
     journal_close(own);
@@ -237,8 +237,10 @@ static int release(const struct config *config, bool by_recovery, const char *wh
     int told = !by_recovery && errno_is_want(counts.errnum) ? error_pass(e, &counts) : r;
     if (r <= 0)
         return r < 0 ? r : told;
-    event_send(config, &(struct event){.event = "worker_released", .priority = LOG_NOTICE}, "%s: %s",
-               quarantine_name(q.reason), why);
+    event_send(config,
+               &(struct event){
+                   .event = "worker_released", .priority = LOG_NOTICE, .cause = quarantine_name(q.reason)},
+               "%s: %s", quarantine_name(q.reason), why);
     incident_note(config, "unquarantine", quarantine_name(q.reason), NULL, 0, false, why);
     return told; /* once more resets them */
 }
@@ -263,7 +265,7 @@ int rbxj_quarantine(const struct rbxj_options *options, const char *reason, stru
     if (open_sound(&config, &j, &own, &snapshot, &ignored) !=
         0) /* it is entered all the same, only not counted */
         j = NULL;
-    r = aftermath_quarantine(&config, j, QUARANTINE_MANUAL, reason, error);
+    r = aftermath_quarantine(&config, j, QUARANTINE_MANUAL, NULL, reason, error);
     if (r == 0)
         incident_note(&config, "quarantine", quarantine_name(QUARANTINE_MANUAL), NULL, 0, false, reason);
     snapshot_clear(&snapshot);

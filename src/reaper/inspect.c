@@ -110,6 +110,7 @@ static void note_forgotten(const struct config *config, const struct snapshot_bo
                                .priority = LOG_WARNING,
                                .box = sb->box.name,
                                .incarnation = sb->box.incarnation,
+                               .kind = kind_of(record->kind)->name,
                                .name = name},
                "box %s: seq %u (%s) was forgotten: %s", sb->box.name, record->seq, name, reason);
     if (asprintf(&note, "seq %u (%s) was forgotten: %s", record->seq, name, reason) < 0)

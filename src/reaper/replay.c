@@ -137,8 +137,9 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
      * it gone (K19) */
     struct rbxj_error flush = {0};
     if (journal_flush(p->reaper.journal, &flush) < 0)
-        event_send(p->reaper.config, &(struct event){.event = "note", .priority = LOG_WARNING}, "replay: %s",
-                   flush.message);
+        event_send(p->reaper.config,
+                   &(struct event){.event = "note", .priority = LOG_WARNING, .errnum = flush.errnum},
+                   "replay: %s", flush.message);
     if (r == 0)
         *ret = result;
     return r;
@@ -198,11 +199,16 @@ static void quarantine_damaged(const struct config *config, struct rbxj_error *e
     char where[RECORD_PATH_MAX];
     if (!error_is_corruption(e))
         return;
-    if (journal_set_aside(config->state_dir, config->runtime_dir, where, sizeof(where), NULL) > 0)
+    bool aside = journal_set_aside(config->state_dir, config->runtime_dir, where, sizeof(where), NULL) > 0;
+    if (aside)
         error_detail(e, "moved aside to %s; see rbxj forensics", where);
-    event_send(config, &(struct event){.event = "journal_corruption", .priority = LOG_CRIT}, "%s",
-               e->message);
-    (void)aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, e->message, NULL);
+    event_send(config,
+               &(struct event){.event = "journal_corruption",
+                               .priority = LOG_CRIT,
+                               .name = aside ? where : NULL,
+                               .errnum = e->errnum},
+               "%s", e->message);
+    (void)aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, NULL, e->message, NULL);
 }
 
 /* Units condition on the flag, and a boot takes it away. */
@@ -210,7 +216,7 @@ static void repair_quarantine(const struct config *config)
 {
     struct rbxj_error e = {0};
     if (quarantine_repair(config, &e) < 0)
-        event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING},
+        event_send(config, &(struct event){.event = "note", .priority = LOG_WARNING, .errnum = e.errnum},
                    "the quarantine could not be made whole: %s", e.message);
 }
 
