@@ -18,6 +18,7 @@
     X("worker_released", "a338e5bfa4724a9ab1f89913c17b8b6c")                                                 \
     X("journal_corruption", "f75dbf5bbbd54fb0be3f55cd978ecd76")                                              \
     X("record_forgotten", "26fffb6a983647e987e61f6457d6561c")                                                \
+    X("process_killed", "7db50f35044145df82ef2adb4602d4dd")                                                  \
     X("adopted", "6bfd43a483834702ad3df665b195a247")                                                         \
     X("note", "a157c70fffe54782b479d5b24a830df5")
 
