@@ -183,7 +183,7 @@ static int enter(const struct config *config, bool *ret_stays, struct rbxj_error
         return error_sys(e, -r, "reset: is the worker quarantined");
     *ret_stays = r > 0 && (q.reason == QUARANTINE_MANUAL || q.reason == QUARANTINE_CORRUPTION) &&
                  strcmp(q.detail, RESET_DETAIL) != 0;
-    return *ret_stays ? 0 : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, RESET_DETAIL, e);
+    return *ret_stays ? 0 : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, RESET_DETAIL, e);
 }
 
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
