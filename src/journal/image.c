@@ -13,6 +13,7 @@
 #define COPY_TRIES 5
 #define SLOT_TRIES 100
 #define META_BYTES 152
+#define LARGE (2 << 20)  /* of so much memory more is taken at once */
 #define HEAD_BYTES 65536 /* both metas, whatever the page size is */
 
 struct metas {
@@ -35,15 +36,24 @@ static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
     return 0;
 }
 
-static int load(const struct pages *p, uint64_t page, uint64_t n)
+static int read_pages(int fd, void *to, size_t len, uint64_t offset)
 {
-    size_t size = p->meta.page_size, len = n * size;
-    uint8_t *to = (uint8_t *)(uintptr_t)p->image + page * size;
-    ssize_t got = fd_pread_all(p->fd, to, len, page * size);
-    return got < 0 ? (int)got : (size_t)got < len ? -EBADMSG : 0;
+    ssize_t n = fd_pread_all(fd, to, len, offset);
+    return n < 0 ? (int)n : (size_t)n < len ? -EBADMSG : 0;
 }
 
-/* One of the snapshots, with the metas as they were read. Memory is taken as pages are read. */
+/* Memory is taken as pages are read, one behind the other; where there are many, in large pieces. */
+static void *reserve(size_t len)
+{
+    void *bytes = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+    if (bytes == MAP_FAILED)
+        return NULL;
+    if (len > LARGE)
+        (void)madvise((uint8_t *)bytes + LARGE, len - LARGE, MADV_HUGEPAGE);
+    return bytes;
+}
+
+/* One of the snapshots, with the metas as they were read. */
 static int read_snapshot(int fd, const struct metas *m, int which, struct image *ret,
                          struct pages_fault *fault)
 {
@@ -55,14 +65,12 @@ static int read_snapshot(int fd, const struct metas *m, int which, struct image 
         len = (uint64_t)st.st_size;
     if (len < 2 * size)
         return -EAGAIN; /* cut short since */
-    struct image image = {.len = len};
-    void *bytes = mmap(NULL, len, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    if (bytes == MAP_FAILED)
+    struct image image = {.bytes = reserve(len), .len = len};
+    if (!image.bytes)
         return -ENOMEM;
-    image.bytes = bytes;
     memcpy(image.bytes, m->bytes[0], META_BYTES);
     memcpy(image.bytes + size, m->bytes[1], META_BYTES);
-    int r = pages_open_as_read(image.bytes, image.len, which, load, fd, &image.pages, fault);
+    int r = pages_open_as_read(image.bytes, image.len, which, read_pages, fd, &image.pages, fault);
     if (r < 0)
         image_clear(&image);
     else

@@ -18,8 +18,8 @@ struct store;
 
 struct image {
     struct pages pages;
-    uint8_t *bytes;
-    size_t len;
+    uint8_t *bytes; /* the pages that are used, in the order in which they were read */
+    size_t len;     /* there is room for */
 };
 
 /* The newest snapshot of the file fd: 0, -EAGAIN (writers are too fast), -EBADMSG (fault says where and why), or -errno.

@@ -149,11 +149,21 @@ static int check_all(struct walk *w)
     return r;
 }
 
-int pages_open_as_read(void *image, size_t len, int which,
-                       int (*load)(const struct pages *p, uint64_t page, uint64_t n), int fd,
-                       struct pages *ret, struct pages_fault *fault)
+/* The two metas are in the image. */
+static int make_slots(struct pages *p)
 {
-    struct pages p = {.image = image, .len = len, .live = 2, .load = load, .fd = fd};
+    p->slots = calloc(p->meta.last_page + 1, sizeof(*p->slots));
+    if (!p->slots)
+        return -ENOMEM;
+    p->slots[1] = 1;
+    p->slots_used = 2;
+    return 0;
+}
+
+int pages_open_as_read(void *image, size_t len, int which, pages_read *read, int fd, struct pages *ret,
+                       struct pages_fault *fault)
+{
+    struct pages p = {.image = image, .len = len, .live = 2, .read = read, .fd = fd};
     struct walk w = {.p = &p, .claims = true, .fault = fault};
     int r = pages_read_meta(image, len, which, &p.meta, fault);
     if (r < 0)
@@ -164,9 +174,9 @@ int pages_open_as_read(void *image, size_t len, int which,
     if (p.meta.last_page / 2 > len / p.meta.page_size + UNWRITTEN_MAX)
         return pages_bad(fault, (uint64_t)which, "it has far more pages than the file");
     p.used = calloc(1, p.meta.last_page / 8 + 1);
-    if (!p.used)
-        return -ENOMEM;
-    r = check_all(&w);
+    r = !p.used ? -ENOMEM : read ? make_slots(&p) : 0;
+    if (r == 0)
+        r = check_all(&w);
     if (r < 0)
         pages_clear(&p);
     else
@@ -182,6 +192,7 @@ int pages_open(const void *image, size_t len, int which, struct pages *ret, stru
 void pages_clear(struct pages *p)
 {
     free(p->used);
+    free(p->slots);
     *p = (struct pages){0};
 }
 

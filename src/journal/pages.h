@@ -40,6 +40,9 @@ struct pages_meta {
 };
 #define PAGES_NONE UINT64_MAX
 
+/* Reads len bytes of fd at offset: 0, -EBADMSG (they are not there), or -errno. */
+typedef int pages_read(int fd, void *to, size_t len, uint64_t offset);
+
 /* A snapshot that was accepted. The image is the caller's, and must stay. */
 struct pages {
     const uint8_t *image;
@@ -52,7 +55,10 @@ struct pages {
     size_t dbs_len;
     uint64_t live, free; /* pages, the metas included; what is neither is lost but harmless */
     uint8_t *used;       /* a bit for each page: in a tree, or free */
-    int (*load)(const struct pages *p, uint64_t page, uint64_t n); /* see pages_open_as_read() */
+    /* of a file that is read as the walk goes: where in the image a page is, in the order in which they were read */
+    uint32_t *slots; /* NULL: each is at its place */
+    uint32_t slots_used;
+    pages_read *read;
     int fd;
 };
 
@@ -66,11 +72,10 @@ int pages_newest(const void *image, size_t len, struct pages_fault *fault);
 
 /* Accepts the snapshot of meta page which, or not: 0, -EBADMSG with fault, -ENOMEM. pages_clear() it. */
 int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault);
-/* The same where the image has only its metas yet: load() reads those pages into it that the walk comes to, each once;
- * what it returns (-errno, -EBADMSG) ends the walk. For its use: the descriptor. */
-int pages_open_as_read(void *image, size_t len, int which,
-                       int (*load)(const struct pages *p, uint64_t page, uint64_t n), int fd,
-                       struct pages *ret, struct pages_fault *fault);
+/* The same of a file of which only the two metas have been read yet. Those pages that the walk comes to are read, each
+ * once, into the image behind them, which has room for len bytes; what read() returns ends the walk. */
+int pages_open_as_read(void *image, size_t len, int which, pages_read *read, int fd, struct pages *ret,
+                       struct pages_fault *fault);
 void pages_clear(struct pages *p);
 
 /* Every entry of a database in the order of keys, until entry() returns non-zero, which is returned. Key and value lie

@@ -18,7 +18,7 @@
 
 static const uint8_t *page_at(const struct pages *p, uint64_t page)
 {
-    return p->image + page * p->meta.page_size;
+    return p->image + (p->slots ? p->slots[page] : page) * p->meta.page_size;
 }
 
 /* The file may end before its last page: where the ones at the end were freed by the transaction that took them, they
@@ -148,10 +148,17 @@ static int check_nodes(struct walk *w, const struct tree *t, uint64_t number, bo
     return 0;
 }
 
-/* Into the image, where that is read as the walk goes. */
+/* Into the image, where that is read as the walk goes: each page once, so there is room. */
 static int load(const struct walk *w, uint64_t page, uint64_t n)
 {
-    int r = w->claims && w->p->load && n ? w->p->load(w->p, page, n) : 0;
+    struct pages *p = w->p;
+    size_t size = p->meta.page_size;
+    if (!w->claims || !p->slots || !n)
+        return 0;
+    void *to = (uint8_t *)(uintptr_t)p->image + p->slots_used * size;
+    for (uint64_t i = 0; i < n; i++)
+        p->slots[page + i] = p->slots_used++;
+    int r = p->read(p->fd, to, n * size, page * size);
     return r == -EBADMSG ? pages_bad(w->fault, page, "is behind the end of the file") : r;
 }
 
