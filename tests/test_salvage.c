@@ -7,6 +7,7 @@
 #include "journal/salvage.h"
 
 #include <sys/resource.h>
+#include <time.h>
 
 #define BOXES 12
 
@@ -287,6 +288,33 @@ static void a_page_far_away_costs_nothing(void **state)
     free(bytes);
 }
 
+/* Heads that claim a quarter of a mebibyte each, one in the other: the work is bounded by the length of the file. */
+static void heads_in_heads_cost_little(void **state)
+{
+    (void)state;
+    struct place p = make_journal();
+    const char *path = harness_format("%s/heads", harness_tmpfs());
+    const size_t n = (32 << 20) / sizeof(struct record_head);
+    struct record_head head = {.magic = RECORD_MAGIC, .version = 1, .type = RECORD_BOX, .length = RECORD_MAX};
+    char *journal;
+    ssize_t len = fd_read_all(AT_FDCWD, disk_data(&p), 64 << 20, &journal);
+    FILE *f = fopen(path, "we");
+    assert_true(f && len > 0);
+    for (size_t i = 0; i < n; i++)
+        assert_int_equal(fwrite(&head, sizeof(head), 1, f), 1);
+    assert_int_equal(fwrite(journal, (size_t)len, 1, f), 1);
+    assert_int_equal(fclose(f), 0);
+    free(journal);
+    struct timespec before, after;
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before), 0);
+    struct autopsy a = must_read(path);
+    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after), 0);
+    assert_in_range(after.tv_sec - before.tv_sec, 0, 5); /* unbounded: twice as many, and more */
+    assert_true(a.count[CARVED_INTACT] >= BOXES * 4);
+    assert_true(a.count[CARVED_DAMAGED] >= n);
+    autopsy_clear(&a);
+}
+
 /* What a box wrote into a lock file that was there before must not be taken for a record. */
 static void nothing_that_a_box_writes_looks_like_a_record(void **state)
 {
@@ -346,6 +374,7 @@ int main(void)
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
         journal_test(a_page_far_away_costs_nothing),
+        journal_test(heads_in_heads_cost_little),
         journal_test(nothing_that_a_box_writes_looks_like_a_record),
         journal_test(a_full_directory_is_not_written_to),
     };

@@ -54,6 +54,8 @@ struct autopsy {
 /* Reads a data file: 0, or PERMISSION, IO, BAD_REQUEST (not a regular file). It may be of any form. */
 int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e);
 void autopsy_clear(struct autopsy *a);
+/* The first of its steps: every record of a->file, in the order of their places. 0 or -ENOMEM. */
+int autopsy_carve(struct autopsy *a);
 /* Nothing is wrong with it at all. */
 bool autopsy_is_sound(const struct autopsy *a);
 
