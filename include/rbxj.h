@@ -366,7 +366,8 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
  * manual_quarantine and journal_corruption, and failures count from none again. Killed half-way, or where something is
  * left, it leaves the worker quarantined; it may be called again. how: as for rbxj_recover(), without boxes and plan;
  * NULL: as configured. ret_killed: how many processes were killed, set on failure, too. Returns and sets the others as
- * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die), BOX_LIVE (one
+ * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die; another
+ * reaper is at it for longer than one box may take), BOX_LIVE (one
  * is in another pid namespace), and those of rbxj_recover(). */
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);

@@ -257,29 +257,46 @@ signals() {
     gone "$work/slow" || bad "slow is left"
 }
 
-another_reaper() {
-    fresh
-    watch
-    start a --tmpdir "$work/a"
+# Somebody holds the reaper's lock; $reaper.
+reap_nothing() {
+    rm -f "$work/locked"
     python3 -I -S -c 'import fcntl, os, sys, time
 f = open(sys.argv[1], "w")
 fcntl.lockf(f, fcntl.LOCK_EX)
 open(sys.argv[2], "w")
 time.sleep(120)' "$work/run/reaper.lock" "$work/locked" &
-    local reaper=$!
+    reaper=$!
     until_true there "$work/locked"
+}
+end_reaper() { kill "$reaper"; wait "$reaper" 2>/dev/null; }
+
+another_reaper() {
+    fresh
+    watch
+    start a --tmpdir "$work/a"
+    reap_nothing
     kill_now "$supervisor"
     check "another reaper runs: nothing is done" still "$work/a"
-    kill "$reaper"
-    wait "$reaper" 2>/dev/null
+    end_reaper
     check "it has ended: undone" undone "$work/a"
     check "that is nothing to complain of" is "$(grep -v ' event ' "$work/watch.err")" ""
-    call health --quarantine --reason test
+    # what a watch does to a reset: it is at the box before the reset is
+    start r --tmpdir "$work/r"
+    reap_nothing
+    "$rbxj" reset --yes >"$work/reset.out" 2>&1 &
+    local reset=$!
+    until_true not_lives "$supervisor"
+    check "a reset beside a reaper waits for it" still "$work/r"
+    end_reaper
+    wait "$reset"
+    check "and does the whole of it" is "$?" 0
+    check "and leaves nothing" gone "$work/r"
     stop
-    crash_again
 }
-crash_again() {
-    call health --unquarantine --reason test
+not_lives() { ! lives "$1"; }
+
+a_quarantined_worker() {
+    fresh
     watch
     start q --tmpdir "$work/q"
     call health --quarantine --reason test
@@ -352,7 +369,7 @@ killed() {
     stop
 } 2>/dev/null
 
-for part in deaths others_namespaces at_rest restarts notifies leftovers signals another_reaper damaged wrong killed; do
+for part in deaths others_namespaces at_rest restarts notifies leftovers signals another_reaper a_quarantined_worker damaged wrong killed; do
     $part
     echo "# $part: $SECONDS s"
 done

@@ -14,6 +14,7 @@
 
 #include <string.h>
 #include <syslog.h>
+#include <time.h>
 
 #define ROUNDS 5 /* whoever was let through in the instant of the quarantine is met in the next one */
 
@@ -22,8 +23,8 @@
 
 struct reset {
     const struct config *config;
-    struct undo guard; /* ourselves and those above us are spared */
-    int64_t deadline_ns;
+    struct undo guard;               /* ourselves and those above us are spared */
+    int64_t timeout_ns, deadline_ns; /* for the deaths; then as long again for another reaper */
     uint32_t killed;
     struct rbxj_error *e;
 };
@@ -186,6 +187,20 @@ static int enter(const struct config *config, bool *ret_stays, struct rbxj_error
     return *ret_stays ? 0 : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, RESET_DETAIL, e);
 }
 
+/* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box may take. */
+static int replay_after_others(const struct reset *reset, const struct rbxj_replay *how, bool stays,
+                               struct rbxj_result **ret_result, struct rbxj_health *ret_health)
+{
+    int64_t deadline = now_monotonic_ns() + reset->timeout_ns;
+    for (;;) {
+        int r = health_reset(reset->config, how, stays, ret_result, ret_health, reset->e);
+        if (r != -RBXJ_E_BUSY || now_monotonic_ns() >= deadline)
+            return r;
+        error_clear(reset->e);
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000000}, NULL);
+    }
+}
+
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
 {
@@ -202,15 +217,14 @@ int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how
         return r;
     struct reset reset = {.config = &config,
                           .guard = {.config = &config},
-                          .deadline_ns = now_monotonic_ns() + (how->timeout > 0
-                                                                   ? (int64_t)(how->timeout * 1e9)
-                                                                   : config.timeout_ns),
+                          .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config.timeout_ns,
                           .e = error ? error : &own};
+    reset.deadline_ns = now_monotonic_ns() + reset.timeout_ns;
     r = check_all(&reset);
     if (r >= 0)
         r = enter(&config, &stays, reset.e);
     if (r >= 0)
         r = kill_all(&reset);
     *ret_killed = reset.killed;
-    return r < 0 ? r : health_reset(&config, how, stays, ret_result, ret_health, reset.e);
+    return r < 0 ? r : replay_after_others(&reset, how, stays, ret_result, ret_health);
 }
