@@ -53,6 +53,15 @@ static void print_incidents(const struct rbxj_incidents *incidents, const bool *
     print_document(&doc);
 }
 
+/* The library gives only what is JSON. */
+static cJSON *parsed(const struct rbxj_incidents *incidents, size_t i)
+{
+    cJSON *document = cJSON_Parse(rbxj_incidents_json(incidents, i));
+    if (!document)
+        print_no_memory("the incidents");
+    return document;
+}
+
 static void print_documents(const struct print_style *style, cJSON *const *documents, size_t n, bool show,
                             bool markdown)
 {
@@ -81,11 +90,11 @@ static void print_shown(const struct cli *cli, const struct rbxj_incidents *inci
     if (cli->style.quiet)
         return;
     cJSON **documents = calloc(len + 1, sizeof(*documents));
-    for (size_t i = 0; documents && i < len; i++)
-        if (shown[i] && !(documents[n++] = cJSON_Parse(rbxj_incidents_json(incidents, i)))) {
-            print_problem("incidents: out of memory");
-            exit(STATUS_SYSTEM);
-        }
+    if (!documents)
+        print_no_memory("the incidents");
+    for (size_t i = 0; i < len; i++)
+        if (shown[i])
+            documents[n++] = parsed(incidents, i);
     print_documents(&cli->style, documents, n, show, markdown);
     for (size_t i = 0; i < n; i++)
         cJSON_Delete(documents[i]);
@@ -98,7 +107,7 @@ static int choose(const struct rbxj_incidents *incidents, const char *id, bool *
 {
     size_t n = 0;
     for (size_t i = 0; i < rbxj_incidents_len(incidents); i++) {
-        cJSON *document = id ? cJSON_Parse(rbxj_incidents_json(incidents, i)) : NULL;
+        cJSON *document = id ? parsed(incidents, i) : NULL;
         const char *own = doc_get_text(document, "id");
         shown[i] = !id || (own && strncmp(own, id, strlen(id)) == 0);
         n += shown[i];

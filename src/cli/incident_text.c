@@ -63,26 +63,32 @@ static struct text joined_boxes(const cJSON *document, size_t width)
     return t;
 }
 
+/* What strdup(), malloc() or asprintf() has come to. */
+static char *must(char *text)
+{
+    if (!text)
+        print_no_memory("the incident");
+    return text;
+}
+
 static int hex_digit(char c)
 {
     return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
-/* The bytes of an entry's name, in fresh memory or NULL: "raw" has them where "name" can't. */
+/* The bytes of an entry's name, in fresh memory: "raw" has them where "name" can't. */
 static char *name_of(const cJSON *entry)
 {
     const char *raw = doc_get_text(entry, "raw");
     if (!raw)
-        return strdup(field(entry, "name"));
+        return must(strdup(field(entry, "name")));
     size_t len = strlen(raw) / 2;
-    char *name = malloc(len + 1);
-    if (!name)
-        return NULL;
+    char *name = must(malloc(len + 1));
     for (size_t i = 0; i < len; i++) {
         int high = hex_digit(raw[2 * i]), low = hex_digit(raw[2 * i + 1]);
         if (high < 0 || low < 0 || (high == 0 && low == 0)) {
             free(name);
-            return strdup(field(entry, "name"));
+            return must(strdup(field(entry, "name")));
         }
         name[i] = (char)(high << 4 | low);
     }
@@ -148,7 +154,7 @@ static void print_entry(const cJSON *entry)
     _cleanup_free_ char *name = name_of(entry);
     print_line("  %-12s %s %s (box %s, seq %.0f; found %s)%s%s%s%s%s%s",
                doc_get_text(entry, "outcome") ? field(entry, "outcome") : "unfinished", field(entry, "kind"),
-               name ? name : "-", field(entry, "box"), doc_get_number(entry, "seq", 0), field(entry, "found"),
+               name, field(entry, "box"), doc_get_number(entry, "seq", 0), field(entry, "found"),
                message ? ": " : "", message ? message : "", detail && *detail ? "; " : "",
                detail && *detail ? detail : "", note ? "; " : "", note ? note : "");
 }
@@ -191,9 +197,7 @@ void incident_print_text(const cJSON *d)
 /* A code span that nothing gets out of, in fresh memory. */
 static char *code(const char *text)
 {
-    char *span = malloc(4 * strlen(text) + 3), *out = span;
-    if (!span)
-        return NULL;
+    char *span = must(malloc(4 * strlen(text) + 3)), *out = span;
     *out++ = '`';
     for (; *text; text++)
         if (*text == '`')
@@ -223,8 +227,6 @@ static void markdown_facts(const cJSON *d)
     struct text boxes = joined_boxes(d, 300), took = recovery(d);
     _cleanup_free_ char *cause = code(field(d, "cause")), *procedure = code(field(d, "procedure")),
                         *names = code(boxes.text), *outcome = code(field(d, "outcome"));
-    if (!cause || !procedure || !names || !outcome)
-        return;
     print_line("- **Timestamp of detection:** %s", field(d, "detected"));
     print_line("- **Root cause:** %s, %s", cause, meaning_of(field(d, "cause")));
     print_line("- **Recovery procedure used:** %s", procedure);
@@ -240,13 +242,11 @@ static void markdown_entry(const cJSON *entry)
     const cJSON *error = list(entry, "error");
     const char *message = doc_get_text(error, "message"), *detail = doc_get_text(error, "detail");
     const char *why = detail && *detail ? detail : doc_get_text(entry, "note");
-    _cleanup_free_ char *bytes = name_of(entry), *name = bytes ? code(bytes) : NULL,
-                        *said = code(message ? message : ""), *more = code(why ? why : ""),
-                        *box = code(field(entry, "box")), *kind = code(field(entry, "kind")),
+    _cleanup_free_ char *bytes = name_of(entry), *name = code(bytes), *said = code(message ? message : ""),
+                        *more = code(why ? why : ""), *box = code(field(entry, "box")),
+                        *kind = code(field(entry, "kind")),
                         *outcome = code(doc_get_text(entry, "outcome") ? field(entry, "outcome")
                                                                        : "unfinished");
-    if (!name || !said || !more || !box || !kind || !outcome)
-        return;
     print_line("- %s %s of box %s: %s%s%s%s%s", kind, name, box, outcome, message ? ", " : "",
                message ? said : "", why ? ", " : "", why ? more : "");
 }
@@ -277,11 +277,12 @@ static void markdown_items(const char *title, const char *prefix, const char *id
     print_line("%s", "");
     for (const cJSON *item = items ? items->child : NULL; item; item = item->next) {
         _cleanup_free_ char *text = NULL, *span = NULL;
-        if (cJSON_GetStringValue(item) &&
-            asprintf(&text, "%s%s%s%s", prefix, id, *id ? "/" : "", cJSON_GetStringValue(item)) >= 0)
-            span = code(text);
-        if (span)
-            print_line("- %s", span);
+        if (!cJSON_GetStringValue(item))
+            continue;
+        if (asprintf(&text, "%s%s%s%s", prefix, id, *id ? "/" : "", cJSON_GetStringValue(item)) < 0)
+            text = must(NULL);
+        span = code(text);
+        print_line("- %s", span);
     }
 }
 

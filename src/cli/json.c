@@ -13,10 +13,8 @@
 char *json_finish(struct doc *doc)
 {
     char *text = doc_finish(doc);
-    if (!text) {
-        print_problem("out of memory for the JSON document; the work itself is done");
-        exit(STATUS_SYSTEM);
-    }
+    if (!text)
+        print_no_memory("the JSON document");
     return text;
 }
 

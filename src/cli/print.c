@@ -40,6 +40,12 @@ void print_problem(const char *format, ...)
     va_end(args);
 }
 
+void print_no_memory(const char *what)
+{
+    print_problem("out of memory for %s; the work itself is done", what);
+    exit(STATUS_SYSTEM);
+}
+
 void print_line(const char *format, ...)
 {
     va_list args;

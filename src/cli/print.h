@@ -25,6 +25,8 @@ void print_json(const char *text);
 
 /* "rbxj: ..." on standard error. */
 void print_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* Ends the program with status 6: what is wanted can't be told, and a part of it must not pass for all. */
+_Noreturn void print_no_memory(const char *what);
 /* A line on standard output. */
 void print_line(const char *format, ...) __attribute__((format(printf, 1, 2)));
 

@@ -22,10 +22,8 @@ static const struct {
 
 static void table_must(bool ok)
 {
-    if (ok)
-        return;
-    print_problem("out of memory for the table; the work itself is done");
-    exit(STATUS_SYSTEM);
+    if (!ok)
+        print_no_memory("the table");
 }
 
 static bool colours_wanted(void)
