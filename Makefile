@@ -45,6 +45,7 @@ FUZZ_SOURCES := $(wildcard fuzz/fuzz_*.c)
 BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
 HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h fuzz/*.h)
 UNITS := $(wildcard systemd/rbxj-*.in)
+RUNBOOK := $(wildcard runbook/*.sh)
 C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
@@ -370,6 +371,7 @@ install: all $(FILLED) $(BUILD)/man/rbxj.1
 	$(PUT) $(BUILD)/systemd/rbxj.tmpfiles $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	$(PUT) systemd/rbxj.catalog $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	$(PUT) $(BUILD)/systemd/supervisor.conf $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	$(INSTALL) -m 0755 $(RUNBOOK) $(DESTDIR)$(DATADIR)/rbxj
 	@# K33: the state directory is made here or by tmpfiles.d, never by the program.
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
 	    $(INSTALL) -d -m 0700 -o root -g root $(STATEDIR) && ldconfig; \
@@ -382,7 +384,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
 	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
-	rm -f $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	rm -f $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj
 
 # ---- Debian packages ----

@@ -18,12 +18,12 @@ install_in() {
 prefix=$work/prefix
 check "it installs below a prefix" install_in / "$prefix"
 units=$prefix/lib/systemd/system dropin=$prefix/share/rbxj/supervisor.conf
-services=("$units"/rbxj-{reaper,watch,health}.service)
+services=("$units"/rbxj-{reaper,watch,health,audit}.service)
 check "it installs below a DESTDIR" install_in "$work/dest" /usr
 there_in_dest() {
     local path
-    for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health}.service \
-        lib/systemd/system/rbxj-health.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
+    for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health,audit}.service \
+        lib/systemd/system/rbxj-{health,audit}.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
         share/bash-completion/completions/rbxj; do
         there "$work/dest/usr/$path" || { echo "  missing: $path"; return 1; }
     done
@@ -44,7 +44,7 @@ export SYSTEMD_UNIT_PATH=$work/etc:$units:
 verify() {
     systemd-analyze verify --man=no "$@" >"$work/out" 2>&1 && is "$(cat "$work/out")" ""
 }
-check "systemd-analyze verify has nothing to say" verify "${services[@]}" "$units/rbxj-health.timer" "$work/etc/supervisor.service"
+check "systemd-analyze verify has nothing to say" verify "${services[@]}" "$units"/rbxj-{health,audit}.timer "$work/etc/supervisor.service"
 broken_is_seen() {
     sed 's/^RequiresMountsFor/RequiresMountFor/' "$units/rbxj-reaper.service" >"$work/etc/broken.service"
     ! verify "$work/etc/broken.service"
@@ -225,4 +225,14 @@ export RBXJ=$rbxj
 completes() { is "$(complete_words rep)" replay && is "$(complete_words replay --dr)" --dry-run &&
     is "$(complete_words --quiet health --un)" --unquarantine && is "$(complete_words replay --lazy-umount la)" last-resort; }
 check "commands and options are completed" completes
+crash seven --tmpdir "$work/seven" 2>/dev/null
+completes_box() { is "$(complete_words list --box se)" seven; }
+check "and boxes" completes_box
+
+# ---- under the names that the runbook calls ----
+
+by_runbook() { PATH=$(dirname "$rbxj"):$PATH "$prefix/share/rbxj/$1" >"$work/out" 2>"$work/err" </dev/null; }
+recovers() { by_runbook rustbox-cleanup-all.sh && gone "$work/seven"; }
+check "rustbox-cleanup-all.sh recovers" recovers
+check "rustbox-audit-state.sh looks" by_runbook rustbox-audit-state.sh
 finish

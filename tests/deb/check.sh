@@ -69,11 +69,11 @@ state_is() { inside rbxj list --json && json "sorted((b['box'], b['state']) for 
 check "they install" install_all
 enabled() {
     local unit
-    for unit in rbxj-reaper.service rbxj-watch.service rbxj-health.timer; do
+    for unit in rbxj-reaper.service rbxj-watch.service rbxj-health.timer rbxj-audit.timer; do
         inside systemctl is-enabled "$unit" && is "$(cat "$work/out")" enabled || return 1
     done
 }
-check "the reaper, the watcher and the timer are enabled" enabled
+check "the reaper, the watcher and the timers are enabled" enabled
 the_timers() { inside systemctl is-enabled rbxj-health.service && is "$(cat "$work/out")" static; }
 check "the recovery is its timer's" the_timers
 check "the state directory is root's alone" is "$(stat -c '%a %u' "$root/var/lib/rbxj")" "700 0"
