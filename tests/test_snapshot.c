@@ -212,8 +212,15 @@ static void k28_reading_while_others_write_is_consistent(void **state)
 /* The library's copying comes here: with a fast writer, the journal has moved on after every piece. */
 static struct shared *fast_writer;
 
+static bool unsteady; /* whoever looks again sees something else, of no meaning to LMDB */
+
 ssize_t pread(int fd, void *buf, size_t len, off_t offset)
 {
+    if (unsteady && len == 152) {
+        ssize_t n = syscall(SYS_pread64, fd, buf, len, offset);
+        ((uint8_t *)buf)[8] ^= 1;
+        return n;
+    }
     if (fast_writer && len == 152) { /* the look at the meta page after what it names was read; LMDB's, too */
         int turn = atomic_fetch_add(&fast_writer->step, 1) + 1;
         while (atomic_load(&fast_writer->value[0]) < (uint64_t)turn)
@@ -265,6 +272,41 @@ static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
     assert_ok(snapshot_read(p.state, p.runtime, &snapshot, &e), e);
     assert_int_equal(snapshot.len, 3 + 2 * atomic_load(&s->step));
     snapshot_clear(&snapshot);
+}
+
+/* The main database's root page of the newest snapshot, as LMDB dies of it. */
+static void damage_root(const char *data)
+{
+    uint64_t txn[2], root;
+    uint16_t lower = 0;
+    _cleanup_close_ int fd = open(data, O_RDWR | O_CLOEXEC);
+    for (int i = 0; i < 2; i++)
+        assert_int_equal(pread(fd, &txn[i], sizeof(txn[i]), i * 4096 + 144), sizeof(txn[i]));
+    assert_int_equal(pread(fd, &root, sizeof(root), (txn[1] > txn[0]) * 4096 + 128), sizeof(root));
+    assert_int_equal(pwrite(fd, &lower, sizeof(lower), (off_t)root * 4096 + 12), sizeof(lower));
+}
+
+static void k27_reader_slot_shows_lmdb_nothing_that_is_damaged(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_boxes();
+    struct rbxj_error e = {0};
+    struct snapshot snapshot;
+    unsteady = true;
+    int r = snapshot_read(p.state, p.runtime, &snapshot, &e);
+    unsteady = false;
+    assert_ok(r, e);
+    assert_int_equal(snapshot.len, 3);
+    snapshot_clear(&snapshot);
+    damage_root(harness_format("%s/data.mdb", place_folder(&p)));
+    pid_t reader = CHILD({
+        (void)signal(SIGSEGV, SIG_DFL); /* cmocka's would go on in the child */
+        unsteady = true;
+        r = snapshot_read(p.state, p.runtime, &snapshot, &e);
+        CHECK(r == -RBXJ_E_JOURNAL_DAMAGED);
+    });
+    assert_child(reader);
 }
 
 /* A process that has the journal open must not lose its locks to its own look, under any spelling. */
@@ -345,6 +387,7 @@ int main(void)
         journal_test(k28_reading_works_on_read_only_mounts),
         journal_test(k28_reading_works_from_a_copy),
         journal_test(k28_reading_while_others_write_is_consistent),
+        journal_test(k27_reader_slot_shows_lmdb_nothing_that_is_damaged),
         journal_test(k28_too_fast_for_a_copy_takes_a_reader_or_says_busy),
         journal_test(k9_reading_keeps_the_locks_of_this_process),
         journal_test(i9_damaged_record_is_counted_and_its_box_marked),

@@ -33,7 +33,8 @@ static int scan_state_dir(const struct pages *p, bool boot, void *ret)
     return scan_meta(p, META_STATE_DIR, ret, 2 * sizeof(uint64_t));
 }
 
-/* Writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. */
+/* Writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. The metas
+ * have just been found sound; LMDB sees no more of it than them. */
 static int read_in_slot(const char *folder, bool boot, scan_function *scan, void *ret, struct rbxj_error *e)
 {
     char lock[RECORD_PATH_MAX + 80];
@@ -43,7 +44,7 @@ static int read_in_slot(const char *folder, bool boot, scan_function *scan, void
     if (faccessat(AT_FDCWD, lock, W_OK, AT_EACCESS) < 0)
         return error_set(e, RBXJ_E_JOURNAL_BUSY, errno, "journal %s: changes too fast to be copied, and %s",
                          folder, lock);
-    int r = store_open(&s, folder, MDB_RDONLY, boot, &unused, e);
+    int r = store_open(&s, folder, MDB_RDONLY | STORE_SLOTS, boot, &unused, e);
     if (r < 0)
         return r;
     r = scan_store(&s, boot, folder, scan, ret, e);

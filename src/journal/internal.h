@@ -109,6 +109,8 @@ void sound_stamp(struct sound *stamp, int dirfd, const char *name);
 
 #define STORE_CREATE                                                                                         \
     0x80000000u /* to store_open(): none of LMDB's flags, whose MDB_CREATE is also MDB_NOMETASYNC */
+#define STORE_SLOTS                                                                                          \
+    0x40000000u /* the same: for its reader slots alone. LMDB looks at nothing of the file but its metas */
 
 int store_open(struct store *s, const char *path, unsigned flags, bool all,
                const struct journal_options *options, struct rbxj_error *e);

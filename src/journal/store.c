@@ -103,8 +103,8 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all,
     char lock[RECORD_PATH_MAX + 160];
     (void)snprintf(lock, sizeof(lock), "%s/lock.mdb", path);
     bool locked = !(flags & MDB_NOLOCK);
-    bool create = flags & STORE_CREATE;
-    flags &= ~STORE_CREATE;
+    bool create = flags & STORE_CREATE, slots = flags & STORE_SLOTS;
+    flags &= ~(STORE_CREATE | STORE_SLOTS);
     int rc = mdb_env_create(&new.env);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxdbs(new.env, JOURNAL_MAX_DBS);
@@ -128,7 +128,7 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all,
         int dead;
         rc = mdb_reader_check(new.env, &dead);
     }
-    if (rc == MDB_SUCCESS)
+    if (rc == MDB_SUCCESS && !slots)
         rc = open_databases(&new, all, create);
     if (rc == MDB_NOTFOUND) /* no such named database: it was never finished, or isn't ours */
         rc = MDB_INVALID;
