@@ -362,6 +362,24 @@ static void a_full_directory_is_not_written_to(void **state)
     autopsy_clear(&a);
 }
 
+static void one_that_fails_leaves_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const struct journal_options small = {.map_size = 32 << 10, .preallocate = 4096};
+    const char *made = harness_format("%s/made", harness_disk()), *there = harness_format("%s/there", p.kept);
+    struct autopsy a = must_read(disk_data(&p));
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    assert_refused(salvage_write(&a, 1, false, made, &small, &salvaged, &e), e, RBXJ_E_JOURNAL_FULL, "map");
+    assert_false(path_exists(made));
+    harness_mkdir(there);
+    assert_refused(salvage_write(&a, 1, false, there, &small, &salvaged, &e), e, RBXJ_E_JOURNAL_FULL, "map");
+    assert_int_equal(rmdir(there), 0); /* it is empty, and was not ours to remove */
+    autopsy_clear(&a);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -376,6 +394,7 @@ int main(void)
         journal_test(a_page_far_away_costs_nothing),
         journal_test(heads_in_heads_cost_little),
         journal_test(nothing_that_a_box_writes_looks_like_a_record),
+        journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

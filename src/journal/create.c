@@ -51,16 +51,14 @@ static int fill_disk(struct store *s, const uint8_t instance[16], create_fill *f
     return mdb_txn_commit(txn);
 }
 
-int create_disk_journal(int state_fd, const char *state_dir, const struct journal_options *options,
-                        const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e)
+/* Whole, and on disk, under the name that nobody opens. */
+static int write_disk_journal(const char *state_dir, const struct journal_options *options,
+                              const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e)
 {
     char path[RECORD_PATH_MAX + 32];
     struct store s;
-    int r = make_folder(state_fd, MAKING, state_dir, e);
-    if (r < 0)
-        return r;
     (void)snprintf(path, sizeof(path), "%s/" MAKING, state_dir);
-    r = store_open(&s, path, STORE_CREATE, false, options, e);
+    int r = store_open(&s, path, STORE_CREATE, false, options, e);
     if (r < 0)
         return r;
     int rc = fill_disk(&s, instance, fill, data);
@@ -70,11 +68,31 @@ int create_disk_journal(int state_fd, const char *state_dir, const struct journa
     if (rc != MDB_SUCCESS)
         r = store_error(e, rc, &s, path);
     store_close(&s);
-    if (r < 0)
-        return r;
+    return r;
+}
+
+static int publish(int state_fd)
+{
     _cleanup_close_ int fd = openat(state_fd, MAKING, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd < 0 || fsync(fd) < 0 || renameat2(state_fd, MAKING, state_fd, "journal", RENAME_NOREPLACE) < 0)
-        return error_sys(e, errno, "%s/journal", state_dir);
+        return -errno;
+    return 0;
+}
+
+int create_disk_journal(int state_fd, const char *state_dir, const struct journal_options *options,
+                        const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e)
+{
+    int r = make_folder(state_fd, MAKING, state_dir, e);
+    if (r < 0)
+        return r;
+    r = write_disk_journal(state_dir, options, instance, fill, data, e);
+    int published = r == 0 ? publish(state_fd) : 0;
+    if (published < 0)
+        r = error_sys(e, -published, "%s/journal", state_dir);
+    if (r < 0) { /* what is in the way of the next one, it removes, too */
+        (void)files_remove_folder(state_fd, MAKING);
+        return r;
+    }
     r = create_sync_dir(state_fd);
     return r < 0 ? error_sys(e, -r, "%s", state_dir) : 0;
 }

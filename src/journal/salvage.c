@@ -204,31 +204,40 @@ static int fill(MDB_txn *txn, struct store *s, void *data)
     return rc;
 }
 
-int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
-                  const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
+/* Into an empty directory. */
+static int write_into(int fd, const char *dir, const struct autopsy *files, size_t n,
+                      const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
 {
     struct taking t = {0};
     uint8_t instance[16];
-    if (mkdir(dir, 0700) < 0 && errno != EEXIST)
-        return error_sys(e, errno, "%s", dir);
-    _cleanup_close_ int fd = files_open_dir(dir, "directory", e);
-    if (fd < 0)
-        return fd == -ENOENT ? error_sys(e, ENOENT, "%s", dir) : fd;
-    int empty = fd_dir_is_empty(fd);
-    if (empty <= 0)
-        return empty < 0 ? error_sys(e, -empty, "%s", dir)
-                         : error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
-    int r = take_newest(files, boot_is_all && n ? 1 : n, &t);
+    int r = take_newest(files, n, &t);
     if (r == 0)
         r = leave_out(&t);
-    if (r < 0) {
-        free(t.list);
-        return error_sys(e, -r, "salvage");
-    }
+    r = r < 0 ? error_sys(e, -r, "salvage") : 0;
     random_bytes(instance, sizeof(instance));
-    r = create_disk_journal(fd, dir, options, instance, fill, &t, e);
+    if (r == 0)
+        r = create_disk_journal(fd, dir, options, instance, fill, &t, e);
     free(t.list);
     if (r == 0)
         *ret = t.result;
+    return r;
+}
+
+int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
+                  const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
+{
+    bool made = mkdir(dir, 0700) == 0;
+    if (!made && errno != EEXIST)
+        return error_sys(e, errno, "%s", dir);
+    _cleanup_close_ int fd = files_open_dir(dir, "directory", e);
+    int r = fd == -ENOENT ? error_sys(e, ENOENT, "%s", dir) : fd < 0 ? fd : fd_dir_is_empty(fd);
+    if (fd >= 0 && r < 0)
+        r = error_sys(e, -r, "%s", dir);
+    if (r == 0)
+        r = error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
+    if (r > 0)
+        r = write_into(fd, dir, files, boot_is_all && n ? 1 : n, options, ret, e);
+    if (made && r < 0)
+        (void)rmdir(dir);
     return r;
 }
