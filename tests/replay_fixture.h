@@ -371,7 +371,7 @@ static inline char *machine(void)
 
 static inline void payload_is_dead(void)
 {
-    for (int i = 0; i < 200 && !is_dead(told->payload); i++)
+    for (int i = 0; i < 6000 && !is_dead(told->payload); i++)
         (void)usleep(5000);
     assert_true(is_dead(told->payload));
 }

@@ -241,12 +241,6 @@ static void k3_device_numbers_hold_for_one_boot(void **state)
     assert_false(fileid_equal(&a, &b, false));
 }
 
-static void run_plan_and_live(const char *box, unsigned int parts)
-{
-    (void)parts;
-    (void)take_plan_here(box);
-}
-
 static void run_inside(const char *box, unsigned int parts)
 {
     struct rbxj_box b = {.name = box, .parent = "a"};

@@ -134,12 +134,6 @@ static void run_group_inside(const char *box, unsigned int parts)
     must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
 }
 
-static void run_plan_and_live(const char *box, unsigned int parts)
-{
-    (void)parts;
-    (void)take_plan_here(box);
-}
-
 /* The outer box has to wait for the one that is nested in its cgroup, and is passed over again: its lock is nobody
  * else's in between. */
 static void k7_a_flock_is_held_between_passes(void **state)
