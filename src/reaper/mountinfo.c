@@ -404,6 +404,20 @@ int mount_id_of_unique(uint64_t unique, int32_t *ret)
     return 0;
 }
 
+int mount_device_exists(uint64_t dev)
+{
+#ifdef SYS_ustat         /* not on newer architectures, nor in many a container */
+    uint64_t answer[16]; /* struct ustat, whose header is gone; four times its size */
+    unsigned number = (minor(dev) & 0xff) | major(dev) << 8 | (minor(dev) & ~0xffU) << 12;
+    if (syscall(SYS_ustat, number, answer) == 0)
+        return 1;
+    return errno == EINVAL ? 0 : -ENOSYS;
+#else
+    (void)dev;
+    return -ENOSYS;
+#endif
+}
+
 uint64_t mount_newest(void)
 {
     /* unique ids only ever grow, so that of a mount made now and seen by nobody is the highest */

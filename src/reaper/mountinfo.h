@@ -135,6 +135,9 @@ int mount_at_link(int dirfd, const char *name, bool unique, struct mount_at *ret
 int mount_id_of_unique(uint64_t unique, int32_t *ret);
 /* The highest unique id given out so far, 0 where the kernel has none. O(1). */
 uint64_t mount_newest(void);
+/* Is there a file system with that number, mounted anywhere, in any namespace? 1; 0: there is none, and none of its mounts
+ * can be copied any more; or -ENOSYS: can't be told. Not of one that may not answer (K16). */
+int mount_device_exists(uint64_t dev);
 /* The inode of the mount namespace of a process, 0 for pid: our own. 0 or -errno. */
 int mount_ns_find(pid_t pid, uint64_t *ret);
 /* The same; 0: it can't be seen. */

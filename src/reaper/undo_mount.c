@@ -373,6 +373,13 @@ static int mount_verify(struct undo *u, const struct record *r, struct finding *
         return error_set(&f->error, RBXJ_E_BUSY, EBUSY, "mount %s: it is still mounted", r->path);
     }
     *f = before; /* the look on the way may have found a stranger */
+    int exists = r->devices_held && fstype_is_local(r->fstype) ? mount_device_exists(r->devices_held)
+                                                               : -ENOSYS;
+    if (exists == 0)
+        return 0;
+    rc = exists == 1 ? mounts_reload(u->mounts, &f->error) : 0; /* a copy may be younger than the reading */
+    if (rc < 0)
+        return rc;
     rc = look_for_copy(u, r, gone_with_ns ? 0 : space.ns, true, f);
     return rc < 0 ? rc : f->partial ? outcome(f) : 0;
 }
