@@ -201,20 +201,6 @@ static int replay_after_others(const struct reset *reset, const struct rbxj_repl
     }
 }
 
-/* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box may take. */
-static int replay_after_others(const struct reset *reset, const struct rbxj_replay *how, bool stays,
-                               struct rbxj_result **ret_result, struct rbxj_health *ret_health)
-{
-    int64_t deadline = now_monotonic_ns() + reset->timeout_ns;
-    for (;;) {
-        int r = health_reset(reset->config, how, stays, ret_result, ret_health, reset->e);
-        if (r != -RBXJ_E_BUSY || now_monotonic_ns() >= deadline)
-            return r;
-        error_clear(reset->e);
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000000}, NULL);
-    }
-}
-
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
 {
