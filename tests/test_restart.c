@@ -371,6 +371,28 @@ static void clock_is_set_back_within_a_boot(void **state)
     is_healthy();
 }
 
+static void run_and_set_back(const char *box, unsigned int parts)
+{
+    struct rbxj_error e = {0};
+    int fd = -1;
+    (void)parts;
+    clock_shift = HOUR; /* the file system's clock is the right one */
+    struct rbxj *handle = begin_plan_here(box);
+    clock_shift = 0;
+    must_do(rbxj_acquire(handle, box, 1, NULL, &fd, &e), &e);
+    die();
+}
+
+/* Between the intent and the acquisition. */
+static void a_lock_is_older_than_its_intent(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("L")});
+    (void)supervisor_fork(run_and_set_back, "a", 0);
+    replay_tells(&all, 0, "a 1 present undone\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -382,6 +404,7 @@ int main(void)
         restart_test(k9_reaper_in_a_time_namespace),
         restart_test(k1_clock_is_behind_after_a_reboot),
         restart_test(clock_is_set_back_within_a_boot),
+        restart_test(a_lock_is_older_than_its_intent),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -150,6 +150,12 @@ static int set_stamp(const struct record *r, int fd, struct rbxj_error *e)
     return res == 0;
 }
 
+/* Was it there before the intent? A clock that shows less than then was set back: birth times say nothing. */
+static bool is_older(const struct fileid *id, const struct record *r)
+{
+    return id->btime_ns && id->btime_ns < r->time_ns - 1000000000 && now_realtime_ns() >= r->time_ns;
+}
+
 int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 {
     const char *base;
@@ -166,8 +172,7 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
         return error_sys(e, -res, "lock %s", r->path);
     if (!S_ISREG(id.mode) || id.uid != r->owner)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
-    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true)
-                                      : id.btime_ns && id.btime_ns < r->time_ns - 1000000000)
+    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : is_older(&id, r))
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);
     res = set_stamp(r, fd, e);
