@@ -371,6 +371,34 @@ static void clock_is_set_back_within_a_boot(void **state)
     is_healthy();
 }
 
+static void run_in_outer(const char *box, unsigned int parts)
+{
+    struct rbxj_resource r = {.kind = RBXJ_TMPDIR, .path = plan[1].path};
+    struct rbxj_box b = {.name = box, .parent = "outer", .plan = &r, .plan_len = 1};
+    struct rbxj_error e = {0};
+    struct rbxj *handle = open_here();
+    (void)parts;
+    must_do(rbxj_begin(handle, &b, NULL, &e), &e);
+    must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
+}
+
+/* The inner box is the younger one, whatever the clock says: it is undone first, and at the first try. */
+static void k4_inner_box_begins_before_the_outer_one(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")},
+            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T/in")});
+    plan_len = 1;
+    pid_t outer = supervisor_fork(run_plan_and_live, "outer", 0);
+    clock_shift = -HOUR;
+    pid_t inner = supervisor_fork(run_in_outer, "inner", 0);
+    harness_kill(outer);
+    harness_kill(inner);
+    replay_tells(&all, 0, "inner 1 present undone\nouter 1 present undone\n");
+    is_healthy();
+}
+
 static void run_and_set_back(const char *box, unsigned int parts)
 {
     struct rbxj_error e = {0};
@@ -404,6 +432,7 @@ int main(void)
         restart_test(k9_reaper_in_a_time_namespace),
         restart_test(k1_clock_is_behind_after_a_reboot),
         restart_test(clock_is_set_back_within_a_boot),
+        restart_test(k4_inner_box_begins_before_the_outer_one),
         restart_test(a_lock_is_older_than_its_intent),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));

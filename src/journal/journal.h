@@ -168,10 +168,12 @@ struct snapshot_box {
     struct procid claimer; /* pid 0: not claimed */
     uint32_t attempts;     /* attempts on it that did not end, in a row (K34) */
     size_t damaged;        /* records of it that can't be read: it is not undone (K24) */
+    int64_t
+        order_ns; /* when it was begun, but after the box in which it lives, whatever the clock said (K4) */
 };
 
 struct snapshot {
-    struct snapshot_box *boxes; /* in the order begun */
+    struct snapshot_box *boxes; /* in the order begun, each after the one in which it lives */
     size_t len;
     uint8_t boot_id[16]; /* of the boot whose journal was read; zero: the disk journal, or nothing */
     uint8_t instance[16];

@@ -102,9 +102,32 @@ static int compare_incarnation(const void *a, const void *b)
 
 static int compare_begun(const void *a, const void *b)
 {
-    int64_t x = ((const struct snapshot_box *)a)->box.begun_ns,
-            y = ((const struct snapshot_box *)b)->box.begun_ns;
+    int64_t x = ((const struct snapshot_box *)a)->order_ns, y = ((const struct snapshot_box *)b)->order_ns;
     return x != y ? (x > y) - (x < y) : compare_incarnation(a, b);
+}
+
+/* In the order begun: by the clock, unless it was set back while an outer box was there (K4). Sorted by incarnation when
+ * this begins. */
+static void sort_begun(struct snapshot *s)
+{
+    bool changed = true;
+    for (size_t i = 0; i < s->len; i++)
+        s->boxes[i].order_ns = s->boxes[i].box.begun_ns;
+    for (size_t depth = 0; changed && depth < s->len; depth++) {
+        changed = false;
+        for (size_t i = 0; i < s->len; i++) {
+            struct snapshot_box *inner = &s->boxes[i], key = {.box.incarnation = inner->box.parent};
+            const struct snapshot_box *outer = key.box.incarnation ? bsearch(&key, s->boxes, s->len,
+                                                                             sizeof(key), compare_incarnation)
+                                                                   : NULL;
+            if (!outer || outer->order_ns < inner->order_ns)
+                continue;
+            inner->order_ns = outer->order_ns + 1;
+            changed = true;
+        }
+    }
+    if (s->len)
+        qsort(s->boxes, s->len, sizeof(*s->boxes), compare_begun);
 }
 
 static int apply_mark(void *data, const struct pages_entry *e)
@@ -199,8 +222,7 @@ int scan_snapshot(const struct pages *p, bool boot, void *ret)
     (void)scan_meta(p, META_SALVAGED, &s.salvaged_ns, sizeof(s.salvaged_ns)); /* most have none */
     if (pages_get(p, DB_META, META_COUNTERS, strlen(META_COUNTERS), &counters) == 0)
         counters_parse(counters.value, counters.value_len, &s.counters);
-    if (s.len)
-        qsort(s.boxes, s.len, sizeof(*s.boxes), compare_begun);
+    sort_begun(&s);
     *(struct snapshot *)ret = s;
     return 0;
 }
