@@ -67,12 +67,15 @@ int hint_arm(struct hint *h)
     return r == -ENOENT ? 0 : r;
 }
 
+/* What is told of one that was let go is over. */
 static bool concerns(const struct hint *h, const struct inotify_event *event)
 {
     const char *name = strrchr(h->runtime_dir, '/');
-    if (event->wd != h->wd[ABOVE] || h->far || event->len == 0)
+    if (event->mask & IN_Q_OVERFLOW || event->wd == h->wd[RUNTIME] || event->wd == h->wd[FOLDER])
         return true;
-    return name && strcmp(event->name, name + 1) == 0;
+    if (event->wd != h->wd[ABOVE])
+        return false;
+    return h->far || event->len == 0 || (name && strcmp(event->name, name + 1) == 0);
 }
 
 bool hint_read(struct hint *h)
