@@ -311,7 +311,11 @@ struct rbxj_result_entry {
     int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
     const struct rbxj_error *error; /* NULL: none */
     const char *note;               /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
-    uint64_t reserved[4];
+    /* a lock, before it was touched: valid (JSON), other_box (valid, but names another box), not_json, truncated (JSON
+     * that ends too early), binary, empty, not_regular (a FIFO, a symlink: not opened). NULL: nothing is there, or it
+     * was not looked at */
+    const char *content;
+    uint64_t reserved[3];
 };
 
 void rbxj_result_info(const struct rbxj_result *result, struct rbxj_result_info *ret);

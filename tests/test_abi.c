@@ -49,7 +49,7 @@
         AT(rbxj_result_entry, action, 32) AT(rbxj_result_entry, outcome, 40) \
         AT(rbxj_result_entry, evidence, 48) AT(rbxj_result_entry, time_ns, 56) \
         AT(rbxj_result_entry, error, 64) AT(rbxj_result_entry, note, 72) \
-        AT(rbxj_result_entry, reserved, 80) \
+        AT(rbxj_result_entry, content, 80) AT(rbxj_result_entry, reserved, 88) \
     SIZE(rbxj_health, 1024) AT(rbxj_health, status, 0) AT(rbxj_health, quarantine_reason, 8) \
         AT(rbxj_health, quarantine_detail, 16) AT(rbxj_health, quarantine_ns, 416) \
         AT(rbxj_health, can_accept_submissions, 424) AT(rbxj_health, escalate, 428) \

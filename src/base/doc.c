@@ -144,6 +144,8 @@ void doc_entry(struct doc *doc, cJSON *entry, const struct rbxj_result_entry *e,
     (void)doc_text(doc, entry, "kind", e->kind);
     doc_name(doc, entry, "name", e->name);
     (void)doc_text(doc, entry, "found", e->found);
+    if (e->content)
+        (void)doc_text(doc, entry, "content", e->content);
     (void)doc_text(doc, entry, "action", e->action);
     (void)doc_text(doc, entry, "outcome", outcome);
     doc_error(doc, entry, "error", e->error);
@@ -182,14 +184,22 @@ int doc_parse_time(const char *text, int64_t *ret_realtime_ns)
 
 /* ---- reading ---- */
 
-int doc_parse(const char *text, size_t len, cJSON **ret)
+int doc_parse_part(const char *text, size_t len, cJSON **ret, size_t *ret_used)
 {
+    const char *end = text;
     errno = 0; /* cJSON does not say why, but malloc(3) does */
-    cJSON *json = cJSON_ParseWithLength(text, len);
+    cJSON *json = cJSON_ParseWithLengthOpts(text, len, &end, false);
     if (!json)
         return errno == ENOMEM ? -ENOMEM : -EBADMSG;
     *ret = json;
+    *ret_used = (size_t)(end - text);
     return 0;
+}
+
+int doc_parse(const char *text, size_t len, cJSON **ret)
+{
+    size_t used;
+    return doc_parse_part(text, len, ret, &used);
 }
 
 const char *doc_get_text(const cJSON *object, const char *key)

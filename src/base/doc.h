@@ -56,8 +56,9 @@ void doc_format_time(char buf[32], int64_t realtime_ns);
 /* The reverse of it, and "2026-11-24", "2026-11-24 03:00[:00]": UTC. 0 or -EINVAL. */
 int doc_parse_time(const char *text, int64_t *ret_realtime_ns);
 
-/* Reads JSON: 0, -EBADMSG: it is none, or -ENOMEM. */
+/* Reads JSON: 0, -EBADMSG: it is none, or -ENOMEM. Something else may be behind it; of part, used says where. */
 int doc_parse(const char *text, size_t len, cJSON **ret);
+int doc_parse_part(const char *text, size_t len, cJSON **ret, size_t *ret_used);
 
 /* A member of an object that was read, or NULL where it is missing or of another type. */
 const char *doc_get_text(const cJSON *object, const char *key);

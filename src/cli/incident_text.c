@@ -150,13 +150,14 @@ static void print_entry(const cJSON *entry)
 {
     const cJSON *error = list(entry, "error");
     const char *message = doc_get_text(error, "message"), *detail = doc_get_text(error, "detail"),
-               *note = doc_get_text(entry, "note");
+               *note = doc_get_text(entry, "note"), *content = doc_get_text(entry, "content");
     _cleanup_free_ char *name = name_of(entry);
-    print_line("  %-12s %s %s (box %s, seq %.0f; found %s)%s%s%s%s%s%s",
+    print_line("  %-12s %s %s (box %s, seq %.0f; found %s%s%s)%s%s%s%s%s%s",
                doc_get_text(entry, "outcome") ? field(entry, "outcome") : "unfinished", field(entry, "kind"),
                name, field(entry, "box"), doc_get_number(entry, "seq", 0), field(entry, "found"),
-               message ? ": " : "", message ? message : "", detail && *detail ? "; " : "",
-               detail && *detail ? detail : "", note ? "; " : "", note ? note : "");
+               content ? ", content " : "", content ? content : "", message ? ": " : "",
+               message ? message : "", detail && *detail ? "; " : "", detail && *detail ? detail : "",
+               note ? "; " : "", note ? note : "");
 }
 
 static void print_items(const char *title, const cJSON *items)

@@ -25,6 +25,8 @@ static void add_record(struct doc *doc, cJSON *records, const struct rbxj_result
     (void)doc_text(doc, record, "kind", entry->kind);
     doc_name(doc, record, "name", entry->name);
     (void)doc_text(doc, record, "found", entry->found);
+    if (entry->content)
+        (void)doc_text(doc, record, "content", entry->content);
     doc_bool(doc, record, "evidence", entry->evidence);
     int64_t age_s = (now_ns - entry->time_ns) / 1000000000;
     doc_number(doc, record, "age_s", age_s > 0 ? (double)age_s : 0);

@@ -152,6 +152,7 @@ enum {
     LIST_FOUND,
     LIST_PID,
     LIST_EVIDENCE,
+    LIST_CONTENT,
     LIST_AGE,
     LIST_COLUMNS
 };
@@ -166,6 +167,7 @@ static const struct column list_columns[LIST_COLUMNS] = {
     [LIST_FOUND] = {.heading = "FOUND", .coloured = true},
     [LIST_PID] = {.heading = "SUPERVISOR", .flags = SCOLS_FL_RIGHT, .verbose = true},
     [LIST_EVIDENCE] = {.heading = "EVIDENCE", .verbose = true},
+    [LIST_CONTENT] = {.heading = "CONTENT", .verbose = true},
     [LIST_AGE] = {.heading = "AGE", .flags = SCOLS_FL_RIGHT, .verbose = true},
 };
 
@@ -178,6 +180,7 @@ enum {
     REPLAY_FOUND,
     REPLAY_ACTION,
     REPLAY_OUTCOME,
+    REPLAY_CONTENT,
     REPLAY_INCARNATION,
     REPLAY_COLUMNS
 };
@@ -190,6 +193,7 @@ static const struct column replay_columns[REPLAY_COLUMNS] = {
     [REPLAY_FOUND] = {.heading = "FOUND", .coloured = true},
     [REPLAY_ACTION] = {.heading = "ACTION"},
     [REPLAY_OUTCOME] = {.heading = "OUTCOME", .coloured = true},
+    [REPLAY_CONTENT] = {.heading = "CONTENT", .verbose = true},
     [REPLAY_INCARNATION] = {.heading = "INCARNATION", .verbose = true},
 };
 
@@ -225,6 +229,7 @@ static void list_box_rows(struct libscols_table *table, const struct rbxj_result
         cells[LIST_NAME] = entry.name;
         cells[LIST_FOUND] = entry.found;
         cells[LIST_EVIDENCE] = entry.evidence ? "yes" : "no";
+        cells[LIST_CONTENT] = entry.content;
         cells[LIST_AGE] = age.text;
         table_row(table, list_columns, LIST_COLUMNS, cells);
     }
@@ -257,15 +262,11 @@ static void replay_table(const struct print_style *style, const struct rbxj_resu
         for (size_t k = 0; rbxj_result_entry(result, i, k, &entry) == 0; k++) {
             struct number seq = number_of(entry.seq, ""), incarnation = number_of(box.incarnation, "");
             const char *cells[REPLAY_COLUMNS] = {
-                [REPLAY_BOX] = box.box,
-                [REPLAY_CAUSE] = box.cause,
-                [REPLAY_SEQ] = seq.text,
-                [REPLAY_KIND] = entry.kind,
-                [REPLAY_NAME] = entry.name,
-                [REPLAY_FOUND] = entry.found,
-                [REPLAY_ACTION] = entry.action,
-                [REPLAY_OUTCOME] = entry.outcome,
-                [REPLAY_INCARNATION] = incarnation.text,
+                [REPLAY_BOX] = box.box,           [REPLAY_CAUSE] = box.cause,
+                [REPLAY_SEQ] = seq.text,          [REPLAY_KIND] = entry.kind,
+                [REPLAY_NAME] = entry.name,       [REPLAY_FOUND] = entry.found,
+                [REPLAY_ACTION] = entry.action,   [REPLAY_OUTCOME] = entry.outcome,
+                [REPLAY_CONTENT] = entry.content, [REPLAY_INCARNATION] = incarnation.text,
             };
             table_row(table, replay_columns, REPLAY_COLUMNS, cells);
         }

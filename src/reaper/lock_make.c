@@ -1,14 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The lock kind: prepare, acquire, prove, adopt.
+ * The lock kind: prepare, acquire, prove.
  */
 #include "base/cleanup.h"
+#include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
 #include "reaper/lock.h"
 
+#include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
+
+size_t lock_own_line(const struct undo *u, const struct record *r, char buf[LOCK_LINE_MAX])
+{
+    int n = snprintf(buf, LOCK_LINE_MAX,
+                     "{\"rbxj\":\"%" PRIu64 ":%" PRIu32 "\",\"pid\":%d,\"box_id\":\"%s\",\"created_at\":{"
+                     "\"secs_since_epoch\":%" PRId64 ",\"nanos_since_epoch\":%" PRId64 "}}\n",
+                     r->incarnation, r->seq, u->box->supervisor.pid, u->box->name, r->time_ns / 1000000000,
+                     r->time_ns % 1000000000);
+    return (size_t)n;
+}
 
 /* ---- prepare ---- */
 
@@ -39,16 +51,14 @@ static int open_same_parent(const struct record *r, const char **base, struct rb
 static int read_before(struct record *r, int parent, const char *base, struct rbxj_error *e)
 {
     struct stat st;
-    if (fstatat(parent, base, &st, AT_SYMLINK_NOFOLLOW) < 0)
-        return errno == ENOENT ? 0 : error_sys(e, errno, "lock %s", r->path);
+    _cleanup_close_ int fd = lock_open(parent, base, O_RDONLY, &st);
+    if (fd < 0)
+        return fd == -ENOENT ? 0 : error_sys(e, -fd, "lock %s", r->path);
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: is not a regular file", r->path);
     if (st.st_size > LOCK_CONTENT_MAX)
         return error_set(e, RBXJ_E_BAD_REQUEST, EFBIG, "lock %s: holds more than %d bytes", r->path,
                          LOCK_CONTENT_MAX);
-    _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(e, errno, "lock %s", r->path);
     int res = fileid_of_fd(fd, &r->before);
     if (res < 0)
         return error_sys(e, -res, "lock %s", r->path);
@@ -124,10 +134,11 @@ static int open_lock(struct undo *u, const struct record *r, int parent, const c
 {
     struct fileid id;
     bool present = r->flags & REC_BEFORE_PRESENT;
-    int create = present ? 0 : O_CREAT | O_EXCL;
-    _cleanup_close_ int fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | create,
-                                    0600);
-    int failed = fd < 0 ? errno : 0;
+    struct stat st;
+    _cleanup_close_ int fd =
+        present ? lock_open(parent, base, O_RDWR, &st)
+                : openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+    int failed = fd >= 0 ? 0 : present ? -fd : errno;
     u->made = !present && guard_may_have_made(failed);
     if (failed)
         return failed == EEXIST
@@ -160,18 +171,19 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 {
     const char *base;
     struct fileid id;
+    struct stat st;
     _cleanup_close_ int parent = open_same_parent(r, &base, e);
     if (parent < 0)
         return parent;
-    _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    _cleanup_close_ int fd = lock_open(parent, base, O_RDONLY, &st);
     if (fd < 0)
-        return errno == ENOENT ? error_set(e, RBXJ_E_BAD_REQUEST, errno, "lock %s: was not made", r->path)
-                               : error_sys(e, errno, "lock %s", r->path);
+        return fd == -ENOENT ? error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "lock %s: was not made", r->path)
+                             : error_sys(e, -fd, "lock %s", r->path);
+    if (!S_ISREG(st.st_mode) || st.st_uid != r->owner)
+        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
     int res = fileid_of_fd(fd, &id);
     if (res < 0)
         return error_sys(e, -res, "lock %s", r->path);
-    if (!S_ISREG(id.mode) || id.uid != r->owner)
-        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
     if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : is_older(&id, r))
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);
@@ -231,9 +243,9 @@ int lock_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
     _cleanup_close_ int parent = open_parent(r, &base, e);
     if (parent < 0)
         return parent;
-    _cleanup_close_ int fd = openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_sys(e, errno, "lock %s", r->path);
+    _cleanup_close_ int fd = lock_open(parent, base, O_RDONLY, &st);
+    if (fd < 0)
+        return error_sys(e, -fd, "lock %s", r->path);
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "lock %s: is not a regular file", r->path);
     rc = r->below ? 0 : fileid_of_fd(parent, &r->parent);

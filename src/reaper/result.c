@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "reaper/result.h"
 
+#include "reaper/lock.h"
+
 #include <stdlib.h>
 
 static const char *const found_names[] = {
@@ -76,6 +78,7 @@ int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, stru
         .time_ns = e->time_ns,
         .error = e->error.code ? &e->error : NULL,
         .note = e->note[0] ? e->note : NULL,
+        .content = lock_content_name(e->content),
     };
     return 0;
 }

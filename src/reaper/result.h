@@ -22,6 +22,7 @@ struct result_entry {
     enum rbxj_kind kind;
     char *name;
     enum found found;
+    enum lock_content content;
     enum outcome outcome;
     bool evidence;
     bool not_mounted;   /* refused only because a file system is not there yet (K14) */

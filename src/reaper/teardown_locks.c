@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
+#include "reaper/lock.h"
 
 #include <sys/file.h>
 #include <time.h>
@@ -97,12 +98,14 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
     if (parent < 0 && f.found == FOUND_GONE)
         return;
-    int fd = parent < 0 ? -1 : openat(parent, base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0 && parent >= 0 && errno == ENOENT)
-        return; /* gone meanwhile: undo will see */
-    if (fd < 0 || fstat(fd, &st) < 0) {
-        not_known(t, item, parent < 0 ? &f.error : NULL);
+    int fd = parent < 0 ? -1 : lock_open(parent, base, O_RDONLY, &st);
+    if (parent >= 0 && (fd == -ENOENT || (fd >= 0 && !S_ISREG(st.st_mode)))) {
         cleanup_closep(&fd);
+        return; /* gone meanwhile: undo will see */
+    }
+    if (fd < 0) {
+        errno = -fd;
+        not_known(t, item, parent < 0 ? &f.error : NULL);
         return;
     }
     if (before && (st.st_dev != item->record->before.dev || st.st_ino != item->record->before.ino)) {

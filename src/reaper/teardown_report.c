@@ -39,6 +39,7 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .kind = item->record->kind,
         .name = name_of(item->record),
         .found = item->look.found,
+        .content = item->look.content,
         .outcome = item->outcome,
         .evidence = item->record->flags & REC_EVIDENCE,
         .not_mounted = f->not_mounted,

@@ -35,17 +35,30 @@ struct mounts;   /* reaper/mountinfo.h: one reading of this namespace's mountinf
 struct snapshot; /* journal/journal.h: all boxes and records, read at one moment */
 struct undo;
 
+/* What is at a lock's place, whoever put it there (lock_content.c). */
+enum lock_content {
+    LOCK_UNSEEN, /* nothing is there, it was not looked at, or it is no lock */
+    LOCK_VALID,
+    LOCK_OTHER_BOX,   /* valid, and says that it is another box's */
+    LOCK_NOT_JSON,    /* text */
+    LOCK_TRUNCATED,   /* text that begins as JSON and ends too early */
+    LOCK_BINARY,      /* no text */
+    LOCK_EMPTY,       /* no byte */
+    LOCK_NOT_REGULAR, /* a directory, FIFO, device, socket or symlink: not opened */
+};
+
 enum found { FOUND_PRESENT, FOUND_GONE, FOUND_FOREIGN, FOUND_BUSY };
 
 /* What look() or undo() saw. */
 struct finding {
     enum found found;
-    bool refused;      /* not ours or not allowed: left alone; stops no older entry (K2) */
-    bool not_mounted;  /* refused only because a file system is not there yet (K14): no failed replay */
-    bool partial;      /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
-    bool waits;        /* not undone, as an older one of this box was moved into it: that one goes first */
-    bool corrupt;      /* a lock whose content is neither ours nor JSON: lock corruption */
-    uint64_t identity; /* a number for what was seen, for the plan id; 0: nothing there */
+    bool refused;     /* not ours or not allowed: left alone; stops no older entry (K2) */
+    bool not_mounted; /* refused only because a file system is not there yet (K14): no failed replay */
+    bool partial;     /* done in part, the record stays (detached, K15; only-rmdir left, K18) */
+    bool waits;       /* not undone, as an older one of this box was moved into it: that one goes first */
+    bool corrupt;     /* a lock whose content is neither ours nor JSON: lock corruption */
+    enum lock_content content;
+    uint64_t identity;       /* a number for what was seen, for the plan id; 0: nothing there */
     struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
 };
 

@@ -17,7 +17,14 @@ struct seen {
     int parent, fd;
     const char *base;
     struct fileid id;
-    enum lock_content content;
+    enum whose {
+        WHOSE_UNKNOWN, /* it does not say */
+        WHOSE_OURS,
+        WHOSE_ADOPTED, /* ours, as it was then */
+        WHOSE_BEGUN,   /* ours, and its writing was interrupted */
+        WHOSE_BEFORE,  /* it is as it was before */
+        WHOSE_OTHERS,
+    } whose;
 };
 
 #define SEEN_INIT                                                                                            \
@@ -31,13 +38,57 @@ static void seen_close(struct seen *s)
     cleanup_closep(&s->fd);
 }
 
+static bool is_as_recorded(const struct record *r, const char *text, size_t len)
+{
+    return len == r->content_len && (len == 0 || memcmp(text, r->content, len) == 0);
+}
+
+static bool is_before(const struct record *r, const char *text, size_t len)
+{
+    return (r->flags & REC_BEFORE_PRESENT) && is_as_recorded(r, text, len);
+}
+
+/* The size is on disk and the content is not: what a power cut leaves where nobody flushed (ext4, XFS). */
+static bool is_nuls(const char *text, size_t len)
+{
+    return text[0] == 0 && memcmp(text, text + 1, len - 1) == 0;
+}
+
+/* What the file says, and whose it says that it is. Bounded: no more is read than a lock file can hold. 0 or -errno. */
+static int judge_content(const struct undo *u, const struct record *r, struct seen *s, enum lock_content *ret)
+{
+    char text[LOCK_CONTENT_MAX + 1], line[LOCK_LINE_MAX];
+    struct lock_reading reading;
+    ssize_t n = pread(s->fd, text, sizeof(text), 0);
+    if (n < 0) /* not to be taken for an empty one */
+        return -errno;
+    size_t len = (size_t)n, own = lock_own_line(u, r, line);
+    if (len && !u->same_boot && is_nuls(text, len) && !is_before(r, text, len))
+        len = 0;
+    int res = lock_classify(u->box, r, text, len, &reading);
+    if (res < 0)
+        return res;
+    if (is_before(r, text, len))
+        s->whose = WHOSE_BEFORE;
+    else if (len && (r->flags & REC_EVIDENCE) && is_as_recorded(r, text, len))
+        s->whose = WHOSE_ADOPTED;
+    else if (reading.stamped)
+        s->whose = reading.ours ? WHOSE_OURS : WHOSE_OTHERS;
+    else if (len && len < own && memcmp(text, line, len) == 0)
+        s->whose = WHOSE_BEGUN;
+    else
+        s->whose = reading.content == LOCK_OTHER_BOX ? WHOSE_OTHERS : WHOSE_UNKNOWN;
+    *ret = reading.content;
+    return 0;
+}
+
 static int refuse(struct finding *f, const struct record *r, int errnum, const char *why)
 {
     f->found = FOUND_BUSY;
-    if (errno_is_want(errnum)) /* says nothing about it */
+    if (errno_is_want(errnum) || errnum == EWOULDBLOCK) /* says nothing about it; the latter: it is leased */
         return error_sys(&f->error, errnum, "lock %s: %s", r->path, why);
     f->found = FOUND_FOREIGN;
-    f->refused = !record_is_anothers(r);
+    f->refused = true;
     (void)error_set(&f->error, RBXJ_E_FOREIGN, errnum, "lock %s: %s", r->path, why);
     return 0;
 }
@@ -46,10 +97,11 @@ static int refuse(struct finding *f, const struct record *r, int errnum, const c
 static int judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
     /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
-    int ours = s->content == CONTENT_OURS || stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+    int ours = s->whose == WHOSE_OURS || s->whose == WHOSE_ADOPTED ||
+               stamp_is_ours(s->fd, r, &s->id, u->same_boot);
     if (ours < 0)
         return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
-    if (s->content == CONTENT_PREFIX) {
+    if (s->whose == WHOSE_BEGUN) {
         char line[LOCK_LINE_MAX];
         struct stat st;
         (void)lock_own_line(u, r, line);
@@ -59,11 +111,18 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     }
     if (ours)
         f->found = FOUND_PRESENT;
-    else if (s->content == CONTENT_EMPTY)
+    else if (f->content == LOCK_EMPTY)
         f->found = FOUND_GONE; /* never written: left as it is, there is nothing to undo */
     else
         return refuse(f, r, 0, "what is there is not ours");
     return 0;
+}
+
+/* Lock corruption: content that is neither JSON nor what rbxj writes, whole or not, nor what it was before. */
+static bool is_corrupt(const struct seen *s, const struct finding *f)
+{
+    return (s->whose == WHOSE_UNKNOWN || s->whose == WHOSE_OURS) && f->content != LOCK_VALID &&
+           f->content != LOCK_EMPTY;
 }
 
 static int survey(struct undo *u, const struct record *r, struct seen *s, struct finding *f)
@@ -71,29 +130,32 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
     s->parent = guard_open_parent(u, r, &s->base, f);
     if (s->parent < 0)
         return 0; /* gone or refused: f says which */
-    s->fd = openat(s->parent, s->base, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    if (s->fd < 0 && errno == ENOENT) {
+    struct stat st;
+    s->fd = lock_open(s->parent, s->base, O_RDONLY, &st);
+    if (s->fd == -ENOENT) {
         f->found = FOUND_GONE;
         return 0;
     }
-    if (s->fd < 0 && errno_is_want(errno))
-        return error_sys(&f->error, errno, "lock %s", r->path);
+    if (s->fd < 0 && errno_is_want(-s->fd))
+        return error_sys(&f->error, -s->fd, "lock %s", r->path);
     if (s->fd < 0)
-        return refuse(f, r, errno, errno == ELOOP ? "a symbolic link is in its place" : "it can't be opened");
+        return refuse(f, r, -s->fd, "it can't be opened");
     int res = fileid_of_fd(s->fd, &s->id);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s", r->path);
     f->identity = s->id.ino ^ (uint64_t)s->id.btime_ns;
-    if (!S_ISREG(s->id.mode))
-        return refuse(f, r, 0, "what is there is not a regular file");
-    res = lock_judge_content(u, r, s->fd);
+    f->content = LOCK_NOT_REGULAR;
+    if (!S_ISREG(st.st_mode))
+        return refuse(f, r, 0,
+                      S_ISLNK(st.st_mode) ? "a symbolic link is in its place"
+                                          : "what is there is not a regular file");
+    res = judge_content(u, r, s, &f->content);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s: its content", r->path);
-    s->content = (enum lock_content)res;
-    if (s->content == CONTENT_OTHER_BOX)
+    if (s->whose == WHOSE_OTHERS)
         return refuse(f, r, 0, "another box has it now");
-    if (s->content ==
-        CONTENT_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
+    if (s->whose ==
+        WHOSE_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
         res = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
         if (res < 0)
             return error_sys(&f->error, -res, "lock %s: its stamp", r->path);
@@ -108,8 +170,9 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return refuse(f, r, 0, "another file is in its place");
     else
         f->found = FOUND_PRESENT;
-    if (f->found == FOUND_PRESENT && s->content == CONTENT_CORRUPT)
-        f->corrupt = true;
+    f->corrupt = f->found == FOUND_PRESENT && is_corrupt(s, f);
+    if (f->corrupt)
+        error_detail(&f->error, "with %s in it", lock_content_said(f->content));
     return 0;
 }
 
@@ -138,9 +201,10 @@ static void keep_aside(struct undo *u, const struct record *r, int fd)
  * it. */
 static int restore(const struct record *r, struct seen *s, struct finding *f)
 {
-    _cleanup_close_ int fd = openat(s->parent, s->base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    struct stat st;
     struct fileid id;
-    int res = fd < 0 ? -errno : fileid_of_fd(fd, &id);
+    _cleanup_close_ int fd = lock_open(s->parent, s->base, O_RDWR, &st);
+    int res = fd < 0 ? fd : fileid_of_fd(fd, &id);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s", r->path);
     if (!fileid_equal(&id, &s->id, true))
