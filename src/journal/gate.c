@@ -80,28 +80,36 @@ static struct timespec to_timespec(int64_t ns)
     return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 }
 
+/* How long it still is the elder's turn; 0: there is no elder, or it has died or given up. By the one clock that is the
+ * same in all time namespaces: by another one's, a dead elder's turn might last for years. A clock that was set back
+ * ends the turn, too. */
+static int64_t elder_left(const struct gate *gate)
+{
+    int64_t left = atomic_load(&gate->elder_until_ns) - now_realtime_ns();
+    return atomic_load(&gate->elder) == 0 || left < 0 || left > GATE_ELDER_TURN_NS ? 0 : left;
+}
+
 /* Lets the elder go first; until it had its turn, or its time is up. */
 static void wait_for_elder(struct gate *gate, uint32_t self, int64_t deadline)
 {
     for (;;) {
         uint32_t elder = atomic_load(&gate->elder);
-        int64_t now = now_monotonic_ns();
-        int64_t until = atomic_load(&gate->elder_until_ns);
-        if (elder == 0 || elder == self || now >= until || now >= deadline)
+        int64_t left = elder_left(gate), own = deadline - now_monotonic_ns();
+        if (elder == 0 || elder == self || left == 0 || own <= 0)
             return;
-        struct timespec ts = to_timespec((until < deadline ? until : deadline) - now);
+        struct timespec ts = to_timespec(left < own ? left : own);
         (void)syscall(SYS_futex, &gate->elder, FUTEX_WAIT, elder, &ts, NULL, 0);
     }
 }
 
 /* Becomes the elder, unless there is one. */
-static void become_elder(struct gate *gate, uint32_t self, int64_t now)
+static void become_elder(struct gate *gate, uint32_t self)
 {
     uint32_t elder = atomic_load(&gate->elder);
-    if (elder != 0 && now < atomic_load(&gate->elder_until_ns))
+    if (elder_left(gate) > 0)
         return;
     if (atomic_compare_exchange_strong(&gate->elder, &elder, self))
-        atomic_store(&gate->elder_until_ns, now + 100 * (int64_t)GATE_ELDER_AFTER_NS);
+        atomic_store(&gate->elder_until_ns, now_realtime_ns() + GATE_ELDER_TURN_NS);
 }
 
 static void resign_elder(struct gate *gate, uint32_t self)
@@ -132,7 +140,7 @@ static int lock_until(struct gate *gate, uint32_t self, int64_t timeout_ns)
             return ETIMEDOUT;
         }
         if (now - start >= GATE_ELDER_AFTER_NS)
-            become_elder(gate, self, now);
+            become_elder(gate, self);
     }
 }
 
@@ -160,10 +168,7 @@ static int enter(struct gate *gate, int r, const char *what, struct rbxj_error *
 /* The elder's turn is the elder's. */
 static int try_lock(struct gate *gate)
 {
-    uint32_t elder = atomic_load(&gate->elder);
-    if (elder != 0 && now_monotonic_ns() < atomic_load(&gate->elder_until_ns))
-        return EBUSY;
-    return pthread_mutex_trylock(&gate->mutex);
+    return elder_left(gate) > 0 ? EBUSY : pthread_mutex_trylock(&gate->mutex);
 }
 
 int gate_lock(struct gate *gate, const char *what, int64_t timeout_ns, struct rbxj_error *e)

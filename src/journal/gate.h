@@ -20,12 +20,13 @@
 
 #define GATE_MAGIC 0x67786272u
 #define GATE_ELDER_AFTER_NS 10000000 /* 10 ms */
-#define GATE_LOOK_AGAIN_NS 5000000   /* 5 ms */
+#define GATE_ELDER_TURN_NS (100 * (int64_t)GATE_ELDER_AFTER_NS)
+#define GATE_LOOK_AGAIN_NS 5000000 /* 5 ms */
 
 struct gate {
     pthread_mutex_t mutex;          /* robust, process-shared */
     _Atomic uint32_t elder;         /* the thread whose turn is next, 0: none; a futex */
-    _Atomic int64_t elder_until_ns; /* CLOCK_MONOTONIC: it has died or given up after that */
+    _Atomic int64_t elder_until_ns; /* CLOCK_REALTIME: it has died or given up after that */
     _Atomic uint32_t turn;          /* counts gate_pass(); a futex */
     _Atomic uint32_t tenure;        /* counts who got it: tells one holding from another */
     int32_t holder_pid;             /* written by the holder; for messages */
