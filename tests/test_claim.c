@@ -6,6 +6,19 @@
 
 #include "journal/internal.h"
 
+static bool no_memory;
+
+/* In place of the C library's. */
+void *reallocarray(void *old, size_t n, size_t size)
+{
+    size_t bytes;
+    if (no_memory || __builtin_mul_overflow(n, size, &bytes)) {
+        errno = ENOMEM;
+        return NULL;
+    }
+    return realloc(old, bytes);
+}
+
 /* The first of this program: it needs a process that owns one box. */
 static void k9_withdrawing_anothers_box_keeps_the_lock_of_ours(void **state)
 {
@@ -130,6 +143,21 @@ static void k22_one_that_can_never_be_taken_back_is_in_no_others_way(void **stat
     assert_ok(begin_one(j, "e", NULL, &e), e);
 }
 
+/* It is for want of memory that it is not taken back, and for want of memory it must not be forgotten. */
+static void k22_remembered_without_memory(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e;
+    struct box box = must_begin(j, "a", NULL);
+    no_memory = true;
+    leftover_remember(j, box.incarnation, &(struct withdrawal){.first_seq = 1, .whole = true});
+    no_memory = false;
+    assert_ok(begin_one(j, "a", NULL, &e), e);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -137,6 +165,7 @@ int main(void)
         journal_test(k11_a_claim_that_another_took_since_stays),
         journal_test(k11_a_dead_claimer_of_the_parent_is_void),
         journal_test(k22_one_that_can_never_be_taken_back_is_in_no_others_way),
+        journal_test(k22_remembered_without_memory),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

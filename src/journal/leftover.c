@@ -17,14 +17,16 @@
 #define LEFTOVERS_MAX 100000 /* claims of one replay; what is beyond is given back when the process ends */
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* taken before a gate, never inside one */
-static struct leftover {
-    pid_t pid; /* a child of fork() has the list, too; it is not about that one */
+struct leftover {
     uint8_t generation[16];
     uint64_t incarnation;
     struct withdrawal what;
+    pid_t pid;    /* a child of fork() has the list, too; it is not about that one */
     bool damaged; /* it keeps its box from being undone, and nobody else from anything (K24) */
-} * leftovers;
-static size_t leftovers_len, leftovers_room;
+};
+/* Room for the first of them is always there: it is mostly for want of memory that there are any. */
+static struct leftover first[INTENTS_MAX], *leftovers = first;
+static size_t leftovers_len, leftovers_room = ARRAY_LEN(first);
 
 static int withdraw_records(struct write *w, const struct box *box, const struct withdrawal *what,
                             int *ret_rc)
@@ -85,10 +87,10 @@ static bool is_of(const struct leftover *l, const struct journal *j)
 static void forget(size_t i)
 {
     leftovers[i] = leftovers[--leftovers_len];
-    if (leftovers_len == 0) {
+    if (leftovers_len == 0 && leftovers != first) {
         free(leftovers);
-        leftovers = NULL;
-        leftovers_room = 0;
+        leftovers = first;
+        leftovers_room = ARRAY_LEN(first);
     }
 }
 
@@ -96,7 +98,7 @@ static void forget(size_t i)
 static size_t count_intents(const struct journal *j)
 {
     size_t n = 0;
-    for (size_t i = 0; leftovers && i < leftovers_len; i++)
+    for (size_t i = 0; i < leftovers_len; i++)
         n += is_of(&leftovers[i], j) && !leftovers[i].what.claim && !leftovers[i].damaged;
     return n;
 }
@@ -104,10 +106,12 @@ static size_t count_intents(const struct journal *j)
 static struct leftover *add(void)
 {
     if (leftovers_len == leftovers_room) {
-        size_t room = leftovers_room ? 2 * leftovers_room : 16;
-        struct leftover *grown = reallocarray(leftovers, room, sizeof(*grown));
+        size_t room = 2 * leftovers_room;
+        struct leftover *grown = reallocarray(leftovers == first ? NULL : leftovers, room, sizeof(*grown));
         if (!grown)
             return NULL;
+        if (leftovers == first)
+            memcpy(grown, first, sizeof(first));
         leftovers = grown;
         leftovers_room = room;
     }
@@ -161,7 +165,7 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
 {
     bool full;
     (void)pthread_mutex_lock(&lock);
-    for (size_t i = leftovers_len; i-- > 0 && leftovers;) {
+    for (size_t i = leftovers_len; i-- > 0;) {
         if (!is_of(&leftovers[i], j))
             continue;
         int r = withdraw_now(j, leftovers[i].incarnation, &leftovers[i].what);
@@ -184,7 +188,7 @@ bool leftover_done(struct journal *j, uint64_t incarnation)
     bool done = true;
     (void)leftover_retry(j, NULL);
     (void)pthread_mutex_lock(&lock);
-    for (size_t i = 0; leftovers && i < leftovers_len; i++)
+    for (size_t i = 0; i < leftovers_len; i++)
         if (is_of(&leftovers[i], j) && leftovers[i].incarnation == incarnation && !leftovers[i].what.claim)
             done = false;
     (void)pthread_mutex_unlock(&lock);
