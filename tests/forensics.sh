@@ -128,11 +128,14 @@ check "unproven: salvaged" is "$status" 0
 rm -rf "$work/run" "$work/state/journal"
 mkdir -m 0700 "$work/run"
 mv "$work/new2/journal" "$work/state/journal"
-call replay --json
+call replay --json --box c --assume-dead --reason "its host is gone"
 check "unproven: something is left" is "$status" 1
 check "unproven: it is refused" json '[(e["seq"], e["outcome"]) for e in d["boxes"][0]["entries"]] == [(2, "undone"), (1, "refused")]'
 check "unproven: it is left alone" there "$work/c"
 check "proven: it is undone" gone "$work/c2"
+call incidents --json
+check "salvaged, and assumed dead: its incident says both" \
+    json 'any("salvaged" in n and "its host is gone" in n for i in d["incidents"] for n in i["notes"])'
 
 # ---- anything at all ----
 

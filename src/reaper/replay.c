@@ -19,6 +19,8 @@
 #include <syslog.h>
 #include <xxhash.h>
 
+#define NOTE_MAX 4096
+
 const char *cause_of(const struct teardown *t)
 {
     if (t->corrupt)
@@ -113,18 +115,27 @@ static bool is_salvaged(const struct replay *p)
     return false;
 }
 
+/* For the incident: the reason that was given, and where the journal came from. Empty: nothing. */
+static void make_note(const struct replay *p, char *ret, size_t size)
+{
+    const char *reason = p->how->assume_dead ? p->how->reason : "";
+    char when[32];
+    if (is_salvaged(p)) {
+        doc_format_time(when, p->snapshot.salvaged_ns);
+        (void)snprintf(ret, size, "from a journal that was salvaged at %s%s%s", when, *reason ? "; " : "",
+                       reason);
+    } else {
+        (void)snprintf(ret, size, "%s", reason);
+    }
+}
+
 /* The incident is written before the first undo: a reaper that dies half-way leaves a trace. */
 static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     struct rbxj_result *found = NULL, *result = NULL;
-    struct aftermath after = {
-        .reaper = &p->reaper, .procedure = p->procedure, .note = p->how->assume_dead ? p->how->reason : NULL};
-    char salvaged[80], when[32];
-    if (is_salvaged(p) && !after.note) {
-        doc_format_time(when, p->snapshot.salvaged_ns);
-        (void)snprintf(salvaged, sizeof(salvaged), "from a journal that was salvaged at %s", when);
-        after.note = salvaged;
-    }
+    char note[NOTE_MAX];
+    struct aftermath after = {.reaper = &p->reaper, .procedure = p->procedure, .note = note};
+    make_note(p, note, sizeof(note));
     incident_new_id(after.id);
     (void)make_result(p, &found, NULL);
     aftermath_begin(&after, p->boxes, p->len, found); /* of no box, too: it closes incidents that are over */
