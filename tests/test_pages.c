@@ -413,6 +413,28 @@ static void noise_is_rejected(void **state)
     free(bytes);
 }
 
+/* Behind sound metas, too. */
+static void noise_behind_metas_is_rejected(void **state)
+{
+    (void)state;
+    struct pages p;
+    uint64_t hashes[2];
+    for (int round = 0; round < 20; round++) {
+        struct image image = make_image(harness_tmpfs(), 3, hashes);
+        int newest = pages_newest(image.bytes, image.len, NULL);
+        for (size_t at = 2UL * 4096; at < image.len; at++)
+            image.bytes[at] = (uint8_t)draw(256);
+        assert_int_equal(pages_open(image.bytes, image.len, newest, &p, NULL), -EBADMSG);
+        for (uint64_t page = 2; page < image.len / 4096; page++) { /* each looks like a leaf of that number */
+            uint16_t head[4] = {0, 2, (uint16_t)(16 + 2 * draw(100)), (uint16_t)(216 + draw(3880))};
+            memcpy(image.bytes + page * 4096, &page, sizeof(page));
+            memcpy(image.bytes + page * 4096 + 8, head, sizeof(head));
+        }
+        assert_int_equal(pages_open(image.bytes, image.len, newest, &p, NULL), -EBADMSG);
+        free(image.bytes);
+    }
+}
+
 /* Another seed: another run. */
 int main(int argc, char **argv)
 {
@@ -422,6 +444,7 @@ int main(int argc, char **argv)
         harness_test(what_is_accepted_does_no_harm),
         harness_test(a_tree_of_no_depth_is_rejected),
         harness_test(noise_is_rejected),
+        harness_test(noise_behind_metas_is_rejected),
     };
     random_state = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
