@@ -37,6 +37,10 @@ check "sound: as many intact as the snapshot has" \
 check "sound: names" json '"'"$work"'/a" in [e["name"] for e in d["files"][0]["entries"] if e["state"] == "intact" and e["box"] == "a"]'
 check "sound: what has ended is an orphan or older" \
     json 'all(e["state"] in ("orphan", "superseded") for f in d["files"] for e in f["entries"] if e["box"] == "done")'
+check "sound: the transaction of what is in a snapshot, and of nothing else" \
+    json 'all(e["txn"] == (s[0]["txn"] if e["newest_snapshot"] else s[1]["txn"] if e["previous_snapshot"] else None)
+              for f in d["files"] for s in [f["snapshots"]] for e in f["entries"]) and
+          {e["txn"] is None for f in d["files"] for e in f["entries"]} == {True, False}'
 call forensics
 check "table: exits 0" is "$status" 0
 check "table: verdict" out_has "data.mdb: sound"

@@ -193,7 +193,18 @@ static void put_snapshots(struct doc *doc, cJSON *file, const struct autopsy *a)
     }
 }
 
-static void put_entry(struct doc *doc, cJSON *list, const struct carved *c, const char *box)
+/* The newest transaction that is known to have had it. Of what lies in free pages only older ones than both are. */
+static void put_txn(struct doc *doc, cJSON *entry, const struct autopsy *a, const struct carved *c)
+{
+    const struct autopsy_snapshot *s = &a->snapshots[c->newest ? 0 : 1];
+    if (c->newest || c->previous)
+        doc_number(doc, entry, "txn", (double)a->metas[s->which].meta.txn);
+    else
+        (void)doc_text(doc, entry, "txn", NULL);
+}
+
+static void put_entry(struct doc *doc, cJSON *list, const struct autopsy *a, const struct carved *c,
+                      const char *box)
 {
     const struct kind *kind = kind_of((enum rbxj_kind)c->head.kind);
     struct record r = {0};
@@ -218,6 +229,7 @@ static void put_entry(struct doc *doc, cJSON *list, const struct carved *c, cons
     doc_time(doc, entry, "time", c->state == CARVED_DAMAGED ? 0 : c->head.time_ns);
     doc_bool(doc, entry, "evidence", r.flags & REC_EVIDENCE);
     doc_number(doc, entry, "offset", (double)c->offset);
+    put_txn(doc, entry, a, c);
     doc_bool(doc, entry, "newest_snapshot", c->newest);
     doc_bool(doc, entry, "previous_snapshot", c->previous);
     record_clear(&r);
@@ -235,7 +247,7 @@ static void put_entries(struct doc *doc, cJSON *file, const struct autopsy *a)
         if (c->head.seq == 0 && c->state != CARVED_DAMAGED && !box.name[0] &&
             record_decode_box(c->bytes, c->head.length, NULL, &header) == 0)
             box = header;
-        put_entry(doc, list, c, box.name[0] ? box.name : NULL);
+        put_entry(doc, list, a, c, box.name[0] ? box.name : NULL);
     }
 }
 
