@@ -38,7 +38,7 @@ static void check_carved(const struct autopsy *a, size_t size)
             last->head.incarnation == c->head.incarnation && last->head.seq == c->head.seq)
             abort();
     }
-    if (a->len != size || memcmp(count, a->count, sizeof(count)) != 0)
+    if (a->file.len != size || memcmp(count, a->count, sizeof(count)) != 0)
         abort();
 }
 

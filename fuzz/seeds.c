@@ -212,8 +212,8 @@ static void seed_journal(const char *name, int dirfd, const char *path)
     uint64_t last = a.metas[0].meta.last_page > a.metas[1].meta.last_page ? a.metas[0].meta.last_page
                                                                           : a.metas[1].meta.last_page;
     uint64_t len = (last + 1) * a.metas[0].meta.page_size;
-    must(len <= a.len, path);
-    seed_data_file(name, a.bytes, len);
+    must(len <= a.file.len, path);
+    seed_data_file(name, a.file.bytes, len);
     seed_records(name, &a);
     autopsy_clear(&a);
 }
