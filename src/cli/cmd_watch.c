@@ -55,6 +55,7 @@ struct watch {
     sigset_t signals;
     int signal_fd;
     pid_t child; /* that replays; 0: none */
+    int ended;   /* the exit status of the last one */
     bool ready, stopping;
     int64_t look_at;                  /* NEVER: nothing asks for it */
     int64_t looked_at, look_took;     /* when the last one was over */
@@ -111,7 +112,7 @@ static int report(const struct cli *cli, const struct rbxj_result *result)
 /* The exit status is that of `rbxj replay`. */
 static _Noreturn void replay(struct watch *w, const char *const *names, size_t n)
 {
-    struct rbxj_replay how = {.boxes = n ? names : NULL, .boxes_len = n};
+    struct rbxj_replay how = {.boxes = names, .boxes_len = names ? n : 0};
     struct rbxj_result *result = NULL;
     struct rbxj_error error = {0};
     sigset_t child;
@@ -122,7 +123,8 @@ static _Noreturn void replay(struct watch *w, const char *const *names, size_t n
     (void)sigprocmask(SIG_UNBLOCK, &child, NULL);
     int rc = rbxj_replay(&w->cli->options, &how, &result, &error);
     int status = rc > 0 ? STATUS_LEFT : rc < 0 ? (int)status_of(rc) : STATUS_DONE;
-    if (rc < 0 && status != STATUS_BUSY)
+    /* another reaper is nobody's trouble; and what lasts is told once */
+    if (rc < 0 && rc != -RBXJ_E_BUSY && status != w->ended)
         print_failure(&w->cli->style, "watch", rc, &error);
     if (rc >= 0 && report(w->cli, result) < 0)
         status = STATUS_SYSTEM;
@@ -165,6 +167,7 @@ static void reap_child(struct watch *w)
     if (!w->child || waitpid(w->child, &status, WNOHANG) != w->child)
         return;
     w->child = 0;
+    w->ended = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     int64_t now = now_monotonic_ns();
     if (WIFSIGNALED(status))
         print_problem("watch: a replay was killed by signal %d; it is tried again", WTERMSIG(status));
@@ -202,13 +205,14 @@ static void look_worked(struct watch *w, int64_t now)
     ssize_t n = names ? turns_choose(&w->turns, &w->view, now, names) : -ENOMEM;
     int wanting = n < 0 ? ENOMEM : w->view.wanting;
     char text[200];
-    (void)snprintf(text, sizeof(text), "not all boxes can be watched now: %s", strerrordesc_np(wanting));
+    (void)snprintf(text, sizeof(text), "not all boxes can be watched now: %s",
+                   wanting == ENOSPC ? "fs.inotify.max_user_watches" : strerrordesc_np(wanting));
     say(w, wanting ? text : "");
     look_no_later(w, n < 0 ? now + TRY_AGAIN_NS : turns_next(&w->turns));
     if (w->view.unwatched)
         look_no_later(w, now + UNWATCHED_NS);
-    if (n > 0)
-        start_child(w, names, (size_t)n);
+    if (n > 0) /* where nobody waits for his turn: whoever died since, too */
+        start_child(w, (size_t)n < w->view.dead_len ? names : NULL, (size_t)n);
 }
 
 static int look(struct watch *w)
