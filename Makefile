@@ -181,14 +181,20 @@ VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs $(shell command -v python3 >/dev/
 
 .PHONY: vm-programs
 vm-programs: all $(VM_PROGRAMS)
-	@rm -rf $(VM)/install
-	@$(MAKE) --no-print-directory -s install DESTDIR=$(abspath $(VM))/install PREFIX=/usr >/dev/null
+
+# The package, unless it is newer than all that it is made of.
+.PHONY: vm-deb
+vm-deb:
+	@deb=$$(ls $(BUILD)/deb/rbxj_*.deb 2>/dev/null) && \
+	    [ -z "$$(find Makefile src include man systemd completions debian -newer "$$deb" -print -quit)" ] || \
+	    $(MAKE) --no-print-directory deb
 
 # A machine whose power is cut, each scenario once; only=a,d those; vm-torture N=100 SEED=random: so many cuts.
 define vm_run
 @$(MAKE) --no-print-directory deps
 @if $(MAKE) --no-print-directory vm-deps; then \
-    $(MAKE) --no-print-directory $(PARALLEL) vm-programs && tests/vm/check.py --dir $(VM) $(1); \
+    $(MAKE) --no-print-directory $(PARALLEL) vm-programs && $(MAKE) --no-print-directory vm-deb && \
+    tests/vm/check.py --dir $(VM) --debs $(BUILD)/deb $(1); \
 else \
     echo "skipped: the packages to build and run the machine can't be installed"; \
 fi

@@ -81,6 +81,7 @@ def torture(tap, rig, seed, cuts):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dir", default="build/vm")
+    parser.add_argument("--debs", default="build/deb", help="where the package is")
     parser.add_argument("--seed", default="1", help="a number, or random")
     parser.add_argument("--only", default="a,b,c,d")
     parser.add_argument("--torture", type=int, default=0, metavar="N")
@@ -90,7 +91,7 @@ def main():
 
     began = time.monotonic()
     if not options.no_image:
-        status = subprocess.run([os.path.join(HERE, "image.sh"), options.dir], check=False).returncode
+        status = subprocess.run([os.path.join(HERE, "image.sh"), options.dir, options.debs], check=False).returncode
         if status == 77:
             print("skipped: no archive can be reached to build the machine from")
             return 0

@@ -1,16 +1,16 @@
 #!/bin/bash
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# Builds the machine that the power cuts are tried on: image.sh DIRECTORY
+# Builds the machine that the power cuts are tried on: image.sh DIRECTORY DEBS
 # There: kernel (Debian's cloud kernel, which boots an ext4 on NVMe without an initrd), root.tar (a minimal Debian, made
-# once), root.img (that with rbxj as it was built, and what is in guest/). Exit status 77: no archive can be reached.
+# once), root.img (that with the package rbxj, and what is in guest/). Exit status 77: no archive can be reached.
 set -eu -o pipefail
 umask 022
 PATH=/usr/sbin:/usr/bin:/sbin:/bin
 here=$(cd "${0%/*}" && pwd)
-top=$(cd "$here/../.." && pwd)
 mkdir -p "$1"
 dir=$(cd "$1" && pwd)
+debs=$(cd "$2" && pwd)
 exec </dev/null
 
 [ "$(id -u)" = 0 ] || { echo "vm: building the image needs root" >&2; exit 1; }
@@ -84,13 +84,13 @@ root_img() {
     cp "$dir/kernel/modules/$version"/modules.{builtin,order}* "$root/lib/modules/$version/"
     chroot "$root" depmod "$version"
 
-    tar -C "$dir/install" -c . | tar -C "$root" -x --no-overwrite-dir --keep-directory-symlink
+    # the package as it is shipped, by dpkg
+    cp "$debs"/rbxj_*.deb "$root/rbxj.deb"
+    chroot "$root" dpkg -i /rbxj.deb >"$dir/dpkg.log" 2>&1 || { cat "$dir/dpkg.log" >&2; exit 1; }
+    rm "$root/rbxj.deb"
     mkdir -p "$root/usr/lib/rig" "$root/srv/rig"
     install -m 0755 "$here"/guest/*.sh "$dir"/programs/* "$root/usr/lib/rig/"
     install -m 0644 "$here"/guest/rig-*.service "$root/etc/systemd/system/"
-    if [ ! -e "$root/lib/systemd/system/rbxj-reaper.service" ]; then
-        install -m 0644 "$here/guest/rbxj-reaper.service" "$root/lib/systemd/system/"
-    fi
     # the report as JSON, and a word on the console at its end: all else is the unit as it is shipped
     mkdir -p "$root/etc/systemd/system/rbxj-reaper.service.d"
     {
@@ -101,11 +101,7 @@ root_img() {
         echo "ExecStartPost=/bin/sh -c 'echo rig: reaper done >/dev/ttyS0'"
     } >"$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
     grep -q '^ExecStart=.*rbxj --json' "$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
-    mkdir -p "$root/etc/systemd/system/rig-supervisor.service.d"
-    if [ -e "$root/usr/share/doc/rbxj/examples/supervisor.conf" ]; then
-        cp "$root/usr/share/doc/rbxj/examples/supervisor.conf" "$root/etc/systemd/system/rig-supervisor.service.d/"
-    fi
-    install -d -m 0700 "$root/var/lib/rbxj"
+    install -D -m 0644 "$root/usr/share/rbxj/supervisor.conf" "$root/etc/systemd/system/rig-supervisor.service.d/rbxj.conf"
 
     echo rig >"$root/etc/hostname"
     echo 0123456789abcdef0123456789abcdef >"$root/etc/machine-id"
@@ -114,11 +110,10 @@ root_img() {
         systemd-journal-flush.service systemd-random-seed.service e2scrub_reap.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$module"
     done
-    chroot "$root" systemctl -q enable rbxj-reaper.service rig-before.service rig-supervisor.service rig-agent.service
-    if [ -e "$root/lib/systemd/system/rbxj-watch.service" ]; then chroot "$root" systemctl -q enable rbxj-watch.service; fi
-
+    chroot "$root" systemctl -q enable rig-before.service rig-supervisor.service rig-agent.service
     rm -f "$dir/root.img" "$dir/root.new.img"
-    mke2fs -q -F -t ext4 -d "$root" "$dir/root.new.img" 600M
+    mke2fs -q -F -t ext4 -d "$root" "$dir/root.new.img" 600M 2>&1 | grep -v ^Creating || true
+    [ -s "$dir/root.new.img" ]
     rm -rf "$root"
     mv "$dir/root.new.img" "$dir/root.img"
 }

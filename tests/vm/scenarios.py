@@ -190,10 +190,14 @@ def watch(rig, _rng):
     disk = rig.fresh_disk()
     with Machine(rig, disk, f"rig.boxes={STEADY} rig.files=50") as machine:
         machine.multi_user()
-        if machine.call("systemctl -q is-active rbxj-watch.service")[0]:
-            return None if machine.call("systemctl -q cat rbxj-watch.service")[0] else ["rbxj-watch.service is not active"]
+        machine.output("""for i in $(seq 300); do systemctl -q is-active rbxj-watch && exit 0; sleep 0.1; done
+            systemctl status rbxj-watch; exit 1""")
         known = wait_up(machine, STEADY)
-        machine.output("systemctl kill -s KILL rig-supervisor")
+        # only these: what the unit's own ExecStopPost= would do is not asked
+        killed = machine.output("""for pid in $(cat /sys/fs/cgroup/system.slice/rig-supervisor.service/cgroup.procs); do
+            [ "$(cat /proc/$pid/comm)" != rbxj ] || { kill -KILL $pid; echo $pid; }; done""").split()
+        if len(killed) != STEADY:
+            machine.complain(f"killed {killed}")
         machine.call("""for i in $(seq 300); do [ -n "$(ls -A /srv/rig)" ] || exit 0; sleep 0.1; done""")
         machine.call("for i in $(seq 100); do rbxj health >/dev/null && exit 0; sleep 0.1; done")
         wrong = nothing_left(machine)
@@ -240,7 +244,10 @@ def soft_reboot(rig, _rng):
         machine.multi_user()
         known = wait_up(machine, STEADY)
         boot = Seen(machine).boot
-        machine.output("""systemctl -q stop rbxj-watch.service 2>/dev/null
+        machine.output("""systemctl -q stop rbxj-watch.service rbxj-health.timer
+            mkdir -p /run/systemd/system/rig-supervisor.service.d
+            printf '[Service]\nExecStopPost=\n' >/run/systemd/system/rig-supervisor.service.d/zz.conf
+            systemctl daemon-reload
             systemctl kill -s KILL rig-supervisor; systemctl stop rig-supervisor
             for group in /sys/fs/cgroup/rig-*; do echo 1 >$group/cgroup.kill; done
             systemctl stop rbxj-reaper; test -d /run/rbxj/journal-* || exit 1
