@@ -4,6 +4,7 @@
  * when it is asked for; and reading it page by page comes to the same as having it in memory.
  */
 #include "fuzz.h"
+#include "newest.h"
 
 #include "journal/image.h"
 
@@ -87,7 +88,7 @@ size_t LLVMFuzzerCustomMutator(uint8_t *data, size_t size, size_t max, unsigned 
 
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
-    int newest = pages_newest(data, size, NULL);
+    int newest = pages_newest(data, size);
     bool accepted[2] = {read_snapshot(data, size, 0), read_snapshot(data, size, 1)};
     if (read_file(data, size) != (newest >= 0 && accepted[newest]))
         abort();

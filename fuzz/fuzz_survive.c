@@ -4,6 +4,7 @@
  * it returns is fine if it returns.
  */
 #include "fuzz.h"
+#include "newest.h"
 
 #include "base/fd.h"
 #include "journal/pages.h"
@@ -150,7 +151,7 @@ static void write_input(const uint8_t *data, size_t size)
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     struct pages p;
-    int status, newest = pages_newest(data, size, NULL);
+    int status, newest = pages_newest(data, size);
     if (newest < 0 || pages_open(data, size, newest, &p, NULL) < 0)
         return 0;
     write_input(data, size);

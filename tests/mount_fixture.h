@@ -79,6 +79,14 @@ static const char *dir(const char *name)
     return path;
 }
 
+/* Of a process; 0: our own. */
+static inline uint64_t ns_of(pid_t pid)
+{
+    uint64_t ns = 0;
+    assert_int_equal(0, mount_ns_find(pid, &ns));
+    return ns;
+}
+
 static inline void tmpfs_on(const char *path, const char *source)
 {
     assert_int_equal(0, mount(source, path, "tmpfs", 0, "size=64k"));

@@ -143,7 +143,7 @@ static struct bytes encoded(void)
 static void k32_record_round_trips_every_field(void **state)
 {
     (void)state;
-    _cleanup_(clear_record) struct record r = full_record(), back = {0}, copy = {0};
+    _cleanup_(clear_record) struct record r = full_record(), back = {0};
     _cleanup_(free_bytes) struct bytes b = {0};
     struct record_key key = record_key(r.incarnation, r.seq);
     assert_int_equal(record_encode(&r, 77, &b.data, &b.len), 0);
@@ -151,10 +151,6 @@ static void k32_record_round_trips_every_field(void **state)
     assert_int_equal(back.position, 77);
     r.position = 77;
     assert_same_record(&r, &back);
-    assert_int_equal(record_copy(&copy, &back), 0);
-    assert_same_record(&copy, &back);
-    assert_ptr_not_equal(copy.path, back.path);
-    assert_ptr_not_equal(copy.content, back.content);
 }
 
 static void record_box_round_trips_every_field(void **state)

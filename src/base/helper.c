@@ -34,12 +34,6 @@ static struct {
 } left_behind[LEFT_MAX];
 static size_t left_next;
 static pthread_mutex_t left_mutex = PTHREAD_MUTEX_INITIALIZER;
-static atomic_uint started;
-
-unsigned helper_count(void)
-{
-    return atomic_load(&started);
-}
 
 static uint64_t start_time_of(pid_t pid)
 {
@@ -110,7 +104,6 @@ static pid_t start(helper_function *function, void *data, struct page *page, int
         helper_main(function, data, page);
     if (pid < 0)
         return -errno;
-    atomic_fetch_add(&started, 1);
     return (pid_t)pid;
 }
 

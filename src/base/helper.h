@@ -49,9 +49,6 @@ int helper_run(helper_function *function, void *data, uint64_t job, int64_t dead
 /* Is it gone meanwhile? Reaps it if it is. */
 bool helper_left_gone(const struct helper_left *left);
 
-/* How many helpers have been started by this process (for tests: a local path needs none). */
-unsigned helper_count(void);
-
 /* ---- may a path be touched? ---- */
 
 /* Is the mount with that id one whose calls cannot hang? Asked in the calling process, not in a helper. */

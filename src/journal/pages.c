@@ -72,15 +72,6 @@ int pages_read_meta(const void *image, size_t len, int which, struct pages_meta 
     return 0;
 }
 
-int pages_newest(const void *image, size_t len, struct pages_fault *fault)
-{
-    struct pages_meta m[2];
-    for (int i = 0; i < 2; i++)
-        if (pages_read_meta(image, len, i, &m[i], fault) < 0)
-            return -EBADMSG;
-    return m[1].txn > m[0].txn;
-}
-
 static int check_tree(struct walk *w, const struct tree *t, on_entry *entry, void *data)
 {
     struct counts c = {0};

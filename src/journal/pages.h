@@ -67,8 +67,6 @@ struct pages {
  * is not the newest. */
 int pages_read_meta(const void *image, size_t len, int which, struct pages_meta *ret,
                     struct pages_fault *fault);
-/* Which of the two LMDB would use: 0, 1, or -EBADMSG (it opens none unless both are well-formed). */
-int pages_newest(const void *image, size_t len, struct pages_fault *fault);
 
 /* Accepts the snapshot of meta page which, or not: 0, -EBADMSG with fault, -ENOMEM. pages_clear() it. */
 int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault);

@@ -422,29 +422,3 @@ void record_clear(struct record *r)
     free(r->chain);
     *r = (struct record){0};
 }
-
-int record_copy(struct record *dst, const struct record *src)
-{
-    struct record copy = *src;
-    copy.chain = NULL;
-    copy.chain_len = 0;
-    copy.content = NULL;
-    char **strings[] = {&copy.path, &copy.fstype, &copy.source, &copy.root, &copy.found_source};
-    bool failed = false;
-    for (size_t i = 0; i < ARRAY_LEN(strings); i++)
-        if (*strings[i] && !(*strings[i] = strdup(*strings[i])))
-            failed = true;
-    if (src->content_len) {
-        copy.content = malloc(src->content_len);
-        if (copy.content)
-            memcpy(copy.content, src->content, src->content_len);
-        else
-            failed = true;
-    }
-    if (failed) {
-        record_clear(&copy);
-        return -ENOMEM;
-    }
-    *dst = copy;
-    return 0;
-}

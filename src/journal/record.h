@@ -174,8 +174,6 @@ struct record {
 bool record_is_anothers(const struct record *r);
 
 void record_clear(struct record *r);
-/* A deep copy; 0 or -ENOMEM. */
-int record_copy(struct record *dst, const struct record *src);
 
 struct record_key record_key(uint64_t incarnation, uint32_t seq);
 void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint32_t *seq);

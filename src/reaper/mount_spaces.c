@@ -29,7 +29,6 @@ struct mounts {
     size_t holders_len;
     bool searched, held_searched;
     bool hidden; /* some process would not show its namespace */
-    unsigned readings, searches;
 };
 
 /* The N of a link "mnt:[N]": 0 it is another thing, or -errno. */
@@ -55,12 +54,6 @@ int mount_ns_find(pid_t pid, uint64_t *ret)
     return 0;
 }
 
-uint64_t mount_ns_of(pid_t pid)
-{
-    uint64_t ns;
-    return mount_ns_find(pid, &ns) == 0 ? ns : 0;
-}
-
 static bool sees_whole_ns(pid_t pid)
 {
     char path[40], root[2];
@@ -68,12 +61,11 @@ static bool sees_whole_ns(pid_t pid)
     return readlink(path, root, sizeof(root)) == 1; /* "/" */
 }
 
-static int read_table(struct mounts *mounts, pid_t pid, struct mount_table **ret, struct rbxj_error *e)
+static int read_table(pid_t pid, struct mount_table **ret, struct rbxj_error *e)
 {
     char path[40] = "/proc/self/mountinfo";
     if (pid)
         (void)snprintf(path, sizeof(path), "/proc/%d/mountinfo", (int)pid);
-    mounts->readings++;
     return mount_table_read(path, ret, e);
 }
 
@@ -83,7 +75,7 @@ int mounts_read(struct mounts **ret, struct rbxj_error *e)
     if (!mounts)
         return error_sys(e, ENOMEM, "read mountinfo");
     int rc = mount_ns_find(0, &mounts->ns);
-    rc = rc == 0 ? read_table(mounts, 0, &mounts->own, e) : error_sys(e, -rc, "read /proc/self/ns/mnt");
+    rc = rc == 0 ? read_table(0, &mounts->own, e) : error_sys(e, -rc, "read /proc/self/ns/mnt");
     if (rc < 0) {
         mounts_free(mounts);
         return rc;
@@ -114,20 +106,10 @@ uint64_t mounts_own_ns(const struct mounts *mounts)
     return mounts->ns;
 }
 
-unsigned mounts_readings(const struct mounts *mounts)
-{
-    return mounts->readings;
-}
-
-unsigned mounts_searches(const struct mounts *mounts)
-{
-    return mounts->searches;
-}
-
 int mounts_reload(struct mounts *mounts, struct rbxj_error *e)
 {
     struct mount_table *fresh;
-    int rc = read_table(mounts, 0, &fresh, e);
+    int rc = read_table(0, &fresh, e);
     if (rc < 0)
         return rc;
     mount_table_free(mounts->own);
@@ -145,7 +127,6 @@ static int for_each_process(struct mounts *mounts, each_function *function)
     _cleanup_closedir_ DIR *proc = opendir("/proc");
     if (!proc)
         return -errno;
-    mounts->searches++;
     struct dirent *entry;
     int rc = 0;
     while (rc >= 0 && (errno = 0, entry = readdir(proc)))
@@ -209,12 +190,12 @@ static int search(struct mounts *mounts, struct rbxj_error *e)
 }
 
 /* A reading counts only if the process still was in the namespace after it: pids are reused. */
-static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_error *e)
+static int load(struct mount_space *space, struct rbxj_error *e)
 {
     struct mount_table *table;
     struct rbxj_error error = {0};
     uint64_t ns;
-    int rc = space->pid ? read_table(mounts, space->pid, &table, &error) : -ENOENT;
+    int rc = space->pid ? read_table(space->pid, &table, &error) : -ENOENT;
     int still = rc == 0 ? mount_ns_find(space->pid, &ns) : -ENOENT;
     if (rc == 0 && (still < 0 || ns != space->ns)) {
         mount_table_free(table);
@@ -233,7 +214,7 @@ static int load(struct mounts *mounts, struct mount_space *space, struct rbxj_er
 static int load_again(struct mounts *mounts, uint64_t ns, struct mount_space **ret, struct rbxj_error *e)
 {
     struct mount_space *space = space_of(mounts, ns);
-    int rc = space ? load(mounts, space, e) : -ENODATA;
+    int rc = space ? load(space, e) : -ENODATA;
     for (int tries = 0; rc == -ENODATA && tries < 3; tries++) {
         rc = search(mounts, e);
         if (rc < 0)
@@ -241,7 +222,7 @@ static int load_again(struct mounts *mounts, uint64_t ns, struct mount_space **r
         space = space_of(mounts, ns);
         if (!space || !space->pid)
             return -ENODATA;
-        rc = load(mounts, space, e);
+        rc = load(space, e);
     }
     if (rc == 0)
         *ret = space;

@@ -111,10 +111,6 @@ void mounts_note_stays(struct mounts *mounts, uint64_t ns);
  *   -EACCES   not to be known: /proc hides processes from us */
 int mounts_in(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struct rbxj_error *e);
 
-/* How many mountinfo files were read in this pass, and how often /proc was searched (for tests). */
-unsigned mounts_readings(const struct mounts *mounts);
-unsigned mounts_searches(const struct mounts *mounts);
-
 /* ---- identity of a mount, through the kernel and not through names ---- */
 
 /* Where a path ends. */
@@ -140,7 +136,5 @@ uint64_t mount_newest(void);
 int mount_device_exists(uint64_t dev);
 /* The inode of the mount namespace of a process, 0 for pid: our own. 0 or -errno. */
 int mount_ns_find(pid_t pid, uint64_t *ret);
-/* The same; 0: it can't be seen. */
-uint64_t mount_ns_of(pid_t pid);
 
 #endif
