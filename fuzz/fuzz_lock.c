@@ -19,6 +19,7 @@
 static char dir[] = "/tmp/rbxj-fuzz-XXXXXX", path[64];
 static struct config config;
 static struct box box = {.name = "7", .incarnation = 42, .supervisor.pid = 4711};
+static struct undo u = {.config = &config, .box = &box, .same_boot = true};
 static struct record r = {.incarnation = 42, .seq = 1, .kind = RBXJ_LOCK, .path = path};
 
 static void clean(void)
@@ -45,8 +46,7 @@ static enum lock_content judge(const uint8_t *data, size_t size)
     if (!exact)
         abort();
     memcpy(exact, data, size);
-    if (lock_classify(&box, &r, (const char *)exact, size, &reading) != 0 ||
-        !lock_content_name(reading.content))
+    if (lock_judge(&u, &r, (const char *)exact, size, &reading) != 0 || !lock_content_name(reading.content))
         abort();
     free(exact);
     return reading.content;
@@ -85,7 +85,6 @@ static void try_content(const uint8_t *data, size_t size)
 
 static void try_look(const uint8_t *data, size_t size)
 {
-    struct undo u = {.config = &config, .box = &box, .records = &r, .records_len = 1, .same_boot = true};
     struct finding f = {0};
     _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
     if (fd < 0 || fd_write_all(fd, data, size) < 0)
@@ -100,6 +99,9 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     if (!path[0])
         prepare();
+    u.records = &r;
+    u.records_len = 1;
+    u.same_boot = size % 2;
     try_content(data, size);
     try_look(data, size);
     return 0;

@@ -19,8 +19,9 @@
 #include <sys/sysmacros.h>
 #include <sys/un.h>
 
-static const struct box box = {.name = "7", .incarnation = 42, .supervisor = {.pid = 4711}};
+static struct box box = {.name = "7", .incarnation = 42, .supervisor = {.pid = 4711}};
 static const struct record record = {.incarnation = 42, .seq = 1, .kind = RBXJ_LOCK};
+static struct undo world = {.box = &box, .same_boot = true};
 
 static enum lock_content judge(const char *bytes, size_t len)
 {
@@ -28,7 +29,7 @@ static enum lock_content judge(const char *bytes, size_t len)
     char *exact = malloc(len ? len : 1);
     assert_non_null(exact);
     memcpy(exact, bytes, len);
-    assert_int_equal(lock_classify(&box, &record, exact, len, &reading), 0);
+    assert_int_equal(lock_judge(&world, &record, exact, len, &reading), 0);
     free(exact);
     return reading.content;
 }
@@ -144,6 +145,11 @@ static void what_is_no_text_is_binary(void **state)
         if (judge(data[i].bytes, data[i].len) != LOCK_BINARY)
             fail_msg("data %zu is %s", i, lock_content_name(judge(data[i].bytes, data[i].len)));
     told_apart(LOCK_EMPTY, "");
+    assert_int_equal(judge("\0\0\0", 3), LOCK_BINARY);
+    world.same_boot = false; /* then that is what a power cut leaves of any content */
+    assert_int_equal(judge("\0\0\0", 3), LOCK_EMPTY);
+    assert_int_equal(judge("\0\0x", 3), LOCK_BINARY);
+    world.same_boot = true;
 }
 
 /* ---- what is not opened ---- */

@@ -421,7 +421,7 @@ static void noise_behind_metas_is_rejected(void **state)
     uint64_t hashes[2];
     for (int round = 0; round < 20; round++) {
         struct image image = make_image(harness_tmpfs(), 3, hashes);
-        int newest = pages_newest(image.bytes, image.len, NULL);
+        int newest = pages_newest(image.bytes, image.len);
         for (size_t at = 2UL * 4096; at < image.len; at++)
             image.bytes[at] = (uint8_t)draw(256);
         assert_int_equal(pages_open(image.bytes, image.len, newest, &p, NULL), -EBADMSG);

@@ -1,15 +1,27 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is at a lock's place, whoever put it there: told apart seven ways, within bounds of size, depth and time.
+ * What is at a lock's place, told apart seven ways, within bounds of size, depth and time.
  */
+#include "reaper/lock_content.h"
+
 #include "base/cleanup.h"
 #include "base/doc.h"
 #include "base/fd.h"
 #include "base/utf8.h"
-#include "reaper/lock.h"
 
 #include <ctype.h>
+#include <inttypes.h>
 #include <string.h>
+
+size_t lock_own_line(const struct undo *u, const struct record *r, char buf[LOCK_LINE_MAX])
+{
+    int n = snprintf(buf, LOCK_LINE_MAX,
+                     "{\"rbxj\":\"%" PRIu64 ":%" PRIu32 "\",\"pid\":%d,\"box_id\":\"%s\",\"created_at\":{"
+                     "\"secs_since_epoch\":%" PRId64 ",\"nanos_since_epoch\":%" PRId64 "}}\n",
+                     r->incarnation, r->seq, u->box->supervisor.pid, u->box->name, r->time_ns / 1000000000,
+                     r->time_ns % 1000000000);
+    return (size_t)n;
+}
 
 /* ---- words ---- */
 
@@ -220,27 +232,78 @@ static bool names_other_box(const cJSON *json, const struct box *box)
            doc_get_number(json, "pid", 0) != (double)box->supervisor.pid;
 }
 
-int lock_classify(const struct box *box, const struct record *r, const char *bytes, size_t len,
-                  struct lock_reading *ret)
+/* The size is on disk and the content is not: what a power cut leaves where nobody flushed (ext4, XFS). */
+static bool is_nuls(const char *text, size_t len)
 {
-    struct lock_reading reading = {.content = len ? LOCK_VALID : LOCK_EMPTY};
+    return text[0] == 0 && memcmp(text, text + 1, len - 1) == 0;
+}
+
+static bool is_as_recorded(const struct record *r, const char *bytes, size_t len)
+{
+    return len == r->content_len && (len == 0 || memcmp(bytes, r->content, len) == 0);
+}
+
+/* By what is recorded of it, not by what it says. */
+static enum lock_whose whose_by_record(const struct undo *u, const struct record *r, const char *bytes,
+                                       size_t len)
+{
+    char line[LOCK_LINE_MAX];
+    size_t own = lock_own_line(u, r, line);
+    if ((r->flags & REC_BEFORE_PRESENT) && is_as_recorded(r, bytes, len))
+        return LOCK_BEFORE;
+    if (len && (r->flags & REC_EVIDENCE) && is_as_recorded(r, bytes, len))
+        return LOCK_ADOPTED;
+    return len && len < own && memcmp(bytes, line, len) == 0 ? LOCK_BEGUN : LOCK_SAYS_NOT;
+}
+
+static enum lock_whose whose_by_stamp(const struct record *r, const char *stamp)
+{
+    uint64_t incarnation;
+    uint32_t seq;
+    if (!stamp || !stamp_parse(stamp, &incarnation, &seq))
+        return LOCK_SAYS_NOT;
+    return incarnation == r->incarnation && seq == r->seq ? LOCK_OURS : LOCK_OTHERS;
+}
+
+int lock_judge(const struct undo *u, const struct record *r, const char *bytes, size_t len,
+               struct lock_reading *ret)
+{
+    struct lock_reading reading = {.content = LOCK_EMPTY, .whose = whose_by_record(u, r, bytes, len)};
     cJSON *json = NULL;
     size_t used = 0;
-    int res = len == 0 || len > LOCK_CONTENT_MAX || memchr(bytes, 0, len)
-                  ? -EBADMSG
-                  : doc_parse_part(bytes, len, &json, &used);
+    if (len == 0 || (reading.whose == LOCK_SAYS_NOT && !u->same_boot && is_nuls(bytes, len))) {
+        *ret = reading;
+        return 0;
+    }
+    int res = len > LOCK_CONTENT_MAX || memchr(bytes, 0, len) ? -EBADMSG
+                                                              : doc_parse_part(bytes, len, &json, &used);
     if (res == -ENOMEM)
         return res;
     while (json && used < len && strchr(" \t\r\n", bytes[used]))
         used++;
-    const char *stamp = doc_get_text(json, "rbxj");
-    reading.stamped = stamp && stamp_parse(stamp, &reading.incarnation, &reading.seq);
-    reading.ours = reading.stamped && reading.incarnation == r->incarnation && reading.seq == r->seq;
-    if (len && (!json || used < len)) /* with a stamp and something behind it, too */
-        reading.content = judge_no_json(bytes, len);
-    else if (reading.stamped ? !reading.ours : names_other_box(json, box))
-        reading.content = LOCK_OTHER_BOX;
+    bool whole = json && used == len; /* there may be a stamp, and something behind it */
+    enum lock_whose said = whose_by_stamp(r, doc_get_text(json, "rbxj"));
+    if (said == LOCK_SAYS_NOT && whole && names_other_box(json, u->box))
+        said = LOCK_OTHERS;
     cJSON_Delete(json);
+    reading.content = !whole ? judge_no_json(bytes, len) : said == LOCK_OTHERS ? LOCK_OTHER_BOX : LOCK_VALID;
+    if (reading.whose == LOCK_SAYS_NOT)
+        reading.whose = said;
     *ret = reading;
     return 0;
+}
+
+int lock_read(const struct undo *u, const struct record *r, int fd, struct lock_reading *ret)
+{
+    char bytes[LOCK_CONTENT_MAX + 1];
+    ssize_t n = pread(fd, bytes, sizeof(bytes), 0);
+    if (n < 0) /* not to be taken for an empty one */
+        return -errno;
+    return lock_judge(u, r, bytes, (size_t)n, ret);
+}
+
+bool lock_is_corrupt(const struct lock_reading *reading)
+{
+    return (reading->whose == LOCK_SAYS_NOT || reading->whose == LOCK_OURS) &&
+           reading->content != LOCK_VALID && reading->content != LOCK_EMPTY;
 }

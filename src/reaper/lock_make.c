@@ -1,26 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The lock kind: prepare, acquire, prove.
+ * The lock kind: prepare, acquire, prove, adopt.
  */
 #include "base/cleanup.h"
-#include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/flocks.h"
 #include "reaper/lock.h"
 
-#include <inttypes.h>
 #include <string.h>
 #include <sys/file.h>
-
-size_t lock_own_line(const struct undo *u, const struct record *r, char buf[LOCK_LINE_MAX])
-{
-    int n = snprintf(buf, LOCK_LINE_MAX,
-                     "{\"rbxj\":\"%" PRIu64 ":%" PRIu32 "\",\"pid\":%d,\"box_id\":\"%s\",\"created_at\":{"
-                     "\"secs_since_epoch\":%" PRId64 ",\"nanos_since_epoch\":%" PRId64 "}}\n",
-                     r->incarnation, r->seq, u->box->supervisor.pid, u->box->name, r->time_ns / 1000000000,
-                     r->time_ns % 1000000000);
-    return (size_t)n;
-}
 
 /* ---- prepare ---- */
 
@@ -179,11 +167,11 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
     if (fd < 0)
         return fd == -ENOENT ? error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "lock %s: was not made", r->path)
                              : error_sys(e, -fd, "lock %s", r->path);
-    if (!S_ISREG(st.st_mode) || st.st_uid != r->owner)
-        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
     int res = fileid_of_fd(fd, &id);
     if (res < 0)
         return error_sys(e, -res, "lock %s", r->path);
+    if (!S_ISREG(id.mode) || id.uid != r->owner)
+        return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
     if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : is_older(&id, r))
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);

@@ -17,14 +17,7 @@ struct seen {
     int parent, fd;
     const char *base;
     struct fileid id;
-    enum whose {
-        WHOSE_UNKNOWN, /* it does not say */
-        WHOSE_OURS,
-        WHOSE_ADOPTED, /* ours, as it was then */
-        WHOSE_BEGUN,   /* ours, and its writing was interrupted */
-        WHOSE_BEFORE,  /* it is as it was before */
-        WHOSE_OTHERS,
-    } whose;
+    struct lock_reading reading;
 };
 
 #define SEEN_INIT                                                                                            \
@@ -38,57 +31,13 @@ static void seen_close(struct seen *s)
     cleanup_closep(&s->fd);
 }
 
-static bool is_as_recorded(const struct record *r, const char *text, size_t len)
-{
-    return len == r->content_len && (len == 0 || memcmp(text, r->content, len) == 0);
-}
-
-static bool is_before(const struct record *r, const char *text, size_t len)
-{
-    return (r->flags & REC_BEFORE_PRESENT) && is_as_recorded(r, text, len);
-}
-
-/* The size is on disk and the content is not: what a power cut leaves where nobody flushed (ext4, XFS). */
-static bool is_nuls(const char *text, size_t len)
-{
-    return text[0] == 0 && memcmp(text, text + 1, len - 1) == 0;
-}
-
-/* What the file says, and whose it says that it is. Bounded: no more is read than a lock file can hold. 0 or -errno. */
-static int judge_content(const struct undo *u, const struct record *r, struct seen *s, enum lock_content *ret)
-{
-    char text[LOCK_CONTENT_MAX + 1], line[LOCK_LINE_MAX];
-    struct lock_reading reading;
-    ssize_t n = pread(s->fd, text, sizeof(text), 0);
-    if (n < 0) /* not to be taken for an empty one */
-        return -errno;
-    size_t len = (size_t)n, own = lock_own_line(u, r, line);
-    if (len && !u->same_boot && is_nuls(text, len) && !is_before(r, text, len))
-        len = 0;
-    int res = lock_classify(u->box, r, text, len, &reading);
-    if (res < 0)
-        return res;
-    if (is_before(r, text, len))
-        s->whose = WHOSE_BEFORE;
-    else if (len && (r->flags & REC_EVIDENCE) && is_as_recorded(r, text, len))
-        s->whose = WHOSE_ADOPTED;
-    else if (reading.stamped)
-        s->whose = reading.ours ? WHOSE_OURS : WHOSE_OTHERS;
-    else if (len && len < own && memcmp(text, line, len) == 0)
-        s->whose = WHOSE_BEGUN;
-    else
-        s->whose = reading.content == LOCK_OTHER_BOX ? WHOSE_OTHERS : WHOSE_UNKNOWN;
-    *ret = reading.content;
-    return 0;
-}
-
 static int refuse(struct finding *f, const struct record *r, int errnum, const char *why)
 {
     f->found = FOUND_BUSY;
     if (errno_is_want(errnum) || errnum == EWOULDBLOCK) /* says nothing about it; the latter: it is leased */
         return error_sys(&f->error, errnum, "lock %s: %s", r->path, why);
     f->found = FOUND_FOREIGN;
-    f->refused = true;
+    f->refused = !record_is_anothers(r);
     (void)error_set(&f->error, RBXJ_E_FOREIGN, errnum, "lock %s: %s", r->path, why);
     return 0;
 }
@@ -97,11 +46,11 @@ static int refuse(struct finding *f, const struct record *r, int errnum, const c
 static int judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
     /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
-    int ours = s->whose == WHOSE_OURS || s->whose == WHOSE_ADOPTED ||
+    int ours = s->reading.whose == LOCK_OURS || s->reading.whose == LOCK_ADOPTED ||
                stamp_is_ours(s->fd, r, &s->id, u->same_boot);
     if (ours < 0)
         return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
-    if (s->whose == WHOSE_BEGUN) {
+    if (s->reading.whose == LOCK_BEGUN) {
         char line[LOCK_LINE_MAX];
         struct stat st;
         (void)lock_own_line(u, r, line);
@@ -111,18 +60,11 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     }
     if (ours)
         f->found = FOUND_PRESENT;
-    else if (f->content == LOCK_EMPTY)
+    else if (s->reading.content == LOCK_EMPTY)
         f->found = FOUND_GONE; /* never written: left as it is, there is nothing to undo */
     else
         return refuse(f, r, 0, "what is there is not ours");
     return 0;
-}
-
-/* Lock corruption: content that is neither JSON nor what rbxj writes, whole or not, nor what it was before. */
-static bool is_corrupt(const struct seen *s, const struct finding *f)
-{
-    return (s->whose == WHOSE_UNKNOWN || s->whose == WHOSE_OURS) && f->content != LOCK_VALID &&
-           f->content != LOCK_EMPTY;
 }
 
 static int survey(struct undo *u, const struct record *r, struct seen *s, struct finding *f)
@@ -149,13 +91,14 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return refuse(f, r, 0,
                       S_ISLNK(st.st_mode) ? "a symbolic link is in its place"
                                           : "what is there is not a regular file");
-    res = judge_content(u, r, s, &f->content);
+    res = lock_read(u, r, s->fd, &s->reading);
     if (res < 0)
         return error_sys(&f->error, -res, "lock %s: its content", r->path);
-    if (s->whose == WHOSE_OTHERS)
+    f->content = s->reading.content;
+    if (s->reading.whose == LOCK_OTHERS)
         return refuse(f, r, 0, "another box has it now");
-    if (s->whose ==
-        WHOSE_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
+    if (s->reading.whose ==
+        LOCK_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
         res = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
         if (res < 0)
             return error_sys(&f->error, -res, "lock %s: its stamp", r->path);
@@ -170,7 +113,7 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return refuse(f, r, 0, "another file is in its place");
     else
         f->found = FOUND_PRESENT;
-    f->corrupt = f->found == FOUND_PRESENT && is_corrupt(s, f);
+    f->corrupt = f->found == FOUND_PRESENT && lock_is_corrupt(&s->reading);
     if (f->corrupt)
         error_detail(&f->error, "with %s in it", lock_content_said(f->content));
     return 0;
