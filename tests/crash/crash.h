@@ -38,6 +38,12 @@ struct crash_case {
     const void *data; /* the program's */
 };
 
+/* The case of run_WHAT() and count_WHAT(). */
+#define CRASH_CASE(n, what, d)                                                                               \
+    {                                                                                                        \
+        .name = (n), .run = run_##what, .points = count_##what, .data = (d)                                  \
+    }
+
 int crash_main(int argc, char **argv, double seconds, const struct crash_case *cases, size_t n);
 
 /* For run(): adds to a figure that the summary prints, e.g. crash_count("killed", 1). At most 16 names. */

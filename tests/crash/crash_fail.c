@@ -191,17 +191,9 @@ static void reaper(void *data)
     (void)fflush(stdout);
 }
 
-static void stale(unsigned flags)
-{
-    life_open(flags);
-    life_killed("a", LIFE_HELD);
-    if (flags & LIFE_TWO_JOBS)
-        life_killed("c", LIFE_HELD);
-}
-
 static uint64_t count_reaper(const struct crash_case *c)
 {
-    stale(*(const unsigned *)c->data);
+    life_stale(*(const unsigned *)c->data);
     struct fault fault = run_with(reaper, NULL, UINT64_MAX);
     assert_int_equal(life_told->result, 0);
     life_judge("a replay that nobody disturbed");
@@ -228,7 +220,7 @@ static void reap_with(uint64_t point, bool is_last)
 
 static void run_reaper(const struct crash_case *c, uint64_t point)
 {
-    stale(*(const unsigned *)c->data);
+    life_stale(*(const unsigned *)c->data);
     reap_with(point, true);
 }
 
@@ -286,20 +278,14 @@ int main(int argc, char **argv)
     static const unsigned volatile_life = LIFE_BYSTANDER, persistent_life = LIFE_BYSTANDER | LIFE_PERSISTENT,
                           workers = LIFE_BYSTANDER | LIFE_TWO_JOBS, first = LIFE_PERSISTENT;
     static const struct crash_case cases[] = {
-        {.name = "supervisor-volatile",
-         .run = run_supervisor,
-         .points = count_supervisor,
-         .data = &volatile_life},
-        {.name = "supervisor-persistent",
-         .run = run_supervisor,
-         .points = count_supervisor,
-         .data = &persistent_life},
-        {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
-        {.name = "command", .run = run_command, .points = count_command, .data = &volatile_life},
-        {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
-        {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
-        {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},
-        {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
+        CRASH_CASE("supervisor-volatile", supervisor, &volatile_life),
+        CRASH_CASE("supervisor-persistent", supervisor, &persistent_life),
+        CRASH_CASE("first-opener", supervisor, &first),
+        CRASH_CASE("command", command, &volatile_life),
+        CRASH_CASE("reaper-volatile", reaper, &volatile_life),
+        CRASH_CASE("reaper-persistent", reaper, &persistent_life),
+        CRASH_CASE("reaper-unproven", unproven, &volatile_life),
+        CRASH_CASE("reaper-workers", reaper, &workers),
     };
 
     return crash_main(argc, argv, 12, cases, ARRAY_LEN(cases));

@@ -55,6 +55,15 @@ static struct step_end kill_at(void (*run)(void *), const void *data, uint64_t n
     return end;
 }
 
+static void judge_killed(const struct step_end *end)
+{
+    if (!end->struck)
+        crash_past_the_end();
+    crash_count("killed", 1);
+    life_replay();
+    life_judge("killed");
+}
+
 static uint64_t count_supervisor(const struct crash_case *c)
 {
     const struct what *what = c->data;
@@ -71,11 +80,7 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
 
     life_open(what->flags);
     struct step_end end = kill_at(supervisor, what, point, what->alone);
-    if (!end.struck)
-        crash_past_the_end();
-    crash_count("killed", 1);
-    life_replay();
-    life_judge("killed");
+    judge_killed(&end);
     if (point % 8 == 0 || what->until == LIFE_SHORT)
         life_goes_on();
 }
@@ -107,11 +112,7 @@ static void run_command(const struct crash_case *c, uint64_t point)
 
     life_open(what->flags);
     struct step_end end = kill_command_at(point, what->alone);
-    if (!end.struck)
-        crash_past_the_end();
-    crash_count("killed", 1);
-    life_replay();
-    life_judge("killed");
+    judge_killed(&end);
 }
 
 static uint64_t count_hook(const struct crash_case *c)
@@ -132,11 +133,7 @@ static void run_hook(const struct crash_case *c, uint64_t point)
 
     life_open(what->flags);
     struct step_end end = command_hook(at_the_nth, &strike);
-    if (!end.struck)
-        crash_past_the_end();
-    crash_count("killed", 1);
-    life_replay();
-    life_judge("killed");
+    judge_killed(&end);
 }
 
 static void reaper(void *data)
@@ -152,18 +149,11 @@ static void reaper(void *data)
     rbxj_result_free(result);
 }
 
-/* The supervisor of "a", and with two workers also that of "c", was killed when it had everything. */
-static void stale(const struct what *what)
-{
-    life_open(what->flags);
-    life_killed("a", LIFE_HELD);
-    if (what->flags & LIFE_TWO_JOBS)
-        life_killed("c", LIFE_HELD);
-}
-
 static uint64_t count_reaper(const struct crash_case *c)
 {
-    stale(c->data);
+    const struct what *what = c->data;
+
+    life_stale(what->flags);
     struct step_end end = kill_at(reaper, NULL, UINT64_MAX, false);
     life_judge("a replay that nobody disturbed");
     return end.calls;
@@ -173,13 +163,9 @@ static void run_reaper(const struct crash_case *c, uint64_t point)
 {
     const struct what *what = c->data;
 
-    stale(what);
+    life_stale(what->flags);
     struct step_end end = kill_at(reaper, NULL, point, what->alone);
-    if (!end.struck)
-        crash_past_the_end();
-    crash_count("killed", 1);
-    life_replay();
-    life_judge("killed");
+    judge_killed(&end);
 }
 
 /* The supervisor was killed at one of the moments of unproven.h. */
@@ -215,7 +201,7 @@ static void run_twice(const struct crash_case *c, uint64_t point)
     const struct what *what = c->data;
     uint64_t first = point / SECONDS_FOR_EACH, random = point;
 
-    stale(what);
+    life_stale(what->flags);
     struct step_end end = kill_at(reaper, NULL, first, false);
     if (!end.struck)
         crash_past_the_end();
@@ -234,23 +220,17 @@ int main(int argc, char **argv)
                              first = {.flags = LIFE_PERSISTENT, .until = LIFE_SHORT},
                              workers = {.flags = LIFE_BYSTANDER | LIFE_TWO_JOBS};
     static const struct crash_case cases[] = {
-        {.name = "supervisor-volatile",
-         .run = run_supervisor,
-         .points = count_supervisor,
-         .data = &volatile_life},
-        {.name = "supervisor-persistent",
-         .run = run_supervisor,
-         .points = count_supervisor,
-         .data = &persistent_life},
-        {.name = "supervisor-alone", .run = run_supervisor, .points = count_supervisor, .data = &alone},
-        {.name = "first-opener", .run = run_supervisor, .points = count_supervisor, .data = &first},
-        {.name = "command", .run = run_command, .points = count_command, .data = &alone},
-        {.name = "hook", .run = run_hook, .points = count_hook, .data = &persistent_life},
-        {.name = "reaper-volatile", .run = run_reaper, .points = count_reaper, .data = &volatile_life},
-        {.name = "reaper-persistent", .run = run_reaper, .points = count_reaper, .data = &persistent_life},
-        {.name = "reaper-unproven", .run = run_unproven, .points = count_unproven, .data = &volatile_life},
-        {.name = "reaper-twice", .run = run_twice, .points = count_twice, .data = &persistent_life},
-        {.name = "reaper-workers", .run = run_reaper, .points = count_reaper, .data = &workers},
+        CRASH_CASE("supervisor-volatile", supervisor, &volatile_life),
+        CRASH_CASE("supervisor-persistent", supervisor, &persistent_life),
+        CRASH_CASE("supervisor-alone", supervisor, &alone),
+        CRASH_CASE("first-opener", supervisor, &first),
+        CRASH_CASE("command", command, &alone),
+        CRASH_CASE("hook", hook, &persistent_life),
+        CRASH_CASE("reaper-volatile", reaper, &volatile_life),
+        CRASH_CASE("reaper-persistent", reaper, &persistent_life),
+        CRASH_CASE("reaper-unproven", unproven, &volatile_life),
+        CRASH_CASE("reaper-twice", twice, &persistent_life),
+        CRASH_CASE("reaper-workers", reaper, &workers),
     };
 
     return crash_main(argc, argv, 40, cases, ARRAY_LEN(cases));

@@ -332,3 +332,11 @@ void life_killed(const char *box, enum life_until until)
 {
     (void)supervisor_fork(box, until, false);
 }
+
+void life_stale(unsigned flags)
+{
+    life_open(flags);
+    life_killed("a", LIFE_HELD);
+    if (flags & LIFE_TWO_JOBS)
+        life_killed("c", LIFE_HELD);
+}

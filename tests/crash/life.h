@@ -79,6 +79,9 @@ struct life_paths life_paths(void);
 /* Forks a supervisor that lives so long and is then killed by SIGKILL; fails the test if it does not come to that. */
 void life_killed(const char *box, enum life_until until);
 
+/* life_open(), and the supervisor of "a", with two workers also that of "c", was killed when it had everything. */
+void life_stale(unsigned flags);
+
 /* What the machine looks like, to be freed; and what life_differs() compares with. */
 char *life_picture(void);
 void life_judge_by(char *picture);
