@@ -160,6 +160,8 @@ static int remove_tree(const char *dir)
     const char *const rm[] = {"rm", "-rf", "--one-file-system", "--", dir, NULL};
     const char *const chattr[] = {"chattr", "-R", "-f", "-i", "-a", dir, NULL};
 
+    if (rmdir(dir) == 0)
+        return 0;
     run_quietly(rm);
     if (path_exists(dir)) {
         run_quietly(chattr);

@@ -88,9 +88,10 @@ static bool check_processes(struct run *run)
     for (int i = 0; i < BOXES; i++)
         for (int k = 0; k < run->m.now[i].n; k++) {
             const struct mrecord *r = &run->m.now[i].records[k];
-            if (!r->place && world_is_dead(r->pid) != (r->dead || run->m.now[i].boot != run->m.boot))
+            bool dead = !r->place && world_is_dead(r->pid);
+            if (!r->place && dead != (r->dead || run->m.now[i].boot != run->m.boot))
                 return trouble(run, "box %s: process %d is %s", model_boxes[i], r->pid,
-                               r->dead ? "alive" : "dead");
+                               dead ? "dead" : "alive");
         }
     return true;
 }
@@ -158,14 +159,15 @@ static bool check_list(struct run *run)
     return good;
 }
 
-bool run_check(struct run *run)
+bool run_check(struct run *run, bool list)
 {
     bool good = true;
+    world_look();
     for (enum place p = 1; p < PLACES && good; p++)
         good = check_place(run, p);
     if (good && world_stray())
         good = trouble(run, "%s: is left, or was made", world_stray());
-    return good && check_processes(run) && check_list(run);
+    return good && check_processes(run) && (!list || check_list(run));
 }
 
 /* ---- what a replay says ---- */

@@ -47,6 +47,7 @@ struct op {
 enum { MAX_OPS = 48 };
 struct sequence {
     bool always, real_disk; /* durability; a state directory that is flushed to a disk */
+    bool slow;              /* the list is looked at after each operation, not every third */
     struct op ops[MAX_OPS];
     int n;
 };
@@ -75,8 +76,8 @@ bool op_undo(struct run *run, const struct op *op);
 bool op_end(struct run *run, const struct op *op);
 bool op_is_mounted_in(const struct model *m, int id);
 bool op_is_populated(const struct mrecord *group, const struct mbox *b);
-/* What the system and the journal show, against the model. */
-bool run_check(struct run *run);
+/* What the system shows, and the journal, against the model. */
+bool run_check(struct run *run, bool list);
 bool trouble(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* model_check.c: a replay's or an undo's report. */
 bool check_answer(struct run *run, const char *call, const struct answer *a, int r, const char *message);

@@ -23,12 +23,13 @@ bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thi
     return false;
 }
 
-/* Is it in a mount of the box that is undone before it? */
+/* Is it in a mount of the box that is undone before it, or, being a mount, on it? */
 bool model_is_in_newer(struct model *m, struct mbox *b, const struct mrecord *r)
 {
-    for (int i = 0; i < b->n && model_places[r->place].in; i++)
+    for (int i = 0; i < b->n; i++)
         for (int k = 0; k < m->n && b->records[i].seq > r->seq; k++)
-            if (m->things[k].place == model_places[r->place].in &&
+            if (m->things[k].mount &&
+                (m->things[k].place == model_places[r->place].in || m->things[k].place == r->place) &&
                 is_named_mount(b, &b->records[i], &m->things[k]))
                 return true;
     return false;
@@ -55,7 +56,8 @@ static enum verdict judge_mount(struct model *m, struct mbox *b, struct mrecord 
         if (is_named_mount(b, r, &m->things[i]))
             t = &m->things[i];
     for (int i = 0; !t && i < m->n && !r->evidence && !r->anothers; i++)
-        if (m->things[i].place == r->place && m->things[i].id > r->newest && m->things[i].same_source)
+        if (m->things[i].place == r->place && m->things[i].id > r->newest && m->things[i].same_source &&
+            !model_is_of_box(b, r, &m->things[i]))
             return IS_REFUSED;
     if (t)
         return next_above(m, t) && !model_is_of_box(b, r, next_above(m, t)) ? IS_BUSY : IS_OURS;

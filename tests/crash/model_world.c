@@ -4,6 +4,7 @@
  */
 #include "model_world.h"
 #include "../harness.h"
+#include "model_apart.h"
 
 #include "base/cleanup.h"
 
@@ -26,7 +27,8 @@
 
 static struct {
     char paths[PLACES][PATH_MAX];
-    const char *work, *lost, *group;
+    const char *work, *lost;
+    int mounts[PLACES];
     char config[PATH_MAX], state[PATH_MAX], run[PATH_MAX];
     struct rbxj_options options;
     struct {
@@ -39,8 +41,21 @@ static struct {
     int kept[MAX_THINGS], kept_len;
 } world;
 
+static const char *group_path; /* of all worlds */
+
+void world_make_group(void)
+{
+    group_path = harness_cgroup();
+}
+
+const char *world_group(void)
+{
+    return group_path;
+}
+
 static void fresh_lost(void)
 {
+    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
     harness_mkdir(world.lost);
     harness_mkdir(world.run);
 }
@@ -48,15 +63,14 @@ static void fresh_lost(void)
 void world_make(bool always, bool real_disk)
 {
     memset(&world, 0, sizeof(world));
-    world.work = harness_format("%s/work", harness_disk());
+    world.work = harness_format("%s/work", apart_disk());
     world.lost = harness_format("%s/lost", harness_tmpfs());
-    world.group = harness_cgroup();
     harness_mkdir(world.work);
-    (void)snprintf(world.config, PATH_MAX, "%s/conf", harness_disk());
-    (void)snprintf(world.state, PATH_MAX, "%s/state", harness_disk());
+    (void)snprintf(world.config, PATH_MAX, "%s/conf", apart_disk());
+    (void)snprintf(world.state, PATH_MAX, "%s/state", apart_disk());
     (void)snprintf(world.run, PATH_MAX, "%s/run", harness_tmpfs());
     harness_mkdir(world.state);
-    /* where no power loss reaches it: as good as a disk here, and its flushes cost nothing */
+    /* where no power loss reaches it: as good as a disk here */
     if (!real_disk)
         assert_int_equal(mount("rbxj-test", world.state, "tmpfs", 0, "mode=0700,size=64m"), 0);
     fresh_lost();
@@ -64,7 +78,7 @@ void world_make(bool always, bool real_disk)
                                                "[replay]\njobs=1\nbusy_retries=1\n",
                                                always ? "always" : "resource"));
     for (enum place p = 1; p < PLACES; p++) {
-        const char *dir = model_places[p].kind == RBXJ_CGROUP                          ? world.group
+        const char *dir = model_places[p].kind == RBXJ_CGROUP                          ? group_path
                           : model_places[p].lost && model_places[p].kind != RBXJ_MOUNT ? world.lost
                                                                                        : world.work;
         (void)snprintf(world.paths[p], PATH_MAX, "%s/%s", dir, model_places[p].name);
@@ -159,14 +173,21 @@ void world_keep(enum place p)
         world.kept[world.kept_len++] = fd;
 }
 
-int world_mounts(enum place p)
+void world_look(void)
 {
     _cleanup_fclose_ FILE *f = fopen("/proc/self/mountinfo", "re");
     char line[4096], target[PATH_MAX];
-    int n = 0;
+    memset(world.mounts, 0, sizeof(world.mounts));
     while (f && fgets(line, sizeof(line), f))
-        n += sscanf(line, "%*s %*s %*s %*s %4095s", target) == 1 && strcmp(target, world.paths[p]) == 0;
-    return n;
+        if ((strstr(line, world.work) || strstr(line, world.lost)) &&
+            sscanf(line, "%*s %*s %*s %*s %4095s", target) == 1)
+            for (enum place p = 1; p < PLACES; p++)
+                world.mounts[p] += strcmp(target, world.paths[p]) == 0;
+}
+
+int world_mounts(enum place p)
+{
+    return world.mounts[p];
 }
 
 static bool is_place(const char *dir, const char *name)
@@ -181,12 +202,12 @@ static bool is_place(const char *dir, const char *name)
 
 const char *world_stray(void)
 {
-    const char *const dirs[] = {world.work, world.lost, world.group};
+    const char *const dirs[] = {world.work, world.lost, group_path};
     for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
         _cleanup_closedir_ DIR *dir = opendir(dirs[i]);
         for (struct dirent *d; dir && (d = readdir(dir));)
             if (strcmp(d->d_name, ".") != 0 && strcmp(d->d_name, "..") != 0 &&
-                !is_place(dirs[i], d->d_name) && (dirs[i] != world.group || d->d_type == DT_DIR))
+                !is_place(dirs[i], d->d_name) && (dirs[i] != group_path || d->d_type == DT_DIR))
                 return harness_format("%s/%s", dirs[i], d->d_name);
     }
     return NULL;
@@ -319,8 +340,11 @@ void world_end(void)
     for (int i = 0; i < SUPERVISORS; i++)
         supervisor_kill(i);
     world_let_go(0);
-    while (world.noted_len > 0)
-        (void)kill(world.noted[--world.noted_len], SIGKILL);
+    while (world.noted_len > 0) { /* now that its parent is dead it is ours */
+        pid_t pid = world.noted[--world.noted_len];
+        if (waitpid(pid, NULL, WNOHANG) == 0 && kill(pid, SIGKILL) == 0)
+            (void)waitpid(pid, NULL, 0);
+    }
 }
 
 /* What lives in memory is gone, and all processes. */
@@ -330,13 +354,11 @@ void world_power_loss(void)
     for (enum place p = 1; p < PLACES; p++)
         if (model_places[p].kind == RBXJ_CGROUP)
             kill_group(world.paths[p]);
+    world_look();
     for (enum place p = PLACES; p-- > 1;)
-        while (world_mounts(p) > 0 && umount2(world.paths[p], MNT_DETACH) == 0)
-            ;
+        for (int i = 0; i < world.mounts[p]; i++)
+            (void)umount2(world.paths[p], MNT_DETACH);
     assert_int_equal(umount2(harness_tmpfs(), MNT_DETACH), 0);
-    assert_int_equal(mount("rbxj-test", harness_tmpfs(), "tmpfs", 0, "mode=0700"), 0);
-    (void)usleep(12000); /* birth times are as coarse as a tick */
     boot_next();
-    (void)usleep(12000);
     fresh_lost();
 }

@@ -12,6 +12,9 @@
 
 /* ---- the world ---- */
 
+/* The cgroup of all sequences. */
+void world_make_group(void);
+const char *world_group(void);
 void world_make(bool always, bool real_disk);
 const struct rbxj_options *world_options(void);
 const char *world_path(enum place p);
@@ -22,7 +25,8 @@ uint64_t world_see(enum place p);
 bool world_content_is(enum place p, uint64_t content, uint64_t incarnation, uint32_t seq);
 /* Keeps the file system of the mount there, attached to nothing, so that no later one gets its device number. */
 void world_keep(enum place p);
-/* Mounts whose target is that place. */
+/* Reads what is mounted; then: mounts whose target is that place. */
+void world_look(void);
 int world_mounts(enum place p);
 /* A name in the world's directories that is no place's, or NULL. */
 const char *world_stray(void);
