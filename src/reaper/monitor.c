@@ -245,11 +245,13 @@ static bool note_deaths(struct monitor *m, const struct pollfd *polls)
 int monitor_wait(struct monitor *m, struct pollfd *others, size_t n, int milliseconds)
 {
     m->polls[0] = (struct pollfd){.fd = m->hint.fd, .events = POLLIN};
-    memcpy(m->polls + 1, others, n * sizeof(*others));
+    for (size_t i = 0; i < n; i++)
+        m->polls[1 + i] = others[i];
     size_t pidfds = fill_pidfds(m, m->polls + 1 + n);
     if (poll(m->polls, 1 + n + pidfds, milliseconds) < 0)
         return errno == EINTR ? 0 : -errno;
-    memcpy(others, m->polls + 1, n * sizeof(*others));
+    for (size_t i = 0; i < n; i++)
+        others[i] = m->polls[1 + i];
     int events = m->polls[0].revents && hint_read(&m->hint) ? MONITOR_COMMIT : 0;
     return note_deaths(m, m->polls + 1 + n) ? events | MONITOR_DEATH : events;
 }
