@@ -27,7 +27,9 @@ watch() {
 }
 # What a service manager would hear, a line each; ends with the watch, with its status.
 cat >"$work/notify.py" <<'END'
-import os, socket, sys
+import ctypes, os, signal, socket, sys
+prctl = ctypes.CDLL(None).prctl
+prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: both end with the test
 listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
 address = sys.argv[1] + ".socket"
 if os.path.exists(address):
@@ -37,6 +39,7 @@ os.environ["NOTIFY_SOCKET"] = address
 pid = os.fork()
 if pid == 0:
     listener.close()
+    prctl(1, signal.SIGKILL)
     if "WATCHDOG_USEC" in os.environ:
         os.environ["WATCHDOG_PID"] = str(os.getpid())
     os.execv(sys.argv[2], sys.argv[2:])
@@ -280,6 +283,19 @@ another_reaper() {
     end_reaper
     check "it has ended: undone" undone "$work/a"
     check "that is nothing to complain of" is "$(grep -v ' event ' "$work/watch.err")" ""
+    # as after a crash of its unit, which is to be restarted when the box is gone
+    start s --tmpdir "$work/s"
+    reap_nothing
+    kill_now "$supervisor"
+    call replay --wait 0.2
+    check "replay --wait: another reaper that goes on: 5" is "$status" 5
+    "$rbxj" replay --wait=60 >"$work/wait.out" 2>&1 &
+    local waiting=$!
+    check "replay --wait waits" still "$work/s" "/proc/$waiting"
+    end_reaper
+    wait "$waiting"
+    check "replay --wait: then there is nothing left" is "$?" 0
+    check "replay --wait: gone" gone "$work/s"
     # what a watch does to a reset: it is at the box before the reset is
     start r --tmpdir "$work/r"
     reap_nothing

@@ -5,13 +5,25 @@
 #include "cli/cli.h"
 
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "cli/notify.h"
 
 #include <errno.h>
 #include <math.h>
 #include <string.h>
+#include <time.h>
 
-enum { OPT_DRY_RUN = 256, OPT_PLAN, OPT_BOX, OPT_BOOT, OPT_LAZY, OPT_TIMEOUT, OPT_ASSUME_DEAD, OPT_REASON };
+enum {
+    OPT_DRY_RUN = 256,
+    OPT_PLAN,
+    OPT_BOX,
+    OPT_BOOT,
+    OPT_LAZY,
+    OPT_TIMEOUT,
+    OPT_ASSUME_DEAD,
+    OPT_REASON,
+    OPT_WAIT
+};
 
 const struct cli_option replay_options[] = {
     {"dry-run", OPT_DRY_RUN, NULL, "show what would be done and the plan's id; change nothing"},
@@ -20,6 +32,7 @@ const struct cli_option replay_options[] = {
     {"boot", OPT_BOOT, NULL, "at boot: stop at boot_deadline and leave the rest"},
     {"lazy-umount", OPT_LAZY, "WHEN", "detach a busy mount lazily: never, or last-resort"},
     {"timeout", OPT_TIMEOUT, "SECONDS", "the most to spend on one box"},
+    {"wait", OPT_WAIT, "SECONDS", "the most to wait for another reaper, as a watch, to come to its end"},
     {"assume-dead", OPT_ASSUME_DEAD, NULL, "take --box's supervisor for dead where that can't be known"},
     {"reason", OPT_REASON, "TEXT", "why, for the incident record; with --assume-dead"},
     {0},
@@ -83,6 +96,19 @@ static int check_options(struct cli *cli, const struct rbxj_replay *how)
     return 0;
 }
 
+/* Another reaper is at it, as a watch that saw the same death: what it leaves is still to be done. */
+static int replay_in_turn(struct cli *cli, const struct rbxj_replay *how, double wait,
+                          struct rbxj_result **ret, struct rbxj_error *error)
+{
+    int64_t deadline = now_monotonic_ns() + (int64_t)(wait * 1e9);
+    for (;;) {
+        int rc = rbxj_replay(&cli->options, how, ret, error);
+        if (rc != -RBXJ_E_BUSY || now_monotonic_ns() >= deadline)
+            return rc;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+}
+
 int cmd_replay(struct cli *cli, int argc, char **argv)
 {
     _cleanup_free_ const char **boxes = calloc((size_t)argc + 1, sizeof(*boxes));
@@ -95,8 +121,11 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
 
     const char *value;
     int id, status;
+    double wait = 0;
     while ((id = cli_next(cli, argc, argv, &value)) > 0)
-        if ((status = take_option(cli, &how, boxes, id, value)) != 0)
+        if (id == OPT_WAIT && (parse_timeout(value, &wait) < 0 || wait > 1e6))
+            return cli_usage(cli, "--wait takes seconds above 0, not '%s'", value);
+        else if (id != OPT_WAIT && (status = take_option(cli, &how, boxes, id, value)) != 0)
             return status;
     if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
@@ -109,7 +138,7 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
     struct rbxj_error error = {0};
     if (how.boot)
         notify_boot(&cli->options);
-    int rc = rbxj_replay(&cli->options, &how, &result, &error);
+    int rc = replay_in_turn(cli, &how, wait, &result, &error);
     print_progress_end(&progress);
     if (rc < 0) {
         print_failure(&cli->style, "replay", rc, &error);
