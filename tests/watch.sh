@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # rbxj watch through the program: deaths, restarts, signals, sd_notify(3), what is left, who is in the way:
-# watch.sh [RBXJ]. Whom it waits for: test_monitor.c.
+# watch.sh [RBXJ]. Whom it waits for: test_monitor.c. PARTS="killed" ROUNDS=1000 tries one of its parts for longer.
 . "${0%/*}/lib.bash"
 
 export RBXJ_DURABILITY=resource
@@ -361,7 +361,7 @@ wrong() {
 killed() {
     fresh
     local round i pids=()
-    for round in {1..12}; do
+    for ((round = 1; round <= ${ROUNDS:-12}; round++)); do
         bare_watch
         for i in {1..4}; do
             "$rbxj" run --box "$round.$i" --tmpdir "$work/r$round.$i" --lock "$work/l$round.$i" -- sleep 60 2>/dev/null &
@@ -385,7 +385,9 @@ killed() {
     stop
 } 2>/dev/null
 
-for part in deaths others_namespaces at_rest restarts notifies leftovers signals another_reaper a_quarantined_worker damaged wrong killed; do
+parts="deaths others_namespaces at_rest restarts notifies leftovers signals another_reaper a_quarantined_worker damaged
+    wrong killed"
+for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"
 done
