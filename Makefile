@@ -229,10 +229,20 @@ RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
 
 .PHONY: check
 check:
-	@$(MAKE) --no-print-directory deps
+	@$(MAKE) --no-print-directory deps tools
 	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers $(if $(T),,replayers)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests $(if $(T),,replayers)
 	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
+
+# Prometheus and promtool, unpacked and not installed: nobody wants another server on his machine. What has no network
+# skips the tests that take them.
+TOOLS = build/tools/usr/bin/promtool
+.PHONY: tools
+tools: $(if $(shell command -v promtool),,$(TOOLS))
+$(TOOLS):
+	@mkdir -p build/tools
+	@cd build/tools && apt-get -qq download prometheus 2>/dev/null && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb || \
+	    echo "tools: no prometheus package to be had: some tests are skipped" >&2
 
 # The crash programs at every point: hours. Goes on where it was stopped; "make clean" begins anew.
 .PHONY: torture
@@ -377,6 +387,7 @@ install: all $(FILLED) $(BUILD)/man/rbxj.1
 	$(PUT) $(BUILD)/systemd/rbxj.tmpfiles $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	$(PUT) systemd/rbxj.catalog $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	$(PUT) $(BUILD)/systemd/supervisor.conf $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf
+	$(PUT) monitoring/rbxj.rules.yml $(DESTDIR)$(DATADIR)/rbxj/rbxj.rules.yml
 	$(INSTALL) -m 0755 $(RUNBOOK) $(DESTDIR)$(DATADIR)/rbxj
 	@# K33: the state directory is made here or by tmpfiles.d, never by the program.
 	@if [ -z "$(DESTDIR)" ] && [ "$$(id -u)" = 0 ]; then \
@@ -390,7 +401,7 @@ uninstall:
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
 	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
-	rm -f $(DESTDIR)$(DATADIR)/rbxj/supervisor.conf $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)
+	rm -f $(addprefix $(DESTDIR)$(DATADIR)/rbxj/, supervisor.conf rbxj.rules.yml) $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj
 
 # ---- Debian packages ----

@@ -13,7 +13,8 @@ if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
         "$0" "$rbxj"
 fi
 
-PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH # a version manager's python3 takes half a second to start
+top=$(realpath "${0%/*}/..")
+PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH:$top/build/tools/usr/bin # a version manager's python3 takes half a second to start
 
 name=$(basename "$0" .sh)
 work=$(mktemp -d "/var/tmp/rbxj-$name.XXXXXX")

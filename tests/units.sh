@@ -18,12 +18,12 @@ install_in() {
 prefix=$work/prefix
 check "it installs below a prefix" install_in / "$prefix"
 units=$prefix/lib/systemd/system dropin=$prefix/share/rbxj/supervisor.conf
-services=("$units"/rbxj-{reaper,watch,health,audit}.service)
+services=("$units"/rbxj-{reaper,watch,health,audit,metrics}.service)
 check "it installs below a DESTDIR" install_in "$work/dest" /usr
 there_in_dest() {
     local path
-    for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health,audit}.service \
-        lib/systemd/system/rbxj-{health,audit}.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
+    for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health,audit,metrics}.service \
+        lib/systemd/system/rbxj-{health,audit,metrics}.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
         share/bash-completion/completions/rbxj; do
         there "$work/dest/usr/$path" || { echo "  missing: $path"; return 1; }
     done
@@ -44,7 +44,7 @@ export SYSTEMD_UNIT_PATH=$work/etc:$units:
 verify() {
     systemd-analyze verify --man=no "$@" >"$work/out" 2>&1 && is "$(cat "$work/out")" ""
 }
-check "systemd-analyze verify has nothing to say" verify "${services[@]}" "$units"/rbxj-{health,audit}.timer "$work/etc/supervisor.service"
+check "systemd-analyze verify has nothing to say" verify "${services[@]}" "$units"/rbxj-{health,audit,metrics}.timer "$work/etc/supervisor.service"
 broken_is_seen() {
     sed 's/^RequiresMountsFor/RequiresMountFor/' "$units/rbxj-reaper.service" >"$work/etc/broken.service"
     ! verify "$work/etc/broken.service"

@@ -72,6 +72,12 @@ static void put_health(FILE *out, const struct sources *s)
         put_sample(out, name, "status", states[i], strcmp(states[i], present) == 0);
 }
 
+static void put_escalate(FILE *out, const struct rbxj_health *health)
+{
+    put_number(out, "rbxj_escalate", "gauge", "1: a person should look at this worker (rbxj health).",
+               (uint64_t)(health->escalate != 0));
+}
+
 static void put_boxes(FILE *out, const struct rbxj_health *health)
 {
     static const char name[] = "rbxj_boxes";
@@ -142,6 +148,8 @@ static int put_all(const struct sources *s, char **ret)
     if (!out)
         return -ENOMEM;
     put_health(out, s);
+    if (s->has_health)
+        put_escalate(out, &s->health);
     if (s->has_boxes)
         put_boxes(out, &s->health);
     if (s->has_counters)
