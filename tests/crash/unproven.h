@@ -5,7 +5,7 @@
 #ifndef RBXJ_TESTS_CRASH_UNPROVEN_H
 #define RBXJ_TESTS_CRASH_UNPROVEN_H
 
-#define UNPROVEN 11
+#define UNPROVEN 12
 
 /* Kills the supervisor of "a" at the which-th of these moments, 0 to UNPROVEN - 1. */
 void unproven_killed(unsigned which);
