@@ -323,10 +323,9 @@ void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq)
         m->lines[m->lines_len].incarnation = b->incarnation;
         m->lines[m->lines_len++].seq = seq;
         t->locked_by = supervisor + 1;
-    } else {
-        t->stamp = model_line(b->incarnation, seq);
-        t->full = model_places[r->place].kind == RBXJ_TMPDIR;
     }
+    t->stamp = model_line(b->incarnation, seq);
+    t->full = model_places[r->place].kind == RBXJ_TMPDIR;
     r->evidence = true;
     r->got = t->id;
 }
@@ -361,7 +360,9 @@ struct answer model_released(struct model *m, int supervisor, int box, uint32_t 
     if (!r)
         return a;
     enum verdict v = model_judge_alone(m, &m->now[box], r); /* whatever became of its lower one */
-    refuse(&a, v != IS_GONE && v != IS_ANOTHER, RBXJ_E_EXISTS);
+    const struct thing *t = model_top(m, r->place);
+    bool as_before = r->before && t && t->content == r->before_content; /* its stamp may have been left on it */
+    refuse(&a, v != IS_GONE && v != IS_ANOTHER && !(v == IS_OURS && as_before), RBXJ_E_EXISTS);
     return a;
 }
 
