@@ -157,6 +157,31 @@ static void k4_alias_of_the_directory_itself_is_found(void **state)
     stands("two", below("alias/x"));
 }
 
+/* The box's own directory was removed, and its inode number given to one that others use: another handle tells. */
+static void k3_k4_an_inode_number_that_is_used_again_is_no_alias(void **state)
+{
+    (void)state;
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    open_place();
+    (void)must_begin(j, "one", below("own"));
+    harness_mkdir(below("others"));
+    assert_ok(journal_get(j, "one", &sb, &e), e);
+    struct fileid *id = &sb.records[0].id;
+    assert_int_equal(fileid_of_name(AT_FDCWD, below("others"), id), 0);
+    assert_true(id->handle_len > 0);
+    id->handle[0] ^= 1;
+    assert_ok(journal_update(j, &sb.records[0], false, &e), e);
+    stands("two", below("others/x"));
+    id->handle[0] ^= 1;
+    id->ino++; /* or the index is not written again */
+    assert_ok(journal_update(j, &sb.records[0], false, &e), e);
+    id->ino--;
+    assert_ok(journal_update(j, &sb.records[0], false, &e), e);
+    collides(below("others/y"), "one");
+    snapshot_box_clear(&sb);
+}
+
 static void k4_within_a_box_only_a_mount_may_use_a_path_again(void **state)
 {
     (void)state;
@@ -243,6 +268,7 @@ int main(void)
         journal_test(k4_paths_longer_than_a_key),
         journal_test(k4_alias_through_a_bind_mount_is_found),
         journal_test(k4_alias_of_the_directory_itself_is_found),
+        journal_test(k3_k4_an_inode_number_that_is_used_again_is_no_alias),
         journal_test(k4_within_a_box_only_a_mount_may_use_a_path_again),
         journal_test(k4_nested_box_lives_inside_its_parents),
         journal_test(k4_snapshot_knows_what_overlaps),

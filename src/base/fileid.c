@@ -241,6 +241,25 @@ static int take_handle(int dirfd, const char *name, int flags, struct fileid *id
     return 0;
 }
 
+static uint64_t handle_hash(const struct fileid *id)
+{
+    return XXH3_64bits_withSeed(id->handle, id->handle_len, (uint64_t)id->handle_type) | 1;
+}
+
+uint64_t fileid_handle_hash(const struct fileid *id)
+{
+    return id->handle_len && !fs_is_network(id->fs_magic) ? handle_hash(id) : 0;
+}
+
+int fileid_handle_hash_of_fd(int fd, uint64_t *ret)
+{
+    struct fileid id = {0};
+    int r = take_handle(fd, "", AT_EMPTY_PATH, &id);
+    if (r == 0)
+        *ret = id.handle_len ? handle_hash(&id) : 0;
+    return r;
+}
+
 int fileid_of_fd(int fd, struct fileid *ret)
 {
     struct statx sx;

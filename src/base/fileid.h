@@ -31,6 +31,11 @@ int fileid_of_fd(int fd, struct fileid *ret);
 /* Of a name below dirfd, not followed if it is a symlink. */
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret);
 
+/* A number for its handle: two that differ, of one inode number, are two files. 0: it has none that would tell. */
+uint64_t fileid_handle_hash(const struct fileid *id);
+/* That of an open file, and nothing else of it; 0 or -errno. */
+int fileid_handle_hash_of_fd(int fd, uint64_t *ret);
+
 /* Opens the file itself (O_PATH), wherever on the file system of the directory dirfd and under whichever name it
  * is now. -ESTALE: it is no more. -EOPNOTSUPP: it can't be found so (no handle, no privilege). Or -errno. */
 int fileid_open(int dirfd, const struct fileid *id, bool same_boot);

@@ -10,6 +10,8 @@
  *   - 'A' dev ino 0: the directory itself, once it is known (a tmpdir with evidence), which may be
  *     bind-mounted elsewhere
  *
+ * The value of an alias is the hash of the directory's handle: an inode number is given again at once (K3).
+ *
  * Aliases are looked up by every directory on the way to the new path. The other direction (a recorded path
  * inside the new one, through an alias) needs no look-up: what would contain it must be absent before
  * (tmpdir, cgroup), or is a file (lock), or only covers it (mount).
@@ -74,13 +76,17 @@ static struct name_key record_path_key(const struct record *r)
 
 /* By its place, and by itself. Those of a mount or a lock say nothing: a mount's root may be any directory.
  */
-static size_t record_alias_keys(const struct record *r, struct name_key k[2])
+static size_t record_alias_keys(const struct record *r, struct name_key k[2], uint64_t handles[2])
 {
     size_t n = 0;
-    if (fileid_is_set(&r->parent))
+    if (fileid_is_set(&r->parent)) {
+        handles[n] = fileid_handle_hash(&r->parent);
         k[n++] = alias_key(r->parent.dev, r->parent.ino, base_hash(r->path));
-    if (r->kind == RBXJ_TMPDIR && fileid_is_set(&r->id))
+    }
+    if (r->kind == RBXJ_TMPDIR && fileid_is_set(&r->id)) {
+        handles[n] = fileid_handle_hash(&r->id);
         k[n++] = alias_key(r->id.dev, r->id.ino, 0);
+    }
     for (size_t i = 0; i < n; i++)
         key_add_record(&k[i], r);
     return n;
@@ -91,14 +97,15 @@ int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t
     if (!r->path)
         return MDB_SUCCESS;
     struct name_key k = record_path_key(r), aliases[2];
+    uint64_t handles[2];
     size_t len = strlen(r->path), kept = len < PATH_KEY_MAX ? len : PATH_KEY_MAX;
     MDB_val key = {k.len, k.bytes}, data = {len - kept, r->path + kept};
     int rc = mdb_put(txn, names, &key, &data, 0);
     /* device and inode numbers of another boot say nothing in this one */
-    size_t n = boot_id ? record_alias_keys(r, aliases) : 0;
+    size_t n = boot_id ? record_alias_keys(r, aliases, handles) : 0;
     for (size_t i = 0; i < n && rc == MDB_SUCCESS; i++) {
         key = (MDB_val){aliases[i].len, aliases[i].bytes};
-        data = (MDB_val){0, NULL};
+        data = (MDB_val){sizeof(handles[i]), &handles[i]};
         rc = mdb_put(txn, names, &key, &data, 0);
     }
     return rc;
@@ -107,10 +114,11 @@ int names_add(MDB_txn *txn, MDB_dbi names, const struct record *r, const uint8_t
 int names_remove(MDB_txn *txn, MDB_dbi names, const struct record *r)
 {
     struct name_key k[3];
+    uint64_t handles[2];
     if (!r->path)
         return MDB_SUCCESS;
     k[0] = record_path_key(r);
-    size_t n = 1 + record_alias_keys(r, &k[1]);
+    size_t n = 1 + record_alias_keys(r, &k[1], handles);
     for (size_t i = 0; i < n; i++) {
         MDB_val key = {k[i].len, k[i].bytes};
         int rc = mdb_del(txn, names, &key, NULL);
@@ -156,9 +164,14 @@ static uint64_t incarnation_of(const MDB_val *key)
     return incarnation;
 }
 
-static int check_alias(struct lookup *l, const MDB_val *key)
+/* handle: of the directory on the way, 0: not known; what an earlier version has written has no value. */
+static int check_alias(struct lookup *l, uint64_t handle, const MDB_val *key, const MDB_val *data)
 {
-    uint64_t incarnation = incarnation_of(key);
+    uint64_t incarnation = incarnation_of(key), theirs = 0;
+    if (data->mv_size == sizeof(theirs))
+        memcpy(&theirs, data->mv_data, sizeof(theirs));
+    if (handle && theirs && handle != theirs)
+        return MDB_SUCCESS;
     for (size_t i = 0; i < l->n; i++)
         if (l->related[i] == incarnation)
             return MDB_SUCCESS;
@@ -186,15 +199,15 @@ static int check_path(struct lookup *l, const MDB_val *key, const MDB_val *data)
 }
 
 /* Every entry whose key begins with prefix: MDB_KEYEXIST at the first that is in the way. alias: no path to
- * compare. */
-static int check_range(struct lookup *l, const struct name_key *prefix, bool alias)
+ * compare, but the directory. */
+static int check_range(struct lookup *l, const struct name_key *prefix, const struct record_step *alias)
 {
     MDB_val key = {prefix->len, (void *)(uintptr_t)prefix->bytes}, data;
     int rc = mdb_cursor_get(l->cursor, &key, &data, MDB_SET_RANGE);
     for (; rc == MDB_SUCCESS; rc = mdb_cursor_get(l->cursor, &key, &data, MDB_NEXT)) {
         if (key.mv_size < prefix->len || memcmp(key.mv_data, prefix->bytes, prefix->len) != 0)
             return MDB_SUCCESS;
-        rc = alias ? check_alias(l, &key) : check_path(l, &key, &data);
+        rc = alias ? check_alias(l, alias->handle_hash, &key, &data) : check_path(l, &key, &data);
         if (rc != MDB_SUCCESS)
             return rc;
     }
@@ -217,20 +230,21 @@ int names_overlap(MDB_txn *txn, MDB_dbi names, const struct record *r, const uin
             continue;
         struct name_key k = path_key(r->path, at);
         key_add(&k, "", 1);
-        rc = check_range(&l, &k, false);
+        rc = check_range(&l, &k, NULL);
     }
     /* what lies inside it, and everything that was cut where it is cut */
     if (rc == MDB_SUCCESS) {
         struct name_key k = path_key(r->path, len);
         key_add(&k, len < PATH_KEY_MAX ? "/" : "", 1);
-        rc = check_range(&l, &k, false);
+        rc = check_range(&l, &k, NULL);
     }
     for (size_t i = 0; i < r->chain_len && rc == MDB_SUCCESS; i++) {
-        struct name_key k = alias_key(r->chain[i].dev, r->chain[i].ino, r->chain[i].base_hash);
-        rc = check_range(&l, &k, true);
+        const struct record_step *step = &r->chain[i];
+        struct name_key k = alias_key(step->dev, step->ino, step->base_hash);
+        rc = check_range(&l, &k, step);
         if (rc == MDB_SUCCESS) {
-            k = alias_key(r->chain[i].dev, r->chain[i].ino, 0);
-            rc = check_range(&l, &k, true);
+            k = alias_key(step->dev, step->ino, 0);
+            rc = check_range(&l, &k, step);
         }
     }
     mdb_cursor_close(l.cursor);

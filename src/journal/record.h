@@ -127,6 +127,7 @@ struct mountid {
 /* A directory on the way to a path, and what is named in it. */
 struct record_step {
     uint64_t dev, ino, base_hash; /* base_hash: XXH3 of the name */
+    uint64_t handle_hash;         /* fileid_handle_hash_of_fd() */
 };
 
 /* A resource's record. Owns its strings; record_clear() frees them. */

@@ -151,10 +151,12 @@ int guard_chain(struct record *r)
     r->chain_len = 0;
     for (;;) {
         struct stat st;
-        if (fstat(fd, &st) < 0)
-            return -errno;
+        uint64_t handle;
+        int res = fstat(fd, &st) < 0 ? -errno : fileid_handle_hash_of_fd(fd, &handle);
+        if (res < 0)
+            return res;
         r->chain[r->chain_len++] = (struct record_step){st.st_dev, st.st_ino,
-                                                        XXH3_64bits(base, (size_t)(end - base))};
+                                                        XXH3_64bits(base, (size_t)(end - base)), handle};
         if (base - 1 == r->path || r->chain_len == size)
             return 0;
         int up = openat(fd, "..", O_PATH | O_DIRECTORY | O_CLOEXEC);
