@@ -109,6 +109,35 @@ static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **stat
     assert_true(is_dead(payload));
 }
 
+/* The box sees the cgroups through a mount of its own, over which a stranger mounts: what lives in there can't be
+ * killed, and may use everything. */
+static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen(void **state)
+{
+    (void)state;
+    world_open();
+    const char *root = harness_cgroup_root(NULL), *group = harness_format("%s/a", world.group);
+    harness_mkdir(in_work("m"));
+    plan_is(
+        (struct rbxj_resource){
+            .kind = RBXJ_MOUNT, .path = in_work("m"), .fstype = "cgroup2", .source = "rbxj-test"},
+        (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")},
+        (struct rbxj_resource){.kind = RBXJ_CGROUP,
+                               .path = harness_format("%s%s", in_work("m"), group + strlen(root))});
+    crash_with_plan("a");
+    pid_t payload = harness_spawn(group);
+    assert_int_equal(mount("stranger", in_work("m"), "tmpfs", 0, "size=1m"), 0);
+    for (int dry = 1; dry >= 0; dry--) {
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1,
+                     "a 3 busy failed\na 2 present skipped\na 1 busy skipped\n");
+        assert_true(path_exists(in_work("T")));
+        assert_false(is_dead(payload));
+    }
+    assert_int_equal(umount2(in_work("m"), UMOUNT_NOFOLLOW), 0);
+    replay_is_clean(1);
+    assert_true(is_dead(payload));
+    assert_false(path_exists(group) || path_exists(in_work("T")));
+}
+
 /* ---- the flock, from the first pass to the last (K7) ---- */
 
 static char *watched; /* how often somebody here gets the flock of that file */
@@ -197,6 +226,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         harness_test(i9_own_undo_beside_a_damaged_nested_box),
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied),
+        harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen),
         harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
     };

@@ -182,9 +182,14 @@ static void k1_what_acquire_found_there_is_never_undone(void **state)
     seq = intended(part_resource("a", MOUNT));
     assert_int_equal(0, mount("rbxj-test", part_path("a", MOUNT), "tmpfs", 0, NULL));
     assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+    int lock = -1;
+    seq = intended(part_resource("a", LOCK));
+    harness_write(part_path("a", LOCK), "his");
+    assert_int_equal(-RBXJ_E_EXISTS, rbxj_acquire(handle, "a", seq, NULL, &lock, &error));
     undo_and_end("a");
     assert_true(path_exists(harness_format("%s/file", strangers)));
     assert_int_equal(1, harness_mounts_below(part_path("a", MOUNT)));
+    assert_string_equal("his", harness_read(part_path("a", LOCK)));
 }
 
 static struct rlimit files;

@@ -115,12 +115,12 @@ static void fail(struct teardown *t, struct teardown_item *item, int r)
     t->stopped = true;
 }
 
-/* What may live in it can't be killed now: nothing is undone under it. */
+/* What may live in it can't be killed now, or can't be seen, as its lower one is busy: nothing is undone under it. */
 static bool lives_on(const struct teardown_item *item)
 {
     const struct kind *kind = kind_of(item->record->kind);
-    return kind && kind->quiesce && item->look.found == FOUND_BUSY && !item->settled && !item->silent &&
-           !item->aside && !item->verified;
+    return kind && kind->quiesce && item->look.found == FOUND_BUSY &&
+           !(item->settled && item->look.refused) && !item->silent && !item->aside && !item->verified;
 }
 
 static void each_quiesce(struct teardown *t, bool wait)
@@ -254,7 +254,8 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         return;
     }
     if (is_blocked(t, item)) {
-        if (item->look.found == FOUND_BUSY && !item->settled) { /* it would be in the way by itself */
+        /* if only its lower one is, that one stops the box in its turn; what hides that one may be older than this */
+        if (item->look.found == FOUND_BUSY && !item->settled) {
             item->done = item->look;
             fail(t, item, -EBUSY);
             return;
