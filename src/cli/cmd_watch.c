@@ -42,6 +42,7 @@
 #define DEATH_SHARE 1
 #define UNWATCHED_NS (10 * TURNS_SECOND)
 #define TRY_AGAIN_NS TURNS_SECOND
+#define MANY 1000
 
 const struct cli_option watch_options[] = {
     {0},
@@ -211,8 +212,10 @@ static void look_worked(struct watch *w, int64_t now)
     look_no_later(w, n < 0 ? now + TRY_AGAIN_NS : turns_next(&w->turns));
     if (w->view.unwatched)
         look_no_later(w, now + UNWATCHED_NS);
-    if (n > 0) /* where nobody waits for his turn: whoever died since, too */
-        start_child(w, (size_t)n < w->view.dead_len ? names : NULL, (size_t)n);
+    /* a replay compares names one by one; without, it takes whoever died since, too, who will have another try */
+    bool all = n > MANY && (size_t)n == w->view.dead_len;
+    if (n > 0)
+        start_child(w, all ? NULL : names, (size_t)n);
 }
 
 static int look(struct watch *w)
