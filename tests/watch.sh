@@ -106,6 +106,10 @@ deaths() {
     check "a normal end is none" incidents 2
     call run --box normal --tmpdir "$work/normal" -- true
     check "and is not disturbed" is "$status" 0
+    rm -rf "${work:?}/run"
+    start anew --tmpdir "$shm/anew"
+    kill_now "$supervisor"
+    check "a runtime directory that is made anew (K21)" undone "$shm/anew"
     stop
     check "SIGTERM: 0" is "$status" 0
     check "SIGTERM: it said that it stops" said '^STOPPING=1'
