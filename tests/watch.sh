@@ -106,6 +106,7 @@ deaths() {
     check "a normal end is none" incidents 2
     call run --box normal --tmpdir "$work/normal" -- true
     check "and is not disturbed" is "$status" 0
+    until_true idle
     rm -rf "${work:?}/run"
     start anew --tmpdir "$shm/anew"
     kill_now "$supervisor"
@@ -206,6 +207,7 @@ sit() {
     until_true sits "$1"
 }
 sits() { [ "$(readlink "/proc/$sitter/cwd")" = "$1" ]; }
+idle() { ! is_undoing; }
 is_undoing() { [ -n "$(ps -o pid= --ppid "$watch")" ]; }
 
 leftovers() {
