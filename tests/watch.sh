@@ -164,6 +164,29 @@ at_rest() {
     check "SIGINT: 0" is "$status" 0
 }
 
+# Not enough for each supervisor: said once, and nobody is lost.
+few_descriptors() {
+    fresh
+    local before
+    before=$(ulimit -Hn)
+    ulimit -n 90
+    watch
+    ulimit -n "$before" 2>/dev/null # root may
+    local pids=() i
+    for i in {1..40}; do
+        sleep 120 &
+        pids+=($!)
+        echo '{"op":"begin","box":"'"$i"'","pid":'$!'}'
+    done >"$work/requests"
+    "$rbxj" hook <"$work/requests" >"$work/replies"
+    check "few descriptors: begun" is "$(grep -c '"ok":true' "$work/replies")" 40
+    check "few descriptors: some can't be waited for" until_true says "40 boxes of [12][0-9] supervisors, [12][0-9] of which can't be waited for"
+    check "few descriptors: said once" is "$(grep -c 'not all boxes can be watched' "$work/watch.err")" 1
+    kill "${pids[@]}"
+    check "few descriptors: nothing is left" until_true says '0 boxes of 0 supervisors$'
+    stop
+}
+
 # ---- restarts ----
 
 restarts() {
@@ -391,7 +414,7 @@ killed() {
     stop
 } 2>/dev/null
 
-parts="deaths others_namespaces at_rest restarts notifies leftovers signals another_reaper a_quarantined_worker damaged
+parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals another_reaper a_quarantined_worker damaged
     wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
