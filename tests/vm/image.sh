@@ -91,14 +91,13 @@ root_img() {
     mkdir -p "$root/usr/lib/rig" "$root/srv/rig"
     install -m 0755 "$here"/guest/*.sh "$dir"/programs/* "$root/usr/lib/rig/"
     install -m 0644 "$here"/guest/rig-*.service "$root/etc/systemd/system/"
-    # the report as JSON, and a word on the console at its end: all else is the unit as it is shipped
+    # the report as JSON: all else is the unit as it is shipped
     mkdir -p "$root/etc/systemd/system/rbxj-reaper.service.d"
     {
         echo '[Service]'
         echo 'ExecStart='
         sed -n 's/^\(ExecStart=[^ ]*rbxj\) /\1 --json /p' "$root/lib/systemd/system/rbxj-reaper.service"
         echo 'StandardOutput=file:/run/rig/report.json'
-        echo "ExecStartPost=/bin/sh -c 'echo rig: reaper done >/dev/ttyS0'"
     } >"$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
     grep -q '^ExecStart=.*rbxj --json' "$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
     install -D -m 0644 "$root/usr/share/rbxj/supervisor.conf" "$root/etc/systemd/system/rig-supervisor.service.d/rbxj.conf"
@@ -110,7 +109,7 @@ root_img() {
         systemd-journal-flush.service systemd-random-seed.service e2scrub_reap.service; do
         ln -sf /dev/null "$root/etc/systemd/system/$module"
     done
-    chroot "$root" systemctl -q enable rig-before.service rig-supervisor.service rig-agent.service
+    chroot "$root" systemctl -q enable rig-before.service rig-after.service rig-supervisor.service rig-agent.service
     rm -f "$dir/root.img" "$dir/root.new.img"
     mke2fs -q -F -t ext4 -d "$root" "$dir/root.new.img" 600M 2>&1 | grep -v ^Creating || true
     [ -s "$dir/root.new.img" ]

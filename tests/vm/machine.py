@@ -14,7 +14,7 @@ import subprocess
 import time
 
 BOOT_LIMIT = 240  # seconds; on an idle machine it takes 8
-CALL_LIMIT = 120
+CALL_LIMIT = 300
 APPEND = "console=ttyS0 root=/dev/nvme0n1 rw panic=1 quiet loglevel=4 systemd.show_status=0 mitigations=off "
 
 

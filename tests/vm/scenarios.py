@@ -45,7 +45,7 @@ class Seen:
                 part.append(line)
         self.before, self.at_start = parts["before"], parts["at-start"]
         self.report = parse("\n".join(parts["report"]))
-        self.list_at_start = json.loads("\n".join(parts["at-start-list"]))["boxes"]
+        self.list_at_start = parse("\n".join(parts["at-start-list"])).get("boxes")
         self.incidents = json.loads("\n".join(parts["incidents"]))["incidents"]
         for incident in self.incidents:
             incident.pop("entries", None)
