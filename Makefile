@@ -152,12 +152,14 @@ $(BUILD)/man/%: man/%.scd
 
 # ---- tests ----
 
+HARNESS := $(patsubst %.c,$(BUILD)/%.o,$(wildcard tests/harness*.c))
+
 .PHONY: tests
 tests: $(TESTS)
 
-$(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(BUILD)/tests/harness.o $(BUILD)/librbxj.a
+$(TESTS): $(BUILD)/tests/%: $(BUILD)/tests/%.o $(HARNESS) $(BUILD)/librbxj.a
 	$(call say,LD)
-	$(quiet)$(LINK) -pie -o $@ $< $(BUILD)/tests/harness.o $(BUILD)/librbxj.a $(CLI_LIBS) $(TEST_LIBS)
+	$(quiet)$(LINK) -pie -o $@ $< $(HARNESS) $(BUILD)/librbxj.a $(CLI_LIBS) $(TEST_LIBS)
 
 # The crash programs (tests/crash/crash.h); a part goes into those that use it.
 .PHONY: crashers
@@ -168,7 +170,7 @@ $(BUILD)/tests/crash.a: $(CRASH_PARTS:%.c=$(BUILD)/%.o)
 	@rm -f $@
 	$(quiet)$(AR) rcs $@ $^
 
-$(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/crash.a $(BUILD)/tests/harness.o \
+$(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/crash.a $(HARNESS) \
     $(BUILD)/cli.a $(BUILD)/librbxj.a
 	$(call say,LD)
 	$(quiet)$(LINK) -pie -o $@ $^ $(CLI_LIBS) $(TEST_LIBS)
@@ -429,4 +431,4 @@ clean:
 
 -include $(LIB_OBJECTS:.o=.d) $(CLI_OBJECTS:.o=.d) $(TESTS:=.d) $(CRASHERS:=.d)
 -include $(wildcard $(BUILD)/fuzz/*.d)
--include $(BUILD)/tests/harness.d $(CRASH_PARTS:%.c=$(BUILD)/%.d)
+-include $(HARNESS:.o=.d) $(CRASH_PARTS:%.c=$(BUILD)/%.d)

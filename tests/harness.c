@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "harness.h"
+#include "harness_parts.h"
 
 #include "base/cleanup.h"
 
@@ -24,10 +25,8 @@
 
 #define MAX_KEPT 4096
 #define MAX_CHILDREN 1024
-#define MAX_HIERARCHIES 32
 
-/* Everything that is made outside of the private mount namespace bears this name: rbxj-test-<pid>-... */
-static char prefix[32];
+char harness_prefix[32];
 static char base[PATH_MAX]; /* the scratch directory of this program; empty: none */
 static bool private_mounts;
 static char disk[PATH_MAX + 8], tmpfs[PATH_MAX + 8];
@@ -37,13 +36,6 @@ static char *kept[MAX_KEPT]; /* strings that live until the end of the test */
 static size_t kept_len;
 static pid_t children[MAX_CHILDREN];
 static size_t children_len;
-static unsigned int cgroups_made;
-
-static struct hierarchy {
-    char *root;
-    char *controllers; /* ",cpu,cpuacct," of a v1 hierarchy; NULL: cgroup2 */
-} hierarchies[MAX_HIERARCHIES];
-static size_t hierarchies_len;
 
 /* What a test printed must not be lost in a buffer when a sanitizer ends the program. */
 __attribute__((constructor)) static void line_buffer(void)
@@ -94,8 +86,7 @@ void harness_write(const char *path, const char *text)
         fail_msg("write %s: %s", path, strerror(errno));
 }
 
-/* Kernel files have no size: read until the end. NULL with errno set when it can't be read. */
-static char *read_file(const char *path)
+char *harness_read_file(const char *path)
 {
     _cleanup_close_ int fd = open(path, O_RDONLY | O_NOFOLLOW | O_CLOEXEC);
     _cleanup_free_ char *text = NULL;
@@ -123,15 +114,14 @@ static char *read_file(const char *path)
 
 char *harness_read(const char *path)
 {
-    char *text = read_file(path);
+    char *text = harness_read_file(path);
 
     if (!text)
         fail_msg("read %s: %s", path, strerror(errno));
     return keep(text);
 }
 
-/* For removals: what can't be written is somebody else's turn to notice. */
-static void try_write(const char *dir, const char *name, const char *text)
+void harness_try_write(const char *dir, const char *name, const char *text)
 {
     char path[PATH_MAX];
 
@@ -168,219 +158,6 @@ static int remove_tree(const char *dir)
         run_quietly(rm);
     }
     return path_exists(dir) ? -1 : 0;
-}
-
-/* ---- mounts ---- */
-
-static bool is_below(const char *path, const char *dir)
-{
-    size_t len = strlen(dir);
-    return strncmp(path, dir, len) == 0 && (path[len] == '\0' || path[len] == '/');
-}
-
-/* \040 and its like in mountinfo, in place. */
-static void unescape(char *text)
-{
-    char *out = text;
-
-    for (const char *in = text; *in; in++) {
-        if (in[0] == '\\' && in[1] >= '0' && in[1] <= '3' && in[2] && in[3]) {
-            *out++ = (char)((in[1] - '0') * 64 + (in[2] - '0') * 8 + (in[3] - '0'));
-            in += 3;
-        } else {
-            *out++ = *in;
-        }
-    }
-    *out = '\0';
-}
-
-/* Counts the mounts at or below dir; up to max of their targets go to ret. */
-static size_t mounts_below(const char *dir, char **ret, size_t max)
-{
-    _cleanup_free_ char *text = read_file("/proc/self/mountinfo");
-    size_t n = 0;
-    char *rest;
-
-    for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
-        char *fields, *target = strtok_r(line, " ", &fields);
-        for (int i = 0; i < 4 && target; i++)
-            target = strtok_r(NULL, " ", &fields);
-        if (!target)
-            continue;
-        unescape(target);
-        if (!is_below(target, dir))
-            continue;
-        if (n < max)
-            ret[n] = strdup(target);
-        n++;
-    }
-    return n;
-}
-
-size_t harness_mounts_below(const char *dir)
-{
-    return mounts_below(dir, NULL, 0);
-}
-
-/* The youngest of them that can be: one that is covered can't be reached before what covers it is gone. */
-static bool unmount_one(const char *dir)
-{
-    char *targets[MAX_KEPT];
-    size_t n = mounts_below(dir, targets, MAX_KEPT);
-    n = n < MAX_KEPT ? n : MAX_KEPT;
-    bool done = false;
-
-    for (size_t i = n; i-- > 0; free(targets[i]))
-        done = done || umount2(targets[i], MNT_DETACH | UMOUNT_NOFOLLOW) == 0;
-    return done;
-}
-
-/* Only ever in our own namespace. */
-static int unmount_below(const char *dir)
-{
-    if (!private_mounts || !*dir)
-        return 0;
-    for (int round = 0; round < 20000 && harness_mounts_below(dir) > 0; round++)
-        if (!unmount_one(dir))
-            return -1;
-    return harness_mounts_below(dir) > 0 ? -1 : 0;
-}
-
-/* ---- cgroups ---- */
-
-static void find_hierarchies(void)
-{
-    _cleanup_free_ char *text = read_file("/proc/self/mountinfo");
-    char *rest;
-
-    for (char *line = text ? strtok_r(text, "\n", &rest) : NULL; line; line = strtok_r(NULL, "\n", &rest)) {
-        char root[PATH_MAX], type[32], options[256];
-        if (hierarchies_len == MAX_HIERARCHIES ||
-            sscanf(line, "%*s %*s %*s / %4095s %*[^-]- %31s %*s %255s", root, type, options) != 3)
-            continue;
-        struct hierarchy h = {0};
-        if (strcmp(type, "cgroup") == 0)
-            assert_true(asprintf(&h.controllers, ",%s,", options) > 0);
-        else if (strcmp(type, "cgroup2") != 0)
-            continue;
-        h.root = strdup(root);
-        assert_non_null(h.root);
-        hierarchies[hierarchies_len++] = h;
-    }
-}
-
-const char *harness_cgroup_root(const char *controller)
-{
-    for (size_t i = 0; i < hierarchies_len; i++) {
-        const struct hierarchy *h = &hierarchies[i];
-        if (!controller && !h->controllers)
-            return h->root;
-        if (controller && h->controllers && strstr(h->controllers, harness_format(",%s,", controller)))
-            return h->root;
-    }
-    return NULL;
-}
-
-static const char *make_cgroup(const char *controller)
-{
-    harness_need_root();
-    const char *root = harness_cgroup_root(controller);
-    if (!root)
-        harness_skip("no cgroup hierarchy with %s", controller ? controller : "cgroup2");
-    const char *path = harness_format("%s/%s%u", root, prefix, cgroups_made++);
-    if (mkdir(path, 0755) < 0 && (errno == EROFS || errno == EACCES || errno == EPERM))
-        harness_skip("%s can't be written here", root);
-    if (!path_exists(path))
-        fail_msg("mkdir %s: %s", path, strerror(errno));
-    return path;
-}
-
-const char *harness_cgroup(void)
-{
-    return make_cgroup(NULL);
-}
-
-const char *harness_cgroup_v1(const char *controller)
-{
-    return make_cgroup(controller);
-}
-
-/* Calls act on dir and everything below it, deepest first. */
-static void each_cgroup(const char *dir, void (*act)(const char *dir))
-{
-    _cleanup_closedir_ DIR *d = opendir(dir);
-    const struct dirent *entry;
-
-    while (d && (entry = readdir(d))) {
-        char path[PATH_MAX];
-        if (entry->d_type == DT_DIR && strcmp(entry->d_name, ".") != 0 && strcmp(entry->d_name, "..") != 0 &&
-            snprintf(path, sizeof(path), "%s/%s", dir, entry->d_name) < (int)sizeof(path))
-            each_cgroup(path, act);
-    }
-    act(dir);
-}
-
-/* A test may have moved itself in: it leaves before everybody else in there is killed. */
-static void leave_cgroup(const char *dir)
-{
-    char path[PATH_MAX];
-    char *rest;
-
-    if (snprintf(path, sizeof(path), "%s/cgroup.procs", dir) >= (int)sizeof(path))
-        return;
-    _cleanup_free_ char *procs = read_file(path);
-    for (char *pid = procs ? strtok_r(procs, "\n", &rest) : NULL; pid; pid = strtok_r(NULL, "\n", &rest)) {
-        for (size_t i = 0; atoi(pid) == getpid() && i < hierarchies_len; i++)
-            if (is_below(dir, hierarchies[i].root))
-                try_write(hierarchies[i].root, "cgroup.procs", "0");
-    }
-}
-
-static void kill_cgroup(const char *dir)
-{
-    char path[PATH_MAX];
-    char *rest;
-
-    try_write(dir, "cgroup.kill", "1");
-    try_write(dir, "freezer.state", "THAWED"); /* v1: a frozen process does not die */
-    if (snprintf(path, sizeof(path), "%s/cgroup.procs", dir) >= (int)sizeof(path))
-        return;
-    _cleanup_free_ char *procs = read_file(path);
-    for (char *pid = procs ? strtok_r(procs, "\n", &rest) : NULL; pid; pid = strtok_r(NULL, "\n", &rest))
-        if (atoi(pid) > 1 && atoi(pid) != getpid())
-            (void)kill(atoi(pid), SIGKILL);
-    (void)rmdir(dir);
-}
-
-static int remove_cgroup(const char *dir)
-{
-    each_cgroup(dir, leave_cgroup);
-    for (int round = 0; path_exists(dir) && round < 1000; round++) {
-        if (round > 0)
-            (void)usleep(5000);
-        each_cgroup(dir, kill_cgroup);
-    }
-    return path_exists(dir) ? -1 : 0;
-}
-
-/* All of this program's cgroups, also those that a test made beside the harness under its prefix. */
-static int remove_cgroups(void)
-{
-    int r = 0;
-
-    for (size_t i = 0; i < hierarchies_len; i++) {
-        _cleanup_closedir_ DIR *d = opendir(hierarchies[i].root);
-        const struct dirent *entry;
-        while (d && (entry = readdir(d))) {
-            char path[PATH_MAX];
-            if (strncmp(entry->d_name, prefix, strlen(prefix)) == 0 &&
-                snprintf(path, sizeof(path), "%s/%s", hierarchies[i].root, entry->d_name) <
-                    (int)sizeof(path) &&
-                remove_cgroup(path) < 0)
-                r = -1;
-        }
-    }
-    return r;
 }
 
 /* ---- processes ---- */
@@ -508,7 +285,7 @@ static void start_guardian(void)
     (void)dup2(0, 2);
     while (poll(&wait_for, 1, -1) < 0 && errno == EINTR)
         ;
-    (void)remove_cgroups();
+    (void)harness_remove_cgroups();
     /* A mount of the namespace goes with its last process, which may take a moment: rmdir says EBUSY until
      * then. */
     for (int round = 0; round < 200 && remove_tree(base) < 0; round++)
@@ -569,13 +346,13 @@ static bool go_apart(void)
 int harness_group_setup(void **state)
 {
     (void)state;
-    (void)snprintf(prefix, sizeof(prefix), "rbxj-test-%d-", getpid());
-    (void)snprintf(base, sizeof(base), "/var/tmp/%sXXXXXX", prefix);
+    (void)snprintf(harness_prefix, sizeof(harness_prefix), "rbxj-test-%d-", getpid());
+    (void)snprintf(base, sizeof(base), "/var/tmp/%sXXXXXX", harness_prefix);
     if (!mkdtemp(base)) {
         fprintf(stderr, "mkdtemp %s: %s\n", base, strerror(errno));
         return -1;
     }
-    find_hierarchies();
+    harness_find_hierarchies();
     start_guardian();
     private_mounts = geteuid() == 0 && go_apart();
     return 0;
@@ -599,15 +376,15 @@ int harness_setup(void **state)
 int harness_teardown(void **state)
 {
     (void)state;
-    int r = remove_cgroups();
+    int r = harness_remove_cgroups();
     kill_children();
-    r |= unmount_below(base);
+    r |= private_mounts ? harness_unmount_below(base) : 0; /* only ever in our own namespace */
     r |= remove_tree(disk);
     r |= remove_tree(tmpfs);
     while (kept_len > 0)
         free(kept[--kept_len]);
     if (r < 0)
-        fprintf(stderr, "something is left in %s or of %s\n", base, prefix);
+        fprintf(stderr, "something is left in %s or of %s\n", base, harness_prefix);
     return r;
 }
 
@@ -615,10 +392,6 @@ int harness_group_teardown(void **state)
 {
     int r = harness_teardown(state);
 
-    while (hierarchies_len > 0) {
-        struct hierarchy *h = &hierarchies[--hierarchies_len];
-        free(h->root);
-        free(h->controllers);
-    }
+    harness_forget_hierarchies();
     return r | remove_tree(base);
 }
