@@ -368,6 +368,39 @@ static void what_is_accepted_does_no_harm(void **state)
     assert_true(accepted > 50 && rejected > 500);
 }
 
+/* The number of a meta page's transaction alone: LMDB would take the other snapshot, or the older one for the newest. */
+static void a_damaged_transaction_number_is_noticed(void **state)
+{
+    (void)state;
+    struct pages p;
+    uint64_t hashes[2];
+    struct image image = make_image(harness_tmpfs(), 8, hashes);
+    int newest = pages_newest(image.bytes, image.len);
+    for (int i = 0; i < 2; i++) {
+        uint8_t *at = image.bytes + (i ? newest : !newest) * 4096 + 144;
+        uint64_t txn, wrong;
+        memcpy(&txn, at, sizeof(txn));
+        for (unsigned bit = 1; bit < 64; bit++) {
+            wrong = txn ^ 1ULL << bit;
+            memcpy(at, &wrong, sizeof(wrong));
+            int taken = pages_newest(image.bytes, image.len);
+            if (taken >= 0 && taken != newest)
+                assert_int_equal(pages_open(image.bytes, image.len, taken, &p, NULL), -EBADMSG);
+            else
+                assert_int_equal(taken, -EBADMSG);
+        }
+        if (!i) { /* the older one says that it is the one that comes after the newest */
+            wrong = txn + 2;
+            memcpy(at, &wrong, sizeof(wrong));
+            assert_int_equal(pages_newest(image.bytes, image.len), !newest);
+            assert_int_equal(pages_open(image.bytes, image.len, !newest, &p, NULL), -EBADMSG);
+        }
+        memcpy(at, &txn, sizeof(txn));
+    }
+    assert_int_equal(pages_newest(image.bytes, image.len), newest);
+    free(image.bytes);
+}
+
 /* A tree that says it is deeper than LMDB's, down a chain of pages: the walk's stack has an end. */
 static void a_tree_of_no_depth_is_rejected(void **state)
 {
@@ -439,11 +472,9 @@ static void noise_behind_metas_is_rejected(void **state)
 int main(int argc, char **argv)
 {
     const struct CMUnitTest tests[] = {
-        harness_test(same_as_lmdb_on_sound_files),
-        harness_test(one_value_is_found),
-        harness_test(what_is_accepted_does_no_harm),
-        harness_test(a_tree_of_no_depth_is_rejected),
-        harness_test(noise_is_rejected),
+        harness_test(same_as_lmdb_on_sound_files),    harness_test(one_value_is_found),
+        harness_test(what_is_accepted_does_no_harm),  harness_test(a_damaged_transaction_number_is_noticed),
+        harness_test(a_tree_of_no_depth_is_rejected), harness_test(noise_is_rejected),
         harness_test(noise_behind_metas_is_rejected),
     };
     random_state = argc > 1 ? strtoull(argv[1], NULL, 10) : 1;

@@ -143,6 +143,62 @@ static void the_previous_snapshot_is_there_when_the_newest_is_lost(void **state)
     autopsy_clear(&a);
 }
 
+/* The older one's made the larger, or the newest one's another: nothing of the last transaction is lost. */
+static void a_damaged_transaction_number_loses_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const int64_t wrong[][2] = {
+        {2, 0}, {6, 0}, {0, -4}, {0, 8}}; /* added to the older one's, the newest one's */
+    struct place p = make_journal();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e = {0};
+    struct box last = must_begin(j, "last", harness_format("%s/last", p.kept));
+    assert_ok(journal_flush(j, &e), e);
+    place_close();
+    struct autopsy a = must_read(disk_data(&p));
+    int newest = a.snapshots[0].which;
+    const uint64_t txn[2] = {a.metas[!newest].meta.txn, a.metas[newest].meta.txn};
+    autopsy_clear(&a);
+    for (size_t i = 0; i < ARRAY_LEN(wrong); i++) {
+        for (int k = 0; k < 2; k++) {
+            uint64_t number = txn[k] + (uint64_t)wrong[i][k];
+            write_at(disk_data(&p), (k ? newest : !newest) * 4096 + 144, &number, sizeof(number));
+        }
+        a = must_read(disk_data(&p));
+        assert_false(autopsy_is_sound(&a));
+        int of_last = 0;
+        for (size_t k = 0; k < a.records_len; k++)
+            of_last += a.records[k].state == CARVED_INTACT &&
+                       a.records[k].head.incarnation == last.incarnation;
+        assert_int_equal(of_last, 2);
+        autopsy_clear(&a);
+    }
+}
+
+/* One that is in the boot journal alone has no place in the log: what is younger than all of the previous snapshot may
+ * have come after it. What is salvaged is on disk, and says so. */
+static void the_last_box_of_this_boot_is_not_lost(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct salvaged salvaged;
+    (void)must_begin(j, "a", harness_format("%s/a", p.lost));
+    struct box last = must_begin(j, "last", harness_format("%s/last", p.lost));
+    assert_false(last.flags & BOX_ON_DISK);
+    place_close();
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    struct autopsy a = must_read(data);
+    assert_int_equal(salvaged_records(&a, harness_format("%s/whole", harness_disk()), &salvaged), 2);
+    write_at(data, a.snapshots[0].which * 4096 + 16, "xxxx", 4);
+    autopsy_clear(&a);
+    a = must_read(data);
+    assert_int_equal(salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged), 2);
+    autopsy_clear(&a);
+}
+
 static void a_damaged_record_is_told_and_its_box_left_out(void **state)
 {
     (void)state;
@@ -403,6 +459,8 @@ int main(void)
         journal_test(a_sound_one_is_read_and_copied_as_it_is),
         journal_test(what_is_whole_is_found_without_the_trees),
         journal_test(the_previous_snapshot_is_there_when_the_newest_is_lost),
+        journal_test(a_damaged_transaction_number_loses_nothing),
+        journal_test(the_last_box_of_this_boot_is_not_lost),
         journal_test(a_damaged_record_is_told_and_its_box_left_out),
         journal_test(a_right_checksum_is_no_form_yet),
         journal_test(what_a_newer_version_wrote_is_no_damage_and_left_out),

@@ -4,10 +4,10 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/deletions.h"
 #include "journal/internal.h"
 #include "journal/salvage.h"
 
-#include <endian.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -132,8 +132,11 @@ static int place_entry(void *data, const struct pages_entry *e)
                                ? bsearch(&key, a->records, p->carved, sizeof(*a->records), compare_offset)
                                : NULL;
     if (found) {
+        struct autopsy_snapshot *s = &a->snapshots[p->snapshot];
         found->newest = found->newest || p->snapshot == 0;
         found->previous = found->previous || p->snapshot == 1;
+        if (found->head.time_ns > s->latest_ns && found->state != CARVED_DAMAGED)
+            s->latest_ns = found->head.time_ns;
         return 0;
     }
     /* a value that does not even look like a record */
@@ -159,106 +162,6 @@ static int place(struct autopsy *a)
             return r;
     }
     return 0;
-}
-
-/* ---- what the log of a boot journal says was deleted, read page by page: any tree may be damaged ---- */
-
-struct deleted {
-    struct record_key key;
-    uint64_t position;
-};
-
-struct deletions {
-    struct deleted *list;
-    size_t len, room;
-};
-
-static int compare_deleted(const void *a, const void *b)
-{
-    const struct deleted *x = a, *y = b;
-    int r = memcmp(&x->key, &y->key, sizeof(x->key));
-    return r ? r : (x->position < y->position) - (x->position > y->position);
-}
-
-/* A node of a leaf page, if it is a log entry that deletes. Offsets are checked against the page. */
-static int deletion_at(struct deletions *d, const uint8_t *page, size_t size, size_t offset)
-{
-    uint16_t low, high, flags, key_len;
-    uint64_t position;
-    struct log_frame frame;
-    if (offset + 16 > size)
-        return 0;
-    memcpy(&low, page + offset, 2);
-    memcpy(&high, page + offset + 2, 2);
-    memcpy(&flags, page + offset + 4, 2);
-    memcpy(&key_len, page + offset + 6, 2);
-    size_t len = low | (size_t)high << 16;
-    if (flags != 0 || key_len != sizeof(position) || len != sizeof(frame) || len > size - offset - 16)
-        return 0;
-    memcpy(&position, page + offset + 8, sizeof(position));
-    if (log_check(page + offset + 16, len, be64toh(position), &frame) < 0 || frame.op != LOG_DELETE)
-        return 0;
-    if (d->len == d->room) {
-        d->room = d->room ? d->room * 2 : 64;
-        struct deleted *larger = reallocarray(d->list, d->room, sizeof(*larger));
-        if (!larger)
-            return -ENOMEM;
-        d->list = larger;
-    }
-    d->list[d->len++] = (struct deleted){record_key(frame.incarnation, frame.seq), frame.position};
-    return 0;
-}
-
-/* Of the page at that offset, if it is a leaf. */
-static int deletions_of(struct deletions *d, const uint8_t *page, size_t size, uint64_t number)
-{
-    uint64_t own;
-    uint16_t flags, lower;
-    memcpy(&own, page, sizeof(own));
-    memcpy(&flags, page + 10, sizeof(flags));
-    memcpy(&lower, page + 12, sizeof(lower));
-    if (own != number || flags != 2 || lower > size)
-        return 0;
-    for (size_t i = 16; i + 2 <= lower; i += 2) {
-        uint16_t offset;
-        memcpy(&offset, page + i, sizeof(offset));
-        int r = deletion_at(d, page, size, offset);
-        if (r < 0)
-            return r;
-    }
-    return 0;
-}
-
-static int find_deletions(const struct autopsy *a, struct deletions *d)
-{
-    size_t size = a->metas[0].sound ? a->metas[0].meta.page_size : 4096;
-    for (size_t i = 0; i < a->file.stretches_len; i++) {
-        const struct stretch *s = &a->file.stretches[i];
-        for (size_t at = s->start / size * size; at < s->end && at + size <= a->file.len; at += size) {
-            int r = deletions_of(d, a->file.bytes + at, size, at / size);
-            if (r < 0)
-                return r;
-        }
-    }
-    if (d->len)
-        qsort(d->list, d->len, sizeof(*d->list), compare_deleted);
-    return 0;
-}
-
-/* Was it deleted after it was written? Only a record that went through the log can be known to be. */
-static bool is_deleted(const struct deletions *d, const struct record_head *head)
-{
-    struct record_key key = record_key(head->incarnation, head->seq);
-    size_t low = 0, high = d->len;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (memcmp(&d->list[mid].key, &key, sizeof(key)) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < d->len && memcmp(&d->list[low].key, &key, sizeof(key)) == 0 && head->position &&
-           d->list[low].position > head->position;
 }
 
 /* ---- classifying ---- */
@@ -306,15 +209,17 @@ static void leave_out_remnants(struct autopsy *a)
 }
 
 /* Was it dropped since, as far as can be known? With the newest snapshot lost, the previous one tells of all that was
- * written before it; of what came after, only a record that went through the log says when. With neither, only the log
- * tells, and what is in no snapshot is nobody's word for it (REC_UNPROVEN). */
+ * written before it; of what came after, a record that went through the log says when, and of the others one may come after
+ * it that is younger than everything in it. With neither, only the log tells, and what is in no snapshot is nobody's word
+ * for it (REC_UNPROVEN). */
 static bool is_dropped(const struct autopsy *a, const struct deletions *d, const struct carved *c)
 {
+    const struct autopsy_snapshot *previous = &a->snapshots[1];
     if (a->snapshots[0].sound)
         return !c->newest;
-    if (a->snapshots[1].sound && !c->previous && c->head.position <= a->snapshots[1].position)
-        return true;
-    return is_deleted(d, &c->head);
+    if (!previous->sound || c->previous || c->head.position > previous->position)
+        return deletions_have(d, &c->head);
+    return c->head.position || c->head.time_ns <= previous->latest_ns;
 }
 
 /* Is what the checksum vouches for a record in its form, too? What a newer version wrote is taken for one. */
@@ -350,38 +255,61 @@ static void classify(struct autopsy *a, const struct deletions *d)
 
 /* ---- the whole ---- */
 
+static int open_snapshot(const struct autopsy *a, int which, struct autopsy_snapshot *s)
+{
+    s->which = which;
+    int r = pages_open(a->file.bytes, a->file.len, which, &s->pages, &s->fault);
+    if (r == -ENOMEM)
+        return r;
+    s->sound = r == 0;
+    /* how far it had come: the boot's, or the disk's */
+    if (s->sound && scan_meta(&s->pages, META_POSITION, &s->position, sizeof(s->position)) < 0)
+        (void)scan_meta(&s->pages, META_COVERED, &s->position, sizeof(s->position));
+    for (size_t k = 0; k < s->pages.dbs_len; k++)
+        if (strcmp(s->pages.dbs[k].name, DB_RECORDS) == 0)
+            s->records = s->pages.dbs[k].tree.entries;
+    return 0;
+}
+
+static void leave_snapshot(struct autopsy_snapshot *s, const struct pages_fault *fault)
+{
+    pages_clear(&s->pages);
+    *s = (struct autopsy_snapshot){.which = -1, .fault = *fault};
+}
+
+/* Both metas are well-formed: do they follow each other? The number of one that is sound as a whole is its own. */
+static void check_relation(struct autopsy *a)
+{
+    const struct pages_meta both[2] = {a->metas[0].meta, a->metas[1].meta};
+    if (pages_metas_follow(both))
+        return;
+    int wrong = a->snapshots[0].sound == a->snapshots[1].sound ? both[0].txn > both[1].txn
+                                                               : a->snapshots[0].sound;
+    a->metas[wrong].sound = false;
+    a->metas[wrong].fault = (struct pages_fault){(uint64_t)wrong, PAGES_UNRELATED};
+    leave_snapshot(&a->snapshots[wrong], &a->metas[wrong].fault);
+}
+
+/* First in the order of their pages, then the newest first. */
 static int open_snapshots(struct autopsy *a)
 {
-    for (int i = 0; i < 2; i++)
-        a->metas[i].sound = pages_read_meta(a->file.bytes, a->file.len, i, &a->metas[i].meta,
-                                            &a->metas[i].fault) == 0;
-    int newest = a->metas[0].sound && a->metas[1].sound ? a->metas[1].meta.txn > a->metas[0].meta.txn
-                 : a->metas[1].sound                    ? 1
-                                                        : 0;
     for (int i = 0; i < 2; i++) {
-        struct autopsy_snapshot *s = &a->snapshots[i];
-        s->which = i ? !newest : newest;
-        if (!a->metas[s->which].sound) {
-            s->fault = a->metas[s->which].fault;
-            s->which = -1;
-            continue;
-        }
-        int r = pages_open(a->file.bytes, a->file.len, s->which, &s->pages, &s->fault);
-        if (r == -ENOMEM)
+        struct autopsy_meta *m = &a->metas[i];
+        m->sound = pages_read_meta(a->file.bytes, a->file.len, i, &m->meta, &m->fault) == 0;
+        int r = m->sound ? open_snapshot(a, i, &a->snapshots[i]) : 0;
+        if (r < 0)
             return r;
-        s->sound = r == 0;
-        /* how far it had come: the boot's, or the disk's */
-        if (s->sound && scan_meta(&s->pages, META_POSITION, &s->position, sizeof(s->position)) < 0)
-            (void)scan_meta(&s->pages, META_COVERED, &s->position, sizeof(s->position));
-        for (size_t k = 0; k < s->pages.dbs_len; k++)
-            if (strcmp(s->pages.dbs[k].name, DB_RECORDS) == 0)
-                s->records = s->pages.dbs[k].tree.entries;
+        if (!m->sound)
+            leave_snapshot(&a->snapshots[i], &m->fault);
     }
+    if (a->metas[0].sound && a->metas[1].sound)
+        check_relation(a);
     /* one meta that is unreadable may be the newer: what the other one has is not known to be the newest */
-    if (!a->metas[0].sound || !a->metas[1].sound) {
-        a->snapshots[1] = a->snapshots[0];
-        a->snapshots[0] = (struct autopsy_snapshot){.which = -1,
-                                                    .fault = a->metas[a->metas[0].sound ? 1 : 0].fault};
+    bool swap = a->metas[0].sound && (!a->metas[1].sound || a->metas[1].meta.txn > a->metas[0].meta.txn);
+    if (swap) {
+        struct autopsy_snapshot first = a->snapshots[0];
+        a->snapshots[0] = a->snapshots[1];
+        a->snapshots[1] = first;
     }
     return 0;
 }
@@ -404,10 +332,10 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
     if (r == 0)
         r = place(&a);
     if (r == 0)
-        r = find_deletions(&a, &d);
+        r = deletions_find(&a, &d);
     if (r == 0)
         classify(&a, &d);
-    free(d.list);
+    deletions_clear(&d);
     if (r < 0) {
         autopsy_clear(&a);
         return error_sys(e, -r, "journal %s", shown);

@@ -33,6 +33,10 @@ static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
             return r;
         memcpy(ret->bytes[i], head + (i ? ret->meta[0].page_size : 0), META_BYTES);
     }
+    if (!pages_metas_follow(ret->meta)) {
+        *fault = (struct pages_fault){1, PAGES_UNRELATED};
+        return -EBADMSG;
+    }
     return 0;
 }
 

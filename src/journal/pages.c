@@ -126,6 +126,7 @@ static int add_free(void *data, const struct pages_entry *e)
         last = page;
     }
     w->p->free += n;
+    w->freed = u64(e->key);
     return 0;
 }
 
@@ -137,6 +138,11 @@ static int check_all(struct walk *w)
         r = check_tree(w, &(struct tree){.stored = &p->dbs[i].tree}, accept_entry, NULL);
     if (r == 0)
         r = check_tree(w, &(struct tree){.stored = &p->meta.free, .integer = true}, add_free, w);
+    /* each commit but the first frees pages: its own number is the last in the list. Else the number was damaged, and the
+     * other snapshot may be the newest */
+    if (r == 0 && p->meta.txn > 1 && w->freed != p->meta.txn)
+        r = pages_bad(w->fault, p->meta.txn & 1,
+                      "its transaction is not the one that its list of free pages ends with");
     return r;
 }
 

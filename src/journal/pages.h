@@ -39,6 +39,7 @@ struct pages_meta {
     } free, main;
 };
 #define PAGES_NONE UINT64_MAX
+#define PAGES_UNRELATED "its transaction is neither the one before nor the one after the other meta page's"
 
 /* Reads len bytes of fd at offset: 0, -EBADMSG (they are not there), or -errno. */
 typedef int pages_read(int fd, void *to, size_t len, uint64_t offset);
@@ -67,6 +68,12 @@ struct pages {
  * is not the newest. */
 int pages_read_meta(const void *image, size_t len, int which, struct pages_meta *ret,
                     struct pages_fault *fault);
+/* Are they of one transaction and of the next? Each commit writes the page of the one before the last; both are 0 in a
+ * file that is being made. */
+static inline bool pages_metas_follow(const struct pages_meta m[2])
+{
+    return m[0].txn + 1 == m[1].txn || m[1].txn + 1 == m[0].txn || (m[0].txn == 0 && m[1].txn == 0);
+}
 
 /* Accepts the snapshot of meta page which, or not: 0, -EBADMSG with fault, -ENOMEM. pages_clear() it. */
 int pages_open(const void *image, size_t len, int which, struct pages *ret, struct pages_fault *fault);

@@ -156,8 +156,8 @@ static int load(const struct walk *w, uint64_t page, uint64_t n)
     if (!w->claims || !p->slots || !n)
         return 0;
     void *to = (uint8_t *)(uintptr_t)p->image + p->slots_used * size;
-    for (uint64_t i = 0; i < n; i++)
-        p->slots[page + i] = p->slots_used++;
+    p->slots[page] = p->slots_used; /* the others of a run lie behind it */
+    p->slots_used += (uint32_t)n;
     int r = p->read(p->fd, to, n * size, page * size);
     return r == -EBADMSG ? pages_bad(w->fault, page, "is behind the end of the file") : r;
 }

@@ -45,6 +45,7 @@ static inline int pages_bad(struct pages_fault *fault, uint64_t page, const char
 struct walk {
     struct pages *p;
     bool claims;
+    uint64_t freed; /* the last transaction in the list of free pages */
     struct pages_fault *fault;
 };
 

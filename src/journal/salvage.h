@@ -45,6 +45,7 @@ struct autopsy {
         struct pages pages;
         struct pages_fault fault;
         uint64_t records, position; /* the last position that it knows of */
+        int64_t latest_ns;          /* the youngest of its records */
     } snapshots[2];
     struct carved *records; /* in the order of their keys, the one that counts first */
     size_t records_len;
