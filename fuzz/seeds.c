@@ -39,7 +39,7 @@ void seed_write(const char *target, const char *name, const void *bytes, size_t 
 
 static void seed_data_file(const char *name, const void *bytes, size_t len)
 {
-    static const char *const targets[] = {"pages", "salvage", "survive"};
+    static const char *const targets[] = {"pages", "salvage", "snapshot", "survive"};
     for (size_t i = 0; i < ARRAY_LEN(targets); i++)
         seed_write(targets[i], name, bytes, len);
 }
