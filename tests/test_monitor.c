@@ -475,6 +475,31 @@ static void a_replay_that_could_not_be_done_is_nobodys_turn(void **state)
     }
 }
 
+/* K34: it waits by itself, a little longer each time, and the others don't. */
+static void k34_a_box_that_kills_its_reaper_keeps_no_other_waiting(void **state)
+{
+    (void)state;
+    struct monitor_box boxes[2];
+    struct monitor_view one = dead_boxes(boxes, 1), two = dead_boxes(boxes, 2);
+    struct turns t = {0};
+    int64_t now = 1000;
+    for (int64_t wait = 1; wait < 1000; wait *= 2) {
+        assert_int_equal(turns_choose(&t, &one, now, names), 1);
+        turns_done(&t, -ECHILD, now);
+        int64_t bounded = (wait < 300 ? wait : 300) * TURNS_SECOND;
+        assert_int_equal(turns_next(&t), now + bounded);
+        assert_int_equal(turns_choose(&t, &one, now + bounded - 1, names), 0);
+        now += bounded;
+    }
+    turns_done(&t, -ECHILD, now);
+    assert_false(turns_are_paused(&t, now));
+    assert_int_equal(turns_choose(&t, &one, now, names), 1);
+    turns_done(&t, -ECHILD, now);
+    assert_int_equal(turns_choose(&t, &two, now, names), 1);
+    assert_string_equal(names[0], "1");
+    turns_clear(&t);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -492,6 +517,7 @@ int main(void)
         monitor_test(want_of_descriptors_is_not_lost),
         cmocka_unit_test(what_is_left_waits_longer_each_time),
         cmocka_unit_test(a_replay_that_could_not_be_done_is_nobodys_turn),
+        cmocka_unit_test(k34_a_box_that_kills_its_reaper_keeps_no_other_waiting),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

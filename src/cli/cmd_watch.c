@@ -148,7 +148,7 @@ static void start_child(struct watch *w, const char *const *names, size_t n)
 static int result_of(int status)
 {
     if (!WIFEXITED(status))
-        return -EIO;
+        return -ECHILD;
     switch (WEXITSTATUS(status)) {
     case STATUS_DONE:
     case STATUS_LEFT:

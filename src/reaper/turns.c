@@ -55,18 +55,19 @@ static void pause_all(struct turns *t, int64_t first_ns, int64_t most_ns, int64_
 
 void turns_done(struct turns *t, int result, int64_t now_ns)
 {
+    bool died = result == -ECHILD;
     if (result == -RBXJ_E_BUSY || result == -RBXJ_E_JOURNAL_BUSY)
         pause_all(t, TURNS_BUSY_FIRST, TURNS_BUSY_MOST, now_ns);
     else if (result == -RBXJ_E_JOURNAL_DAMAGED)
         pause_all(t, TURNS_DAMAGED_FIRST, TURNS_MOST, now_ns);
-    else if (result < 0)
+    else if (result < 0 && !died)
         pause_all(t, TURNS_FAILED_FIRST, TURNS_MOST, now_ns);
     else
         t->pause_until_ns = t->pause_ns = 0;
     for (size_t i = 0; i < t->len; i++) {
         struct turn *turn = &t->list[i];
-        if (turn->now && result >= 0) {
-            turn->wait_ns = longer(turn->wait_ns, TURNS_LEFT_FIRST, TURNS_MOST);
+        if (turn->now && (result >= 0 || died)) {
+            turn->wait_ns = longer(turn->wait_ns, died ? TURNS_FAILED_FIRST : TURNS_LEFT_FIRST, TURNS_MOST);
             turn->next_ns = now_ns + turn->wait_ns;
         }
         turn->now = false;

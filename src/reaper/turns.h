@@ -2,7 +2,8 @@
  *
  * Whose turn it is: when a box of the dead is replayed again of which something was left. A box that is new is, at once;
  * after each replay that left it, it waits twice as long as before. A replay that could not be done at all, because
- * another reaper runs or the journal is damaged, is no turn of anybody: all wait until the pause is over.
+ * another reaper runs or the journal is damaged, is no turn of anybody: all wait until the pause is over. One that died is
+ * the turn of those that it was to do: a box that kills its reaper (K34) keeps no other from its turn.
  *
  * A turn that fails is a failed replay of its box, and so many of them in a row quarantine the worker (K31): the first
  * wait is long enough for whoever is in the way to go.
@@ -40,7 +41,7 @@ struct turns {
  * as view. How many, or -ENOMEM. */
 ssize_t turns_choose(struct turns *t, const struct monitor_view *view, int64_t now_ns, const char **ret);
 
-/* The replay of those has ended: result as of rbxj_replay(). */
+/* The replay of those has ended: result as of rbxj_replay(), or -ECHILD: it was killed. */
 void turns_done(struct turns *t, int result, int64_t now_ns);
 
 /* When somebody's turn will be; INT64_MAX: nobody waits. */
