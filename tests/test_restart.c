@@ -407,6 +407,9 @@ static void run_and_set_back(const char *box, unsigned int parts)
     clock_shift = HOUR; /* the file system's clock is the right one */
     struct rbxj *handle = begin_plan_here(box);
     clock_shift = 0;
+    write_to(plan[1].path, ""); /* of who makes it himself that can't be told from an older one */
+    must(rbxj_acquired(handle, box, 2, &e) == -RBXJ_E_EXISTS);
+    must(unlink(plan[1].path) == 0);
     must_do(rbxj_acquire(handle, box, 1, NULL, &fd, &e), &e);
     die();
 }
@@ -416,9 +419,10 @@ static void a_lock_is_older_than_its_intent(void **state)
 {
     (void)state;
     world_open();
-    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("L")});
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("L")},
+            (struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("M")});
     (void)supervisor_fork(run_and_set_back, "a", 0);
-    replay_tells(&all, 0, "a 1 present undone\n");
+    replay_tells(&all, 0, "a 2 gone already_gone\na 1 present undone\n");
 }
 
 int main(void)

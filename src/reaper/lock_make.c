@@ -149,10 +149,10 @@ static int set_stamp(const struct record *r, int fd, struct rbxj_error *e)
     return res == 0;
 }
 
-/* Was it there before the intent? A clock that shows less than then was set back: birth times say nothing. */
-static bool is_older(const struct fileid *id, const struct record *r)
+/* Was it there before the intent? By the clock, which may have been set back since: not asked of what was just made here. */
+static bool is_older(const struct undo *u, const struct fileid *id, const struct record *r)
 {
-    return id->btime_ns && id->btime_ns < r->time_ns - 1000000000 && now_realtime_ns() >= r->time_ns;
+    return !u->made && id->btime_ns && id->btime_ns < r->time_ns - 1000000000;
 }
 
 int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
@@ -172,7 +172,7 @@ int lock_prove(struct undo *u, struct record *r, struct rbxj_error *e)
         return error_sys(e, -res, "lock %s", r->path);
     if (!S_ISREG(id.mode) || id.uid != r->owner)
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is not a regular file of uid %u", r->path, r->owner);
-    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : is_older(&id, r))
+    if (r->flags & REC_BEFORE_PRESENT ? !fileid_equal(&id, &r->before, true) : is_older(u, &id, r))
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: is another file than the one that was to be taken",
                          r->path);
     res = set_stamp(r, fd, e);
