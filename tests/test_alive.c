@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who lives (K8, K9), who holds a flock (K7), and who may tear a box down (K11, K34).
+ * Who lives (K8, K9), who holds a flock (K7), and what an attempt leaves behind (K34).
  */
 #include "journal_fixture.h"
 #include "reaper/flocks.h"
@@ -142,161 +142,6 @@ static void k9_without_a_lock_it_is_unknown(void **state)
     assert_int_equal(look(&p, NULL, "a"), LIVE_DEAD);
 }
 
-/* ---- claims ---- */
-
-static int claim_box(const struct place *p, uint64_t incarnation, struct rbxj_error *e)
-{
-    return journal_claim(place_open(p), incarnation, e);
-}
-
-static void k11_one_of_many_claimers_wins(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = place_make();
-    struct shared *s = shared_make();
-    struct box box = must_begin(place_open(&p), "a", NULL);
-    place_close();
-    enum { N = 8 };
-    pid_t pids[N];
-    for (int i = 0; i < N; i++)
-        pids[i] = CHILD({
-            struct rbxj_error e = {0};
-            int r = claim_box(&p, box.incarnation, &e);
-            CHECK(r == 0 || (r == -RBXJ_E_BUSY && strstr(e.message, "torn down by pid")));
-            atomic_fetch_add(&s->value[r == 0], 1);
-            while (!atomic_load(&s->stop))
-                (void)usleep(500);
-        });
-    int64_t deadline = now_monotonic_ns() + 20000000000;
-    while (atomic_load(&s->value[0]) + atomic_load(&s->value[1]) < N && now_monotonic_ns() < deadline)
-        (void)usleep(1000);
-    assert_int_equal(atomic_load(&s->value[0]), N - 1);
-    assert_int_equal(atomic_load(&s->value[1]), 1);
-    atomic_store(&s->stop, 1);
-    for (int i = 0; i < N; i++)
-        assert_child(pids[i]);
-    /* the winner is dead: its claim is void */
-    struct rbxj_error e = {0};
-    assert_ok(claim_box(&p, box.incarnation, &e), e);
-}
-
-static void k11_claimed_box_takes_no_intents_and_frees_with_its_end(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = place_make();
-    struct shared *s = shared_make();
-    struct rbxj_error e;
-    struct snapshot snapshot;
-    struct journal *j = place_open(&p);
-    struct box box = must_begin(j, "a", NULL);
-    pid_t reaper = CHILD({
-        struct rbxj_error error = {0};
-        struct journal *own;
-        CHECK(journal_open(&p.options, &own, &error) == 0);
-        CHECK(journal_claim(own, box.incarnation, &error) == 0);
-        atomic_store(&s->step, 1);
-        while (atomic_load(&s->step) < 2)
-            (void)usleep(500);
-        CHECK(journal_settle(own, box.incarnation, NULL, 0, SETTLE_UNCLAIM, &error) == 0);
-        atomic_store(&s->step, 3);
-        pause();
-    });
-    wait_for(s, 1);
-    assert_refused(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/x", p.lost), &e), e, RBXJ_E_BOX_STALE,
-                   harness_format("torn down by pid %d", reaper));
-    assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, "");
-    /* nor does anybody else end it: it would vanish under the one who tears it down */
-    e = (struct rbxj_error){0};
-    assert_refused(journal_end(j, box.incarnation, &e), e, RBXJ_E_BUSY, harness_format("pid %d", reaper));
-    e = (struct rbxj_error){0};
-    assert_ok(journal_snapshot(j, &snapshot, &e), e);
-    assert_int_equal(snapshot.boxes[0].claimer.pid, reaper);
-    snapshot_clear(&snapshot);
-    atomic_store(&s->step, 2);
-    wait_for(s, 3);
-    assert_int_equal(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/x", p.lost), &e), 0);
-    assert_refused(journal_end(j, box.incarnation, &e), e, RBXJ_E_LEFT, "seq 1");
-    e = (struct rbxj_error){0};
-    assert_ok(journal_drop(j, box.incarnation, 1, &e), e);
-    assert_ok(journal_end(j, box.incarnation, &e), e);
-    assert_refused(journal_claim(j, box.incarnation, &e), e, RBXJ_E_NO_SUCH_BOX, "no such box");
-    assert_int_equal(begin_one(j, "a", NULL, &e), 0);
-}
-
-/* Many boxes in one transaction: what is free, or claimed by one who is dead, and nothing else. */
-static void k11_claims_of_a_replay_take_what_is_free(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = place_make();
-    struct shared *s = shared_make();
-    struct rbxj_error e = {0};
-    struct snapshot snapshot;
-    struct journal *j = place_open(&p);
-    struct claim claims[4] = {{.incarnation = must_begin(j, "free", NULL).incarnation},
-                              {.incarnation = must_begin(j, "dead", NULL).incarnation},
-                              {.incarnation = must_begin(j, "taken", NULL).incarnation},
-                              {.incarnation = 1}};
-    pid_t pids[2];
-    for (int i = 0; i < 2; i++) {
-        pids[i] = CHILD({
-            struct rbxj_error error = {0};
-            struct journal *own;
-            CHECK(journal_open(&p.options, &own, &error) == 0);
-            CHECK(journal_claim(own, claims[i + 1].incarnation, &error) == 0);
-            atomic_store(&s->step, i + 1);
-            pause();
-        });
-        wait_for(s, i + 1);
-    }
-    harness_kill(pids[0]);
-    assert_ok(journal_claim_all(j, claims, ARRAY_LEN(claims), &e), e);
-    assert_int_equal(claims[0].result, 0);
-    assert_int_equal(claims[1].result, 0);
-    assert_int_equal(claims[2].result, -RBXJ_E_BUSY);
-    assert_int_equal(claims[2].claimer.pid, pids[1]);
-    assert_int_equal(claims[3].result, -RBXJ_E_NO_SUCH_BOX);
-    /* given back is what was taken, and nobody else's */
-    journal_unclaim_all(j, claims, ARRAY_LEN(claims));
-    assert_ok(journal_snapshot(j, &snapshot, &e), e);
-    assert_int_equal(find_box(&snapshot, "free")->claimer.pid, 0);
-    assert_int_equal(find_box(&snapshot, "dead")->claimer.pid, 0);
-    assert_int_equal(find_box(&snapshot, "taken")->claimer.pid, pids[1]);
-    snapshot_clear(&snapshot);
-}
-
-/* A claimer in another pid namespace: its pid says nothing here, that it has the journals open does. */
-static void k11_claim_from_another_namespace_ends_with_its_process(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = place_make();
-    struct shared *s = shared_make();
-    struct rbxj_error e = {0};
-    struct journal *j = place_open(&p);
-    struct box box = must_begin(j, "a", NULL);
-    pid_t pid = NAMESPACE_CHILD({
-        struct rbxj_error error = {0};
-        struct journal *own;
-        CHECK(journal_open(&p.options, &own, &error) == 0);
-        CHECK(journal_claim(own, box.incarnation, &error) == 0);
-        atomic_store(&s->step, 1);
-        pause();
-    });
-    wait_for(s, 1);
-    assert_refused(journal_claim(j, box.incarnation, &e), e, RBXJ_E_BUSY, "torn down by pid 1");
-    harness_kill(pid);
-    int64_t deadline = now_monotonic_ns() + 10000000000; /* the inner one dies by its parent's death */
-    int r;
-    do {
-        e = (struct rbxj_error){0};
-        r = journal_claim(j, box.incarnation, &e);
-    } while (r < 0 && now_monotonic_ns() < deadline);
-    assert_ok(r, e);
-}
-
 static void k34_attempts_are_remembered_until_they_end(void **state)
 {
     (void)state;
@@ -429,10 +274,6 @@ int main(void)
         journal_test(k8_box_lives_as_long_as_its_supervisor),
         journal_test(k9_lock_decides_across_pid_namespaces),
         journal_test(k9_without_a_lock_it_is_unknown),
-        journal_test(k11_one_of_many_claimers_wins),
-        journal_test(k11_claimed_box_takes_no_intents_and_frees_with_its_end),
-        journal_test(k11_claims_of_a_replay_take_what_is_free),
-        journal_test(k11_claim_from_another_namespace_ends_with_its_process),
         journal_test(k34_attempts_are_remembered_until_they_end),
         journal_test(k32_writing_a_record_again_replaces_it),
         journal_test(k8_want_of_descriptors_is_no_answer),
