@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Which of the two meta pages LMDB would use: 0, 1, or -EBADMSG (it opens none unless both are well-formed; and they must
- * follow each other).
+ * Which of the two meta pages LMDB would use: 0, 1, or -EBADMSG (it opens none unless both are well-formed;
+ * and they must follow each other).
  */
 #ifndef RBXJ_FUZZ_NEWEST_H
 #define RBXJ_FUZZ_NEWEST_H

@@ -2,6 +2,7 @@
  *
  * Each rule of the independent reader by itself: a sound file with one thing changed is refused for that very reason.
  */
+#include "../fuzz/newest.h"
 #include "harness.h"
 
 #include "base/cleanup.h"
@@ -54,7 +55,7 @@ static void make_file(const char *dir)
     ssize_t n = fd_read_all(AT_FDCWD, harness_format("%s/data.mdb", dir), 16 << 20, (char **)&bytes);
     assert_true(n > 0);
     len = (size_t)n;
-    newest = pages_newest(bytes, len, NULL);
+    newest = pages_newest(bytes, len);
     assert_true(newest >= 0);
 }
 
