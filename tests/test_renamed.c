@@ -151,9 +151,35 @@ static void i6_what_undo_did_not_find_any_more_is_looked_for_again(void **state)
     }
 }
 
+/* A lock is told by its name: one that was given another one is not gone, nor undone there. What it is linked to besides
+ * is nobody's business. */
+static void i4_a_lock_that_was_renamed_is_not_gone(void **state)
+{
+    (void)state;
+    world_open();
+    const char *lock = in_work("lock"), *other = in_work("other");
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = lock});
+    crash_with_plan("a");
+    assert_int_equal(rename(lock, other), 0);
+    for (int dry = 1; dry >= 0; dry--)
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1, "a 1 foreign refused\n");
+    assert_true(path_exists(other));
+    assert_int_equal(rename(other, lock), 0);
+    assert_int_equal(link(lock, other), 0);
+    replay_tells(&plain, 0, "a 1 present undone\n");
+    assert_false(path_exists(lock));
+    assert_true(path_exists(other));
+    assert_int_equal(unlink(other), 0);
+
+    crash_with_plan("a");
+    assert_int_equal(unlink(lock), 0);
+    replay_tells(&plain, 0, "a 1 gone already_gone\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
+        harness_test(i4_a_lock_that_was_renamed_is_not_gone),
         harness_test(i4_a_tmpdir_that_is_renamed_all_the_time_is_busy),
         harness_test(i4_a_reading_that_may_have_missed_it_is_no_proof),
         harness_test(i6_what_undo_did_not_find_any_more_is_looked_for_again),

@@ -9,12 +9,14 @@
 #include "reaper/lock.h"
 
 #include <inttypes.h>
+#include <limits.h>
 #include <string.h>
 
 /* ---- look ---- */
 
 struct seen {
     int parent, fd;
+    bool unlinked; /* nobody asks where else it might be */
     const char *base;
     struct fileid id;
     struct lock_reading reading;
@@ -67,6 +69,25 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     return 0;
 }
 
+/* Its name is free. It is gone if it is under no other name either: whoever may rename it can hide it so. What lies in
+ * another item of the box goes with that one. */
+static int look_elsewhere(struct undo *u, const struct record *r, const struct seen *s, struct finding *f)
+{
+    f->found = FOUND_GONE;
+    if (r->below || s->unlinked || !(r->flags & REC_EVIDENCE))
+        return 0;
+    _cleanup_close_ int fd = fileid_open(s->parent, &r->id, u->same_boot);
+    if (fd == -ESTALE || fd == -EOPNOTSUPP)
+        return 0;
+    if (fd < 0)
+        return error_sys(&f->error, -fd, "lock %s: is not there; whether it was renamed", r->path);
+    char path[PATH_MAX];
+    fd_path(fd, path, sizeof(path));
+    (void)refuse(f, r, 0, "is there under another name, or was moved");
+    error_detail(&f->error, "%s", path);
+    return 0;
+}
+
 static int survey(struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
     s->parent = guard_open_parent(u, r, &s->base, f);
@@ -74,10 +95,8 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return 0; /* gone or refused: f says which */
     struct stat st;
     s->fd = lock_open(s->parent, s->base, O_RDONLY, &st);
-    if (s->fd == -ENOENT) {
-        f->found = FOUND_GONE;
-        return 0;
-    }
+    if (s->fd == -ENOENT)
+        return look_elsewhere(u, r, s, f);
     if (s->fd < 0 && errno_is_want(-s->fd))
         return error_sys(&f->error, -s->fd, "lock %s", r->path);
     if (s->fd < 0)
@@ -188,6 +207,7 @@ static int lock_verify(struct undo *u, const struct record *r, struct finding *f
 {
     struct finding seen = {0};
     _cleanup_(seen_close) struct seen s = SEEN_INIT;
+    s.unlinked = true; /* by undo(), or it was gone then: another link of it is none of ours */
     int res = survey(u, r, &s, &seen);
     bool looked = s.fd >= 0; /* else a refusal says nothing about it */
     if (res == 0 && (seen.found == FOUND_GONE || (seen.found == FOUND_FOREIGN && looked)))

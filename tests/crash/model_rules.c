@@ -361,7 +361,8 @@ struct answer model_released(struct model *m, int supervisor, int box, uint32_t 
         return a;
     enum verdict v = model_judge_alone(m, &m->now[box], r); /* whatever became of its lower one */
     const struct thing *t = model_top(m, r->place);
-    bool as_before = r->before && t && t->content == r->before_content; /* its stamp may have been left on it */
+    bool as_before = r->place && model_places[r->place].kind == RBXJ_LOCK && r->before && t &&
+                     t->content == r->before_content; /* its stamp may have been left on it */
     refuse(&a, v != IS_GONE && v != IS_ANOTHER && !(v == IS_OURS && as_before), RBXJ_E_EXISTS);
     return a;
 }
