@@ -281,16 +281,16 @@ static int left_of(const struct mbox *b)
     return left;
 }
 
-/* The records that were dropped go; a stale box of which nothing is left ends; failures are counted (K31). */
+/* The records that were dropped go; a stale box of which nothing is left ends; failures in a row are counted (K31). */
 static void settle(struct model *m, struct mbox *b, bool owner)
 {
-    bool failed = false, left = left_of(b) > 0;
+    bool failed = false, left = left_of(b) > 0, held = !owner && model_holds(m, b);
     for (int i = b->n; i-- > 0;) {
         failed = failed || strcmp(b->records[i].out, "failed") == 0;
         if (b->records[i].dropped)
             model_drop(b, b->records[i].seq);
     }
-    b->failures += failed;
+    b->failures = failed ? b->failures + 1 : held ? b->failures : 0;
     m->quarantined = m->quarantined || (!owner && left && failed && b->failures >= 3);
     if (!owner && !left)
         b->there = false;
