@@ -162,7 +162,7 @@ static void run(const struct crash_case *c, uint64_t point)
     const struct what *what = c->data;
     struct damage_world w = {.random = point};
     harness_need_root();
-    damage_make(&w, !what->rebooted && point % 2);
+    damage_make(&w, !what->rebooted && point % 2, !what->boot || point % 4 < 2);
     const char *path = damage_data(&w, what->boot);
     if (what->rebooted)
         assert_int_equal(0, rename(w.run, harness_format("%s.before", w.run)));

@@ -22,8 +22,8 @@ struct damage_world {
 };
 
 /* A box "dead" whose supervisor was killed, a box "ended", at times a live one; and things of others beside them, also
- * where the dead one had something that it gave back. */
-void damage_make(struct damage_world *w, bool live);
+ * where the dead one had something that it gave back. always: the disk journal has everything, else nothing. */
+void damage_make(struct damage_world *w, bool live, bool always);
 const char *damage_data(const struct damage_world *w, bool boot);
 uint64_t damage_draw(struct damage_world *w, uint64_t below);
 

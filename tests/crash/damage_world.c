@@ -203,7 +203,7 @@ static void see_box(const struct damage_world *w, const char *box, int n, enum o
     }
 }
 
-void damage_make(struct damage_world *w, bool live)
+void damage_make(struct damage_world *w, bool live, bool always)
 {
     const char *top = harness_tmpfs();
     int n = 6 + (int)damage_draw(w, 12);
@@ -215,8 +215,9 @@ void damage_make(struct damage_world *w, bool live)
     harness_mkdir(w->state);
     harness_mkdir(w->run);
     harness_mkdir(w->work);
-    /* everything goes to both journals; small ones, so that most of a file is in use */
-    harness_write(w->config, "[journal]\ndurability=always\npreallocate=1M\nmap_size=16M\n");
+    /* everything goes to both journals, or to the boot journal alone; small ones, so that most of a file is in use */
+    harness_write(w->config, harness_format("[journal]\ndurability=%s\npreallocate=1M\nmap_size=16M\n",
+                                            always ? "always" : "resource"));
     make_others(harness_format("%s/beside", w->work));
     make_others(path_of(w, "dead", 100));
     w->live.pid = 0;
