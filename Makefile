@@ -177,7 +177,7 @@ $(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/cra
 
 # The machine whose power is cut (tests/vm/README.md): what goes into it beside rbxj.
 VM = $(BUILD)/vm
-VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial marks noflush.so)
+VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial marks many noflush.so)
 VM_SCENARIOS := a,b,c,d
 VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs $(shell command -v python3 >/dev/null || echo python3)
 
@@ -191,31 +191,37 @@ vm-deb:
 	    [ -z "$$(find Makefile src include man systemd completions debian -newer "$$deb" -print -quit)" ] || \
 	    $(MAKE) --no-print-directory deb
 
-# A machine whose power is cut, each scenario once; only=a,d those; vm-torture N=100 SEED=random: so many cuts.
+# A machine whose power is cut: vm-check only=a,d SEED=7; vm-torture N=100; vm-disk IMAGES=200 [NOFLUSH=1]; vm-figures.
 define vm_run
 @$(MAKE) --no-print-directory deps
 @if $(MAKE) --no-print-directory vm-deps; then \
     $(MAKE) --no-print-directory $(PARALLEL) vm-programs && $(MAKE) --no-print-directory vm-deb && \
-    tests/vm/check.py --dir $(VM) --debs $(BUILD)/deb $(1); \
+    tests/vm/$(1); \
 else \
     echo "skipped: the packages to build and run the machine can't be installed"; \
 fi
 endef
 
-.PHONY: vm-deps vm-check vm-torture
+.PHONY: vm-deps vm-check vm-torture vm-disk vm-figures
 vm-deps:
 	$(call install_missing,$(VM_DEPS))
 vm-check:
-	$(call vm_run,--only $(or $(only),$(VM_SCENARIOS)) --seed $(or $(SEED),1))
+	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --only $(or $(only),$(VM_SCENARIOS)) --seed $(or $(SEED),1))
 vm-torture:
-	$(call vm_run,--torture $(or $(N),60) --seed $(or $(SEED),random))
+	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --torture $(or $(N),60) --seed $(or $(SEED),random))
+vm-disk:
+	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --only "" && \
+	    tests/vm/disk.py --dir $(VM) --rbxj $(BUILD)/rbxj --images $(or $(IMAGES),200) --seed $(or $(SEED),random) \
+	    $(if $(NOFLUSH),--noflush))
+vm-figures:
+	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --only "" && tests/vm/figures.py --dir $(VM))
 
 $(VM)/programs/trivial: tests/vm/trivial.c $(PROGRAM)
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(quiet)$(CC) $(WARNINGS) -O2 -pie -fPIE -Wl,--no-as-needed -o $@ $< $(CLI_LIBS)
 
-$(VM)/programs/marks: tests/vm/marks.c $(BUILD)/librbxj.a
+$(addprefix $(VM)/programs/, marks many): $(VM)/programs/%: tests/vm/%.c $(BUILD)/librbxj.a
 	@mkdir -p $(@D)
 	$(call say,LD)
 	$(quiet)$(CC) -std=gnu11 $(DEFINES) $(WARNINGS) -O2 -pie -fPIE -pthread -o $@ $< $(BUILD)/librbxj.a $(LIB_LIBS)

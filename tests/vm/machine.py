@@ -15,7 +15,7 @@ import time
 
 BOOT_LIMIT = 240  # seconds; on an idle machine it takes 8
 CALL_LIMIT = 300
-APPEND = "console=ttyS0 root=/dev/nvme0n1 rw panic=1 quiet loglevel=4 systemd.show_status=0 mitigations=off "
+APPEND = "console=ttyS0 root=/dev/nvme0n1 rw panic=1 no_timer_check quiet loglevel=4 systemd.show_status=0 mitigations=off "
 
 
 class Failed(Exception):
@@ -46,7 +46,7 @@ class Machine:
         command = [
             "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-m", "512", "-smp", "2", "-display", "none", "-monitor", "none",
             "-nodefaults", "-no-reboot", "-kernel", os.path.join(self.dir, "kernel/vmlinuz"),
-            "-append", APPEND + self.words,
+            "-append", self.rig.append + self.words,
             "-drive", f"file={self.disk},if=none,id=root,format=raw,file.locking=off", "-device", "nvme,drive=root,serial=root",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
             "-chardev", f"socket,id=control,path={self.control},server=on,wait=off", "-serial", "chardev:control",
@@ -161,7 +161,8 @@ class Rig:
 
     def __init__(self, directory):
         self.dir = os.path.abspath(directory)
-        self.boots = self.cuts = 0
+        self.boots = self.cuts = self.in_replay = 0
+        self.append = APPEND
 
     def fresh_disk(self):
         disk = os.path.join(self.dir, "disk.img")
