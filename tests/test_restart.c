@@ -425,6 +425,30 @@ static void a_lock_is_older_than_its_intent(void **state)
     replay_tells(&all, 0, "a 2 gone already_gone\na 1 present undone\n");
 }
 
+static size_t incidents(void)
+{
+    struct rbxj_incidents *found = NULL;
+    struct rbxj_error e = {0};
+    assert_int_equal(rbxj_incidents(&world.options, NULL, 0, &found, &e), 0);
+    size_t n = rbxj_incidents_len(found);
+    rbxj_incidents_free(found);
+    return n;
+}
+
+/* A machine without a battery boots in 1970. What it found then is not years old when the clock is right. */
+static void an_incident_before_the_clock_was_set(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    for (size_t n = 1; n <= 3; n++) {
+        clock_shift = n == 1 ? HOUR - time(NULL) : 0;
+        crash_with_plan("a");
+        replay_is_clean(1);
+        assert_int_equal(incidents(), n);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -438,6 +462,7 @@ int main(void)
         restart_test(clock_is_set_back_within_a_boot),
         restart_test(k4_inner_box_begins_before_the_outer_one),
         restart_test(a_lock_is_older_than_its_intent),
+        restart_test(an_incident_before_the_clock_was_set),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -324,6 +324,15 @@ static void sweep_unfinished(int fd)
     }
 }
 
+/* 2020: a clock that shows less has not been set since the machine was switched on, and says nothing of an age. */
+#define CLOCK_IS_SET_NS (1577836800LL * 1000000000)
+
+static bool is_older(const char *id, int64_t oldest_ns)
+{
+    int64_t detected_ns = incident_id_time(id);
+    return detected_ns >= CLOCK_IS_SET_NS && detected_ns < oldest_ns;
+}
+
 void incident_store_retain(int fd, const struct config *config)
 {
     sweep_unfinished(fd);
@@ -333,7 +342,7 @@ void incident_store_retain(int fd, const struct config *config)
     if (incident_store_list(fd, &names) < 0)
         return;
     for (size_t i = 1; i < names.len; i++) {
-        bool too_old = incident_id_time(names.ids[i]) < oldest_ns;
+        bool too_old = is_older(names.ids[i], oldest_ns);
         if ((too_old || kept >= (size_t)config->incidents_keep) &&
             !incident_store_may_be_open(fd, names.ids[i]))
             incident_store_remove(fd, names.ids[i]);
