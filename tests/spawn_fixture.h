@@ -77,4 +77,15 @@ static inline void nothing_is_left(void)
         fail_msg("pid %d was not reaped", info.si_pid);
 }
 
+static inline void take_that_fails(struct rbxj_resource r, int code)
+{
+    int fd = -7;
+    uint32_t seq = 77;
+    int rc = rbxj_take(handle, "a", &r, &seq, &fd, &error);
+    if (rc != code)
+        fail_msg("take of %s: %d, not %d: %s", r.path, rc, code, error.message);
+    assert_true(fd == -7 && seq == 77); /* untouched */
+    nothing_is_left();
+}
+
 #endif
