@@ -56,14 +56,10 @@ static int read_copy(int dirfd, const char *name, const char *folder, bool boot,
                      void *ret, struct rbxj_error *e)
 {
     _cleanup_(image_clear) struct image image = {0};
-    struct pages_fault fault = {0};
-    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(e, errno, "journal %s", folder);
-    int r = image_read(fd, &image, &fault);
+    int r = image_read_file(dirfd, name, folder, &image, e);
     if (r == -EAGAIN)
         return read_in_slot(folder, boot, scan, ret, e);
-    return r < 0 ? image_error(e, r, &fault, folder) : scan_image(&image, boot, folder, scan, ret, e);
+    return r < 0 ? r : scan_image(&image, boot, folder, scan, ret, e);
 }
 
 int copy_check_state(int runtime_fd, const char *data, const char *folder, int state_fd,

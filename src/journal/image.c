@@ -111,6 +111,16 @@ int image_read(int fd, struct image *ret, struct pages_fault *fault)
     return r;
 }
 
+int image_read_file(int dirfd, const char *name, const char *shown, struct image *ret, struct rbxj_error *e)
+{
+    struct pages_fault fault = {0};
+    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return error_sys(e, errno, "journal %s", shown);
+    int r = image_read(fd, ret, &fault);
+    return r < 0 && r != -EAGAIN ? image_error(e, r, &fault, shown) : r;
+}
+
 /* While the slot is held the pages stay, so only the metas must be read in time. */
 static int read_in_slot(struct store *s, struct image *ret, struct pages_fault *fault)
 {

@@ -25,6 +25,8 @@ struct image {
 /* The newest snapshot of the file fd: 0, -EAGAIN (writers are too fast), -EBADMSG (fault says where and why), or -errno.
  */
 int image_read(int fd, struct image *ret, struct pages_fault *fault);
+/* The same of a file by its name, with the error set, but for -EAGAIN: the caller may know another way. */
+int image_read_file(int dirfd, const char *name, const char *shown, struct image *ret, struct rbxj_error *e);
 /* The same of an open environment, through a reader slot. */
 int image_read_store(struct store *s, struct image *ret, struct pages_fault *fault);
 void image_clear(struct image *image);

@@ -61,12 +61,8 @@ void sound_stamp(struct sound *stamp, int dirfd, const char *name)
 static int walk(int dirfd, const char *name, const char *shown, struct rbxj_error *e)
 {
     _cleanup_(image_clear) struct image image = {0};
-    struct pages_fault fault = {0};
-    _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
-    if (fd < 0)
-        return error_sys(e, errno, "journal %s", shown);
-    int r = image_read(fd, &image, &fault);
-    return r < 0 ? image_error(e, r, &fault, shown) : 0;
+    int r = image_read_file(dirfd, name, shown, &image, e);
+    return r == -EAGAIN ? image_error(e, r, NULL, shown) : r;
 }
 
 int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
