@@ -141,6 +141,26 @@ call incidents --json
 check "salvaged, and assumed dead: its incident says both" \
     json 'any("salvaged" in n and "its host is gone" in n for i in d["incidents"] for n in i["notes"])'
 
+# ---- damaged in place, under the stamp that says that it is sound: LMDB would die of it ----
+
+fresh
+crash d --tmpdir "$work/d"
+call list
+python3 -I -S - "$work"/run/journal-*/data.mdb <<'P'
+import struct, sys
+with open(sys.argv[1], "r+b") as f:
+    b = f.read()
+    newest = max((0, 4096), key=lambda at: struct.unpack_from("<Q", b, at + 144)[0])
+    f.seek(struct.unpack_from("<Q", b, newest + 128)[0] * 4096 + 12) # of the main tree's root: where its keys end
+    f.write(bytes(2))
+P
+call list
+check "in place: list says so" is "$status" 3
+call replay
+check "in place: a replay says so" is "$status" 3
+check "in place: nothing is undone" there "$work/d"
+check "in place: it was moved aside" there "$work"/run/journal.damaged-*
+
 # ---- anything at all ----
 
 head -c 100000 /dev/urandom >"$work/noise"

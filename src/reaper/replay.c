@@ -232,14 +232,15 @@ static void repair_quarantine(const struct config *config)
 }
 
 /* Before LMDB sees them: what was damaged in place since they were opened last (I9). Whatever else is wrong, opening them
- * says better. */
-static int look_first(const struct config *config, struct rbxj_error *e)
+ * says better. ret_looked: both are sound, as many as there are. */
+static int look_first(const struct config *config, bool *ret_looked, struct rbxj_error *e)
 {
     struct journal_size boot = {0}, disk = {0};
     struct rbxj_error error = {0};
     if (journal_of_process(config->state_dir, config->runtime_dir))
         return 0; /* it is open: see journal_validate() */
     int r = journal_sizes(config->state_dir, config->runtime_dir, &boot, &disk, &error);
+    *ret_looked = r == 0;
     return r == -RBXJ_E_JOURNAL_DAMAGED ? error_pass(e, &error) : 0;
 }
 
@@ -277,12 +278,13 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
     struct journal *own = NULL, *j = NULL;
     int lock = -1;
-    r = look_first(config, e);
+    bool looked = false;
+    r = look_first(config, &looked, e);
     if (r == 0)
         r = handle_borrow_journal(config, &j, &own, e);
     if (r == 0)
         r = take_reaper_lock(config, &lock, e);
-    if (r == 0)
+    if (r == 0 && !looked)
         r = journal_validate(j, e);
     if (r == 0)
         r = journal_count_attempts(j, e);
