@@ -9,6 +9,7 @@
 #include "reaper/audit.h"
 #include "reaper/cgroup.h"
 #include "reaper/flocks.h"
+#include "reaper/lock.h"
 
 #include <errno.h>
 #include <stdlib.h>
@@ -50,9 +51,12 @@ static int read_pid(struct audit_item *item)
 {
     char text[LOCK_CONTENT_MAX];
     cJSON *json = NULL;
-    _cleanup_close_ int fd = open(item->name, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : pread(fd, text, sizeof(text), 0);
-    int r = n < 0 ? -errno : memchr(text, 0, (size_t)n) ? -EBADMSG : doc_parse(text, (size_t)n, &json);
+    struct stat st;
+    _cleanup_close_ int fd = lock_open(AT_FDCWD, item->name, O_RDONLY, &st);
+    ssize_t n = fd < 0 ? fd : !S_ISREG(st.st_mode) ? 0 : pread(fd, text, sizeof(text), 0);
+    if (fd >= 0 && n < 0)
+        n = -errno;
+    int r = n < 0 ? (int)n : memchr(text, 0, (size_t)n) ? -EBADMSG : doc_parse(text, (size_t)n, &json);
     if (r < 0)
         return errno_is_want(-r) ? r : 0;
     double pid = json && cJSON_IsNumber(json) ? json->valuedouble : doc_get_number(json, "pid", 0);
