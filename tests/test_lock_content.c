@@ -15,6 +15,7 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/mount.h>
 #include <sys/socket.h>
 #include <sys/sysmacros.h>
 #include <sys/un.h>
@@ -222,6 +223,19 @@ static void other_types_are_not_opened(void **state)
     assert_int_equal(lock_open(AT_FDCWD, harness_format("%s/none", harness_disk()), O_RDONLY, &st), -ENOENT);
 }
 
+static void without_proc_nothing_is_gone(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct stat st;
+    const char *path = harness_format("%s/file", harness_disk());
+    harness_write(path, "text");
+    assert_int_equal(mount("rbxj-test", "/proc", "tmpfs", 0, NULL), 0); /* in the test's own namespace */
+    int fd = lock_open(AT_FDCWD, path, O_RDONLY, &st);
+    assert_int_equal(umount("/proc"), 0);
+    assert_int_equal(fd, -EIO);
+}
+
 /* Whoever has a lease on it is told that we want it; nobody waits for him. */
 static void a_lease_is_not_waited_for(void **state)
 {
@@ -253,6 +267,7 @@ int main(void)
         harness_test(what_is_no_text_is_binary),
         harness_test(a_fifo_lets_nobody_pass),
         harness_test(other_types_are_not_opened),
+        harness_test(without_proc_nothing_is_gone),
         harness_test(a_lease_is_not_waited_for),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

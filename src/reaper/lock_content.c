@@ -60,7 +60,9 @@ int lock_open(int parent, const char *base, int flags, struct stat *ret)
         return steal_fd(&fd);
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     int file = open(path, flags | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
-    return file < 0 ? -errno : file;
+    if (file < 0)
+        return errno == ENOENT ? -EIO : -errno; /* it is there: what is not is /proc */
+    return file;
 }
 
 /* ---- JSON that is cut short ---- */
