@@ -1,52 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who is dead, and why, after a soft-reboot, a container's restart, beside time namespaces, and with a clock that was set
- * back; a reboot as such is test_boot.c's. The library's looks at the boot id and the clocks come here.
+ * Who is dead, and why, after a soft-reboot, a container's restart, and beside time namespaces; a reboot as such is
+ * test_boot.c's.
  */
-#include "seams_fixture.h"
+#include "restart_fixture.h"
 
 #include <sched.h>
-#include <sys/syscall.h>
-#include <systemd/sd-id128.h>
-#include <time.h>
-
-static uint8_t boot_number; /* of the next boot; 0: the first one */
-
-int sd_id128_get_boot(sd_id128_t *ret)
-{
-    static const sd_id128_t first = SD_ID128_MAKE(72, 65, 73, 74, 61, 72, 40, 00, 80, 00, 00, 00, 00, 00, 00,
-                                                  00);
-    *ret = first;
-    ret->bytes[15] = boot_number;
-    return 0;
-}
-
-static time_t clock_shift; /* seconds by which the wall clock is wrong */
-
-/* A later boot begins when it is looked at: what is there is older. */
-int clock_gettime(clockid_t clock, struct timespec *ret)
-{
-    if (boot_number && clock == CLOCK_BOOTTIME) {
-        *ret = (struct timespec){0};
-        return 0;
-    }
-    int r = (int)syscall(SYS_clock_gettime, clock, ret);
-    if (clock == CLOCK_REALTIME)
-        ret->tv_sec += clock_shift;
-    return r;
-}
-
-static int teardown(void **state)
-{
-    boot_number = 0;
-    clock_shift = 0;
-    return harness_teardown(state);
-}
-#define restart_test(f) cmocka_unit_test_setup_teardown(f, harness_setup, teardown)
-
-static const struct rbxj_replay all;
-#define HOUR 3600
-#define YEAR (365 * 24 * HOUR)
 
 /* The boxes' causes and outcomes, a line each. */
 static void causes(const struct rbxj_result *result, char *text, size_t size)
@@ -65,15 +24,6 @@ static void replay_causes(const char *expected)
     causes(result, text, sizeof(text));
     rbxj_result_free(result);
     assert_string_equal(text, expected);
-}
-
-static void is_healthy(void)
-{
-    struct rbxj_health health;
-    struct rbxj_error e = {0};
-    assert_int_equal(rbxj_health(&world.options, &health, &e), 0);
-    if (strcmp(health.status, "healthy") != 0)
-        fail_msg("%s: %s", health.status, health.last_cleanup_error);
 }
 
 /* ---- soft-reboot: the same boot id and /run; every process, and what PID 1 has stopped and unmounted, is gone ---- */
@@ -318,137 +268,6 @@ static void k9_reaper_in_a_time_namespace(void **state)
     replay_apart_tells(replay_in_time_namespace, 0, &all, 0, "a 1 present undone\n");
 }
 
-/* ---- a clock that was set back ---- */
-
-/* A boot whose clock begins a year too early: a stamp can't be told from a copy's (K1), so it is left, and is no failure;
- * done when the clock is right. */
-static void k1_clock_is_behind_after_a_reboot(void **state)
-{
-    (void)state;
-    world_open();
-    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
-    crash_with_plan("a");
-    harness_write(in_work("T/content"), "data");
-    (void)usleep(20000); /* birth times are coarse */
-    boot_number = 1;
-    clock_shift = -YEAR;
-    for (int i = 0; i < 4; i++) /* more often than quarantines a worker */
-        replay_tells(&all, 1, "a 1 foreign refused\n");
-    assert_string_equal(harness_read(in_work("T/content")), "data");
-    struct rbxj_health health;
-    struct rbxj_error e = {0};
-    assert_int_equal(rbxj_health(&world.options, &health, &e), 0);
-    assert_string_equal(health.status, "unhealthy");
-    assert_int_equal(health.failed_cleanup_count, 0);
-    clock_shift = 0;
-    replay_tells(&all, 0, "a 1 present undone\n");
-    is_healthy();
-}
-
-/* Within a boot the wall clock says nothing of who lives and of what is ours. */
-static void clock_is_set_back_within_a_boot(void **state)
-{
-    (void)state;
-    world_open();
-    unsigned int parts = possible(ALL);
-    make_target("a", parts);
-    make_target("b", parts);
-    make_target("c", parts);
-    (void)supervisor_start("a", parts, AFTER_EVIDENCE);
-    clock_shift = -HOUR; /* a file system's clock stays the right one here */
-    (void)supervisor_start("b", parts, AFTER_ACQUISITION);
-    pid_t c = supervisor_start("c", parts, LIVES);
-    clock_shift = -YEAR;
-    assert_string_equal(state_of("c"), "live");
-    struct rbxj_result *result = replay(0);
-    struct rbxj_result_info info;
-    rbxj_result_info(result, &info);
-    assert_int_equal(info.boxes, 2);
-    assert_int_equal(info.live, 1);
-    rbxj_result_free(result);
-    harness_kill(c);
-    replay_is_clean(1);
-    is_healthy();
-}
-
-static void run_in_outer(const char *box, unsigned int parts)
-{
-    struct rbxj_resource r = {.kind = RBXJ_TMPDIR, .path = plan[1].path};
-    struct rbxj_box b = {.name = box, .parent = "outer", .plan = &r, .plan_len = 1};
-    struct rbxj_error e = {0};
-    struct rbxj *handle = open_here();
-    (void)parts;
-    must_do(rbxj_begin(handle, &b, NULL, &e), &e);
-    must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
-}
-
-/* The inner box is the younger one, whatever the clock says: it is undone first, and at the first try. */
-static void k4_inner_box_begins_before_the_outer_one(void **state)
-{
-    (void)state;
-    world_open();
-    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")},
-            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T/in")});
-    plan_len = 1;
-    pid_t outer = supervisor_fork(run_plan_and_live, "outer", 0);
-    clock_shift = -HOUR;
-    pid_t inner = supervisor_fork(run_in_outer, "inner", 0);
-    harness_kill(outer);
-    harness_kill(inner);
-    replay_tells(&all, 0, "inner 1 present undone\nouter 1 present undone\n");
-    is_healthy();
-}
-
-static void run_and_set_back(const char *box, unsigned int parts)
-{
-    struct rbxj_error e = {0};
-    int fd = -1;
-    (void)parts;
-    clock_shift = HOUR; /* the file system's clock is the right one */
-    struct rbxj *handle = begin_plan_here(box);
-    clock_shift = 0;
-    write_to(plan[1].path, ""); /* of who makes it himself that can't be told from an older one */
-    must(rbxj_acquired(handle, box, 2, &e) == -RBXJ_E_EXISTS);
-    must(unlink(plan[1].path) == 0);
-    must_do(rbxj_acquire(handle, box, 1, NULL, &fd, &e), &e);
-    die();
-}
-
-/* Between the intent and the acquisition. */
-static void a_lock_is_older_than_its_intent(void **state)
-{
-    (void)state;
-    world_open();
-    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("L")},
-            (struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("M")});
-    (void)supervisor_fork(run_and_set_back, "a", 0);
-    replay_tells(&all, 0, "a 2 gone already_gone\na 1 present undone\n");
-}
-
-static size_t incidents(void)
-{
-    struct rbxj_incidents *found = NULL;
-    struct rbxj_error e = {0};
-    assert_int_equal(rbxj_incidents(&world.options, NULL, 0, &found, &e), 0);
-    size_t n = rbxj_incidents_len(found);
-    rbxj_incidents_free(found);
-    return n;
-}
-
-/* A machine without a battery boots in 1970. What it found then is not years old when the clock is right. */
-static void an_incident_before_the_clock_was_set(void **state)
-{
-    (void)state;
-    world_open();
-    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
-    for (size_t n = 1; n <= 3; n++) {
-        clock_shift = n == 1 ? HOUR - time(NULL) : 0;
-        crash_with_plan("a");
-        replay_is_clean(1);
-        assert_int_equal(incidents(), n);
-    }
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -458,11 +277,6 @@ int main(void)
         restart_test(k9_k21_container_restarts),
         restart_test(k9_supervisor_in_a_time_namespace),
         restart_test(k9_reaper_in_a_time_namespace),
-        restart_test(k1_clock_is_behind_after_a_reboot),
-        restart_test(clock_is_set_back_within_a_boot),
-        restart_test(k4_inner_box_begins_before_the_outer_one),
-        restart_test(a_lock_is_older_than_its_intent),
-        restart_test(an_incident_before_the_clock_was_set),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
