@@ -7,7 +7,9 @@
 #include "reaper/undo.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/prctl.h>
@@ -218,6 +220,77 @@ static void k9_another_namespace_is_refused(void **state)
     assert_true(lives(pid));
 }
 
+/* A process in a pid namespace of its own; its parent ends it, and itself, when *ret_end is closed. */
+static pid_t apart(uint64_t *ret_ns, int *ret_end)
+{
+    struct stat st;
+    int up[2], down[2];
+    char byte;
+    assert_int_equal(pipe2(up, O_CLOEXEC), 0);
+    assert_int_equal(pipe2(down, O_CLOEXEC), 0);
+    pid_t outer = fork();
+    assert_true(outer >= 0);
+    if (outer == 0) {
+        (void)close(down[1]);
+        pid_t inner = unshare(CLONE_NEWPID) < 0 ? -1 : fork();
+        if (inner == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            (void)!write(up[1], "", 1);
+            (void)pause();
+        }
+        (void)!read(down[0], &byte, 1);
+        (void)kill(inner, SIGKILL);
+        (void)waitpid(inner, NULL, 0);
+        _exit(0);
+    }
+    harness_track(outer);
+    (void)close(up[1]);
+    (void)close(down[0]);
+    assert_int_equal(read(up[0], &byte, 1), 1);
+    (void)close(up[0]);
+    assert_int_equal(stat(harness_format("/proc/%d/ns/pid_for_children", outer), &st), 0);
+    *ret_ns = st.st_ino;
+    *ret_end = down[1];
+    return outer;
+}
+
+/* Of one that is over, in a container: nobody is seen in it, and nobody elsewhere has the journals open. */
+static void k9_a_pid_namespace_that_is_over_is_gone(void **state)
+{
+    (void)state;
+    int end;
+    pid_t pid = recorded_child(), outer = apart(&x.record.process.pid_ns, &end);
+    assert_int_equal(FOUND_FOREIGN, look()); /* it is not over, and there is no state directory */
+    harness_mkdir(x.config.state_dir);
+    harness_write(harness_format("%s/alive", x.config.state_dir), "");
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_true(x.finding.refused);
+    assert_int_equal(close(end), 0);
+    assert_int_equal(harness_wait(outer), 0);
+    assert_int_equal(FOUND_GONE, look());
+    assert_int_equal(0, replay());
+    assert_true(lives(pid));
+
+    int up[2];
+    char byte;
+    assert_int_equal(pipe2(up, O_CLOEXEC), 0);
+    pid_t holder = fork(); /* stands for one in a container beside this one */
+    if (holder == 0) {
+        int fd = open(harness_format("%s/alive", x.config.state_dir), O_RDWR | O_CLOEXEC);
+        if (fd >= 0 && fd_record_lock(fd, F_RDLCK, 0) == 0)
+            (void)!write(up[1], "", 1);
+        (void)pause();
+    }
+    harness_track(holder);
+    assert_int_equal(read(up[0], &byte, 1), 1);
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_true(x.finding.refused);
+    harness_kill(holder);
+    assert_int_equal(FOUND_GONE, look());
+    (void)close(up[0]);
+    (void)close(up[1]);
+}
+
 /* ---- dead or not ---- */
 
 /* Our own limits say nothing about it (neither gone nor foreign). */
@@ -347,6 +420,7 @@ int main(void)
         harness_test(k2_a_reused_pid_is_spared),
         harness_test(another_boot_is_gone),
         harness_test(k9_another_namespace_is_refused),
+        harness_test(k9_a_pid_namespace_that_is_over_is_gone),
         harness_test(i4_without_descriptors_it_is_busy),
         harness_test(k8_a_zombie_leader_with_a_living_thread_is_alive),
         harness_test(k8_what_will_not_die_is_named_with_its_state),

@@ -6,6 +6,7 @@
 #include "base/proctext.h"
 
 #include <ctype.h>
+#include <dirent.h>
 #include <errno.h>
 #include <poll.h>
 #include <signal.h>
@@ -81,6 +82,31 @@ bool procid_equal(const struct procid *a, const struct procid *b)
 bool procid_comparable(const struct procid *a, const struct procid *b)
 {
     return memcmp(a->boot_id, b->boot_id, 16) == 0 && a->pid_ns == b->pid_ns && a->time_ns == b->time_ns;
+}
+
+int procid_pid_ns_is_used(uint64_t pid_ns)
+{
+    _cleanup_closedir_ DIR *proc = opendir("/proc");
+    const struct dirent *entry;
+    bool sees_init = false; /* who may look at that one may look at all, whatever /proc hides from others */
+    char path[300];
+    struct stat st;
+    if (!proc)
+        return -errno;
+    while (errno = 0, (entry = readdir(proc))) {
+        if (!isdigit((unsigned char)entry->d_name[0]))
+            continue;
+        (void)snprintf(path, sizeof(path), "%s/ns/pid", entry->d_name);
+        if (fstatat(dirfd(proc), path, &st, 0) < 0) {
+            if (errno != ENOENT && errno != ESRCH)
+                return -errno;
+            continue;
+        }
+        if (st.st_ino == pid_ns)
+            return 1;
+        sees_init = sees_init || strcmp(entry->d_name, "1") == 0;
+    }
+    return errno ? -errno : sees_init ? 0 : -EACCES;
 }
 
 int procid_open(const struct procid *id)

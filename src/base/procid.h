@@ -32,6 +32,9 @@ bool procid_equal(const struct procid *a, const struct procid *b);
 /* True if a and b count pids and start times alike: same boot, pid namespace and time namespace. */
 bool procid_comparable(const struct procid *a, const struct procid *b);
 
+/* Is a process in that pid namespace, as far as that can be seen from here? 1, 0, or -errno: that can't be told. */
+int procid_pid_ns_is_used(uint64_t pid_ns);
+
 /* Opens a pidfd and checks the start time after it was opened (K8). Only for a process comparable with our
  * own. Returns the pidfd, or -ESRCH when that process is gone or a zombie without living threads, or -errno.
  */

@@ -200,6 +200,23 @@ enum liveness box_liveness(struct journal *j, const char *state_dir, const struc
     return live;
 }
 
+int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id)
+{
+    struct procid self;
+    int r = procid_of(getpid(), &self);
+    if (r < 0 || !id->pid_ns || id->pid_ns == self.pid_ns)
+        return errno_is_want(-r) ? r : 0;
+    int used = procid_pid_ns_is_used(id->pid_ns);
+    if (used)
+        return errno_is_want(-used) ? used : 0;
+    if (self.pid_ns == PROCID_INITIAL_PID_NS) /* from where all are seen */
+        return 1;
+    /* one beside this container's is not: as with supervisors, it is one of an earlier life of this container if nobody
+     * in it has the journals open */
+    int held = byte_is_held(NULL, state_dir, ALIVE_OPEN_BYTE, NULL);
+    return held < 0 ? (errno_is_want(-held) ? held : 0) : !held;
+}
+
 /* In another pid or time namespace: the kernel tells the lock's holder as a pid of ours, if it has one. It still held it
  * when the pidfd was open, so it is no other process of that pid. */
 static int open_holder(const char *state_dir, const struct box *box)

@@ -253,6 +253,9 @@ enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
 /* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for unknown. */
 int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret);
+/* Is the pid namespace in which that process was gone, and the process with it? 1; 0: nobody knows; or a negative errno
+ * where memory or descriptors are wanting to know it. */
+int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id);
 /* A pidfd of the box's supervisor, for who waits for its death; not in a process that has the journals open. -ESRCH: it
  * is dead; -EAGAIN: it is not known to be, and can't be seen from here; or another negative errno: ask again. */
 int box_open_supervisor(const char *state_dir, const struct box *box);

@@ -6,6 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/journal.h"
 #include "reaper/undo.h"
 
 #include <errno.h>
@@ -58,8 +59,24 @@ static int gone(const struct record *r, struct finding *f)
     return -ESRCH;
 }
 
+/* Of another namespace: its pid says nothing here. -ESRCH: it is gone with that; another negative code. */
+static int locate_elsewhere(const struct undo *u, const struct record *r, struct finding *f)
+{
+    int rc = journal_pid_ns_is_gone(u->config->state_dir, &r->process);
+    if (rc > 0) {
+        f->found = FOUND_GONE;
+        return -ESRCH;
+    }
+    f->refused = rc == 0;
+    f->found = f->refused ? FOUND_FOREIGN : FOUND_BUSY;
+    if (rc < 0)
+        return error_sys(&f->error, -rc, "pid %d", r->process.pid);
+    return error_set(&f->error, RBXJ_E_FOREIGN, 0,
+                     "pid %d: of another pid or time namespace, not visible from here", r->process.pid);
+}
+
 /* A pidfd of it; -ESRCH: it is gone (f says how); another negative code: refused. */
-static int locate(const struct record *r, struct finding *f)
+static int locate(const struct undo *u, const struct record *r, struct finding *f)
 {
     struct procid self;
     int rc = procid_of(getpid(), &self);
@@ -67,12 +84,8 @@ static int locate(const struct record *r, struct finding *f)
         f->found = FOUND_GONE;
         return -ESRCH;
     }
-    if (rc == 0 && !procid_comparable(&self, &r->process)) {
-        f->found = FOUND_FOREIGN;
-        f->refused = true;
-        return error_set(&f->error, RBXJ_E_FOREIGN, 0,
-                         "pid %d: of another pid or time namespace, not visible from here", r->process.pid);
-    }
+    if (rc == 0 && !procid_comparable(&self, &r->process))
+        return locate_elsewhere(u, r, f);
     int pidfd = rc < 0 ? rc : procid_open(&r->process);
     if (pidfd == -ESRCH)
         return gone(r, f);
@@ -105,7 +118,7 @@ static int would_not_die(const struct record *r, struct finding *f)
 
 static int process_look(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_close_ int pidfd = locate(r, f);
+    _cleanup_close_ int pidfd = locate(u, r, f);
     if (pidfd >= 0)
         (void)may_kill(u, r, f);
     return 0;
@@ -113,7 +126,7 @@ static int process_look(struct undo *u, const struct record *r, struct finding *
 
 static int process_quiesce(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_close_ int pidfd = locate(r, f);
+    _cleanup_close_ int pidfd = locate(u, r, f);
     if (pidfd < 0)
         return f->found == FOUND_BUSY ? pidfd : 0; /* nothing that may be killed */
     int rc = may_kill(u, r, f);
@@ -124,7 +137,7 @@ static int process_quiesce(struct undo *u, const struct record *r, struct findin
 
 static int process_quiesced(struct undo *u, const struct record *r, struct finding *f)
 {
-    _cleanup_close_ int pidfd = locate(r, f);
+    _cleanup_close_ int pidfd = locate(u, r, f);
     if (pidfd < 0)
         return f->found == FOUND_BUSY ? pidfd : 0;
     int rc = pidfd_wait(pidfd, u->deadline_ns);
@@ -135,7 +148,7 @@ static int process_quiesced(struct undo *u, const struct record *r, struct findi
 
 static int process_undo(struct undo *u, struct record *r, struct finding *f)
 {
-    _cleanup_close_ int pidfd = locate(r, f);
+    _cleanup_close_ int pidfd = locate(u, r, f);
     if (pidfd < 0)
         return pidfd == -ESRCH ? 0 : pidfd;
     int rc = may_kill(u, r, f);
@@ -149,8 +162,7 @@ static int process_undo(struct undo *u, struct record *r, struct finding *f)
 
 static int process_verify(struct undo *u, const struct record *r, struct finding *f)
 {
-    (void)u;
-    _cleanup_close_ int pidfd = locate(r, f);
+    _cleanup_close_ int pidfd = locate(u, r, f);
     if (pidfd >= 0)
         return error_set(&f->error, RBXJ_E_LEFT, 0, "pid %d: is still alive", r->process.pid);
     return pidfd == -ESRCH ? 0 : pidfd;
