@@ -97,6 +97,21 @@ until_true() {
     return 1
 }
 
+# overlay: $root, this machine's root, of which every change goes to a tmpfs; with an empty /run, /tmp and /srv, and
+# without an rbxj that is installed here.
+overlay() {
+    local dir
+    root=$work/root
+    mkdir "$work/layer" "$root"
+    if ! mount -t tmpfs -o mode=0755 layer "$work/layer" || ! mkdir "$work/layer/upper" "$work/layer/work" ||
+        ! mount -t overlay -o "lowerdir=/,upperdir=$work/layer/upper,workdir=$work/layer/work" overlay "$root"; then
+        echo "needs overlayfs"
+        exit 77
+    fi
+    for dir in run tmp srv; do mount -t tmpfs -o mode=0755 none "$root/$dir"; done
+    rm -rf "$root/var/lib/rbxj" "$root/usr/local/bin/rbxj"
+}
+
 # A state and a runtime directory that were never used.
 fresh() {
     rm -rf "$work/state" "$work/run"

@@ -23,14 +23,8 @@ check "lintian has nothing to say" clean_lintian
 
 # ---- an overlay of this machine ----
 
-mkdir "$work/layer" "$work/root"
-mount -t tmpfs -o mode=0755 layer "$work/layer" && mkdir "$work/layer/upper" "$work/layer/work" &&
-    mount -t overlay -o "lowerdir=/,upperdir=$work/layer/upper,workdir=$work/layer/work" overlay "$work/root" ||
-    { echo "needs overlayfs"; exit 77; }
-root=$work/root
+overlay
 for dir in proc sys dev; do mount --rbind "/$dir" "$root/$dir"; done
-for dir in run tmp srv; do mount -t tmpfs -o mode=0755 none "$root/$dir"; done
-rm -rf "$root/var/lib/rbxj" "$root/usr/local/bin/rbxj" # of this machine
 mkdir "$root/srv/packages" "$root/srv/source"
 for name in rbxj librbxj0 librbxj-dev; do cp "$(package "$name")" "$root/srv/packages/$name.deb"; done
 tar -C "$top" -c debian demo examples | tar -C "$root/srv/source" -x

@@ -1,0 +1,133 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What systemd.sh looks at inside its machine, as a unit after multi-user.target: systemd-inside.bash FILE, in which is the
+# number of the boot. Lines "ok NAME" and "not ok NAME" on standard output, at the end "finished".
+failed=0
+check() {
+    local name=$1
+    shift
+    if "$@"; then echo "ok $name"; else
+        echo "not ok $name"
+        failed=1
+    fi
+}
+is() { [ "$1" = "$2" ] || { echo "got '$1', not '$2'"; return 1; }; }
+until_true() {
+    local until=$((SECONDS + 30))
+    while ((SECONDS < until)); do
+        ! "$@" || return 0
+        sleep 0.02
+    done
+    return 1
+}
+show() { systemctl show --property="$2" --value "$1"; }
+state() { is "$(show "$1" ActiveState)" "$2"; }
+no_box() { is "$(rbxj --noheadings list)" ""; }
+gone() { local path; for path; do [ ! -e "$path" ] || { echo "$path is there"; return 1; }; done; }
+nothing_of() { gone /var/boxes/"$1".{lock,dir,moved,mnt} "/sys/fs/cgroup/$1"; }
+
+# crash BOX: leaves a box of every kind, with what only root's privileges remove.
+crash() {
+    local supervisor
+    # shellcheck disable=SC2016
+    rbxj run --box "$1" --lock "/var/boxes/$1.lock" --cgroup "/sys/fs/cgroup/$1" --tmpdir "/var/boxes/$1.dir" \
+        --mount "tmpfs,x,/var/boxes/$1.mnt" -- sh -c 'cd "$1"; mkdir -p a/b; touch a/b/file a/immutable; mknod null c 1 3
+            chown -R 1234:1234 a; chmod 0 a/b; echo up >"$1.up"; exec sleep 1000' sh "/var/boxes/$1.dir" &
+    supervisor=$!
+    until_true test -s "/var/boxes/$1.dir.up"
+    rm "/var/boxes/$1.dir.up"
+    kill -KILL "$supervisor"
+    wait "$supervisor" 2>/dev/null
+}
+# crash_apart BOX: one whose mount is in a mount namespace that a process of somebody else keeps; $keeper.
+crash_apart() {
+    local supervisor
+    unshare --mount --propagation private rbxj run --box "$1" --mount "tmpfs,x,/var/boxes/$1.mnt" -- \
+        sh -c 'echo up >"$1"; exec sleep 1000' sh "/var/boxes/$1.up" &
+    supervisor=$!
+    until_true test -s "/var/boxes/$1.up"
+    rm "/var/boxes/$1.up"
+    nsenter -t "$supervisor" -m sleep 1000 &
+    keeper=$!
+    until_true mounted_apart "$1"
+    kill -KILL "$supervisor"
+    wait "$supervisor" 2>/dev/null
+}
+mounted_apart() { grep -q " /var/boxes/$1.mnt " "/proc/$keeper/mountinfo"; }
+unmounted_apart() { ! mounted_apart "$1"; }
+
+# At every boot: the reaper, then the supervisor, then multi-user.target.
+in_order() {
+    local reaper supervisor target
+    reaper=$(show rbxj-reaper.service ExecMainExitTimestampMonotonic)
+    supervisor=$(show supervisor.service ExecMainStartTimestampMonotonic)
+    target=$(show multi-user.target ActiveEnterTimestampMonotonic)
+    echo "reaper $reaper supervisor $supervisor multi-user $target"
+    [ "$reaper" -gt 0 ] && [ "$reaper" -le "$supervisor" ] && [ "$reaper" -le "$target" ]
+}
+box_of() { rbxj list --json | python3 -I -S -c 'import json, sys
+print(*[b["incarnation"] for b in json.load(sys.stdin)["boxes"] if b["box"] == "s" and b["state"] == "live"])'; }
+has_box() { [ -n "$(box_of)" ]; }
+
+first_boot() {
+    local pid incarnation
+    check "the reaper has run" state rbxj-reaper.service active
+    check "it found nothing" is "$(show rbxj-reaper.service StatusText)" "0 stale boxes: 0 undone, 0 already gone, 0 left"
+    check "it ran before the supervisor and multi-user.target" in_order
+    check "the timer waits" state rbxj-health.timer active
+    check "the watcher is up" state rbxj-watch.service active
+    pid=$(show rbxj-watch.service MainPID)
+    check "it has the machine's mounts" is "$(readlink "/proc/$pid/ns/mnt")" "$(readlink /proc/1/ns/mnt)"
+    check "its system calls are filtered" grep -q '^Seccomp:.2$' "/proc/$pid/status"
+
+    crash w
+    check "the watcher undoes a box of every kind" until_true nothing_of w
+    systemctl stop rbxj-watch.service rbxj-health.timer
+
+    crash_apart n
+    crash r
+    check "the reaper is run again" systemctl restart rbxj-reaper.service
+    check "it undoes a box of every kind" nothing_of r
+    check "and a mount in another mount namespace" unmounted_apart n
+    kill -KILL "$keeper"
+    crash h
+    check "the recovery succeeds" systemctl start rbxj-health.service
+    check "it undoes a box of every kind" nothing_of h
+
+    check "the supervisor has its box" until_true has_box
+    incarnation=$(box_of)
+    pid=$(show supervisor.service MainPID)
+    kill -KILL "$pid"
+    another() { [ -n "$(box_of)" ] && [ "$(box_of)" != "$incarnation" ]; }
+    check "ExecStopPost= undoes it after a crash, and it is begun again" until_true another
+
+    systemctl stop supervisor.service
+    check "stopped, it leaves nothing" no_box
+    rbxj --quiet health --quarantine --reason test
+    systemctl start supervisor.service
+    check "k31: quarantined, it does not start" is "$(show supervisor.service ConditionResult)" no
+    rbxj --quiet health --unquarantine --reason test
+    systemctl start supervisor.service
+    check "k31: released, it does" until_true has_box
+}
+
+# Its power was cut while the supervisor had a box.
+second_boot() {
+    local newest
+    check "the reaper succeeds" state rbxj-reaper.service active
+    is_clean() { [[ $(show rbxj-reaper.service StatusText) =~ ^1\ stale\ boxes:.*\ 0\ left$ ]] || { show rbxj-reaper.service StatusText; return 1; }; }
+    check "it found the box that was cut off, and left nothing" is_clean
+    check "it ran before the supervisor and multi-user.target" in_order
+    check "the supervisor has its box again" until_true has_box
+    newest=$(rbxj incidents --json | python3 -I -S -c 'import json, sys
+i = max(json.load(sys.stdin)["incidents"], key=lambda i: i["detected"])
+print(i["procedure"], *i["boxes"], i["left"])')
+    check "the incident names it" is "$newest" "boot s 0"
+}
+
+if [ "$(cat "$1")" = 1 ]; then first_boot; else second_boot; fi
+if [ "$failed" = 1 ]; then
+    systemctl --no-pager --all status 'rbxj-*' supervisor.service
+    journalctl --no-pager
+fi
+echo finished
