@@ -124,124 +124,136 @@ class Chain:
     def __init__(self, rig, rng):
         self.rig, self.rng, self.disk = rig, rng, rig.fresh_disk()
         self.known, self.incidents = set(), set()
-        self.in_replay = self.torn = 0
+        self.is_cut = False  # its boxes are left behind
+        self.usable = True
 
-    def words(self, boxes=True):
-        files = self.rng.choice([10, 100, 300])
-        return f"rig.boxes={STEADY} rig.churn={CHURN} rig.files={files}" if boxes else "rig.boxes=0"
+    def words(self):
+        return f"rig.boxes={STEADY} rig.churn={CHURN} rig.files={self.rng.choice([10, 100, 300])}"
 
-    def boot_and_judge(self, machine):
+    def machine(self, words):
+        return Machine(self.rig, self.disk, words)
+
+    def judge(self, machine):
         machine.multi_user()
         seen = Seen(machine)
         wrong = judge_boot(seen, self.known, self.incidents)
         self.incidents = {i["id"] for i in seen.incidents}
-        self.known = set()
+        self.known, self.is_cut = set(), False
         return wrong
 
-    def run(self, early=False, **how):
+    def cut(self, machine):
+        self.known = up(machine)
+        machine.cut()
+        self.is_cut = True
+
+    def run(self, early=False):
         """Boots, judges, lets boxes run, cuts the power. Complaints."""
-        with Machine(self.rig, self.disk, self.words(**how)) as machine:
-            wrong = self.boot_and_judge(machine)
-            if early:  # while they begin
-                time.sleep(self.rng.uniform(0, 3))
-                self.known = up(machine)
-            else:
-                self.known = wait_up(machine, STEADY)
-                time.sleep(self.rng.uniform(0, 4))
-            machine.cut()
+        with self.machine(self.words()) as machine:
+            wrong = self.judge(machine)
+            if not early:
+                wait_up(machine, STEADY)
+            time.sleep(self.rng.uniform(0, 3))
+            self.cut(machine)
         return wrong
+
+    def run_unless_cut(self):
+        return [] if self.is_cut else self.run()
 
     def cut_in_replay(self):
         """Boots and cuts the power while the reaper replays; whether it was in time."""
-        with Machine(self.rig, self.disk, self.words()) as machine:
+        with self.machine(self.words()) as machine:
             machine.wait_console("rig: reaper next")
             time.sleep(self.rng.uniform(0, 2.5))
             done = "rig: reaper done" in machine.console_text()
             machine.cut()
-            self.in_replay += not done
+            self.rig.in_replay += not done
         return not done
 
     def end(self):
         """Boots a last time: nothing is left. Complaints."""
-        with Machine(self.rig, self.disk, self.words(boxes=False)) as machine:
-            wrong = self.boot_and_judge(machine) + nothing_left(machine)
+        with self.machine("rig.boxes=0") as machine:
+            wrong = self.judge(machine) + nothing_left(machine)
             machine.power_off()
+        self.usable = False
         return wrong
 
 
-# ---- the scenarios of the issue; each returns its complaints ----
+# ---- the scenarios of the issue; each takes the machine as the one before left it, and returns its complaints ----
 
 
-def power_cut(rig, rng):
-    chain = Chain(rig, rng)
-    return chain.run() + chain.end()
+def power_cut(chain):
+    return chain.run_unless_cut() + chain.run()
 
 
-def cut_while_replaying(rig, rng):
-    chain = Chain(rig, rng)
-    wrong = chain.run()
+def cut_while_replaying(chain):
+    wrong = chain.run_unless_cut()
     hits = sum(chain.cut_in_replay() for _ in range(2))
-    wrong += chain.end()
+    wrong += chain.run()
     return wrong if hits else wrong + ["the reaper was done before each cut: make it last longer"]
 
 
-def watch(rig, _rng):
-    """A supervisor's death without a reboot."""
-    disk = rig.fresh_disk()
-    with Machine(rig, disk, f"rig.boxes={STEADY} rig.files=50") as machine:
-        machine.multi_user()
+KILL_SUPERVISORS = """for pid in $(cat /sys/fs/cgroup/system.slice/rig-supervisor.service/cgroup.procs); do
+    [ "$(cat /proc/$pid/comm)" != rbxj ] || { kill -KILL $pid; echo $pid; }; done"""
+
+
+def watch(chain):
+    """Supervisors die, no reboot. Only they: what the unit's own ExecStopPost= would do is not asked."""
+    with chain.machine(f"rig.boxes={STEADY} rig.files=50") as machine:
+        wrong = chain.judge(machine)
         machine.output("""for i in $(seq 300); do systemctl -q is-active rbxj-watch && exit 0; sleep 0.1; done
             systemctl status rbxj-watch; exit 1""")
         known = wait_up(machine, STEADY)
-        # only these: what the unit's own ExecStopPost= would do is not asked
-        killed = machine.output("""for pid in $(cat /sys/fs/cgroup/system.slice/rig-supervisor.service/cgroup.procs); do
-            [ "$(cat /proc/$pid/comm)" != rbxj ] || { kill -KILL $pid; echo $pid; }; done""").split()
+        killed = machine.output(KILL_SUPERVISORS).split()
         if len(killed) != STEADY:
             machine.complain(f"killed {killed}")
-        machine.call("""for i in $(seq 300); do [ -n "$(ls -A /srv/rig)" ] || exit 0; sleep 0.1; done""")
-        machine.call("for i in $(seq 100); do rbxj health >/dev/null && exit 0; sleep 0.1; done")
-        wrong = nothing_left(machine)
-        named = incident_boxes(Seen(machine).incidents, "supervisor_crash")
+        machine.call("""for i in $(seq 300); do [ -n "$(ls -A /srv/rig)" ] || break; sleep 0.1; done
+            for i in $(seq 100); do rbxj health >/dev/null && break; sleep 0.1; done""")
+        wrong += nothing_left(machine)
+        seen = Seen(machine)
+        named = incident_boxes(seen.incidents, "supervisor_crash")
         wrong += [f"{box} is in no incident of a supervisor crash" for box in known - named]
-        machine.power_off()
+        chain.incidents = {i["id"] for i in seen.incidents}
+        machine.output("rm -f /run/rig/up-*; systemctl restart rig-supervisor")
+        wait_up(machine, STEADY)
+        chain.cut(machine)
     return wrong
 
 
-def damaged(rig, rng, kind=None):
+def damaged(chain):
     """A journal that is damaged at boot: the machine comes up, nothing is undone, the worker takes no boxes."""
-    kind = kind or rng.choice(["metas", "pages", "short", "empty", "gone"])
-    chain = Chain(rig, rng)
-    wrong = chain.run()
-    with Machine(rig, chain.disk, f"rig.damage={kind} rig.boxes=3") as machine:
+    kind = chain.rng.choice(["metas", "pages", "short", "empty", "gone"])
+    wrong = chain.run_unless_cut()
+    chain.usable = False
+    with chain.machine(f"rig.damage={kind} rig.boxes=3") as machine:
         machine.multi_user()
         seen = Seen(machine)
         there = machine.output("ls /srv/rig").split()
         if seen.reaper_status != 3:
-            wrong.append(f"{kind}: the reaper ended with {seen.reaper_status}, not 3")
+            wrong.append(f"the reaper ended with {seen.reaper_status}, not 3")
         if not seen.before or there != seen.before:
-            wrong.append(f"{kind}: there were {seen.before}, there are {there}")
+            wrong.append(f"there were {seen.before}, there are {there}")
         status, health = machine.call("rbxj --json health")
         if status != 2 or json.loads(health)["quarantine_reason"] != "journal_corruption":
-            wrong.append(f"{kind}: health {status} {health}")
+            wrong.append(f"health {status} {health}")
         if machine.call("test -e /run/rbxj/quarantined")[0]:
-            wrong.append(f"{kind}: no flag in /run/rbxj")
+            wrong.append("no flag in /run/rbxj")
         if machine.output("systemctl show -p ConditionResult --value rig-supervisor").strip() != "no":
-            wrong.append(f"{kind}: the supervisor's unit was started")
+            wrong.append("the supervisor's unit was started")
         if machine.call("rbxj run --tmpdir /srv/rig/new -- true")[0] != 125:
-            wrong.append(f"{kind}: a box could begin")
+            wrong.append("a box could begin")
         said = machine.output("journalctl -b --no-pager -u rbxj-reaper")
         if "journal_corruption" not in said:
-            wrong.append(f"{kind}: the system's log does not say it: {said}")
+            wrong.append(f"the system's log does not say it: {said}")
         machine.power_off()
-    return wrong
+    return [f"{kind}: {what}" for what in wrong]
 
 
-def soft_reboot(rig, _rng):
+def soft_reboot(chain):
     """systemd 252 has no soft-reboot. It is what it does to rbxj: same boot id, /run as it was, all processes killed,
     the units started anew."""
-    disk = rig.fresh_disk()
-    with Machine(rig, disk, f"rig.boxes={STEADY} rig.files=50") as machine:
-        machine.multi_user()
+    chain.usable = False
+    with chain.machine(f"rig.boxes={STEADY} rig.files=50") as machine:
+        before = chain.judge(machine)
         known = wait_up(machine, STEADY)
         boot = Seen(machine).boot
         machine.output("""systemctl -q stop rbxj-watch.service rbxj-health.timer
@@ -253,7 +265,7 @@ def soft_reboot(rig, _rng):
             systemctl stop rbxj-reaper; test -d /run/rbxj/journal-* || exit 1
             systemctl start rbxj-reaper""")
         seen = Seen(machine)
-        wrong = nothing_left(machine)
+        wrong = before + nothing_left(machine)
         causes = {b["cause"] for b in seen.reported().values()}
         if set(seen.reported()) != known or causes != {"supervisor_crash"} or seen.boot != boot:
             wrong.append(f"reported: {seen.reported()}")
@@ -263,12 +275,12 @@ def soft_reboot(rig, _rng):
     return wrong
 
 
-def spoiled_var(rig, rng, kind):
+def spoiled_var(chain, kind):
     """/var is read-only, or full: the machine boots and says so; nothing is lost when that is over."""
-    chain = Chain(rig, rng)
-    wrong = chain.run()
+    wrong = chain.run_unless_cut()
     known = chain.known
-    with Machine(rig, chain.disk, f"rig.var={kind} rig.boxes=3") as machine:
+    chain.usable = False
+    with chain.machine(f"rig.var={kind} rig.boxes=3") as machine:
         machine.multi_user()
         seen = Seen(machine)
         said = machine.output("journalctl -b --no-pager -u rbxj-reaper")
@@ -285,9 +297,9 @@ def spoiled_var(rig, rng, kind):
     return wrong
 
 
-def read_only_var(rig, rng):
-    return spoiled_var(rig, rng, "ro")
+def read_only_var(chain):
+    return spoiled_var(chain, "ro")
 
 
-def full_var(rig, rng):
-    return spoiled_var(rig, rng, "full")
+def full_var(chain):
+    return spoiled_var(chain, "full")
