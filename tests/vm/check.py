@@ -63,7 +63,7 @@ def one_after_the_other(tap, rig, seed, keys):
 
 def chain_of_cuts(chain):
     wrong = []
-    for _ in range(chain.rng.randint(3, 8)):
+    for _ in range(chain.rng.randint(2, 4)):
         wrong += chain.run(early=chain.rng.random() < 0.4)
         for _ in range(chain.rng.choice([0, 1, 1, 2, 3])):
             chain.cut_in_replay()
