@@ -216,6 +216,37 @@ static void k34_box_that_kills_the_reaper_goes_last(void **state)
     replay_is_clean(0);
 }
 
+static uint32_t failures_in_a_row(void)
+{
+    struct rbxj_health health = {0};
+    struct rbxj_error e = {0};
+    if (rbxj_health(&world.options, &health, &e) < 0)
+        fail_msg("health: %s", e.message);
+    return health.failed_cleanup_count;
+}
+
+/* A refusal is no failed replay; that two reapers died of the box is one. */
+static void k34_two_attempts_that_never_ended_are_one_failure(void **state)
+{
+    (void)state;
+    world_open();
+    world.options.config = harness_format("%s/conf", harness_disk());
+    (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE);
+    poison = SYS_renameat2;
+    for (int replays = 0; replays < 2; replays++)
+        (void)kill_at(ULONG_MAX, run_replay, "", 0);
+    poison = -1;
+    const char *path = part_path("c", TMPDIR);
+    assert_int_equal(system(harness_format("rm -r %s", path)), 0);
+    harness_mkdir(path); /* another one */
+    harness_write(harness_format("%s/precious", path), "data");
+    assert_int_equal(failures_in_a_row(), 0);
+    rbxj_result_free(replay(1));
+    assert_int_equal(failures_in_a_row(), 1);
+    rbxj_result_free(replay(1)); /* this one came to its end */
+    assert_int_equal(failures_in_a_row(), 0);
+}
+
 static void only_the_named_box(void **state)
 {
     (void)state;
@@ -299,6 +330,7 @@ int main(void)
         harness_test(i5_reaper_killed_in_its_threads),
         harness_test(i5_i8_supervisor_killed_in_its_teardown),
         harness_test(k34_box_that_kills_the_reaper_goes_last),
+        harness_test(k34_two_attempts_that_never_ended_are_one_failure),
         harness_test(only_the_named_box),
         harness_test(k16_second_reaper_is_told),
         harness_test(k17_killed_after_the_rename_aside),
