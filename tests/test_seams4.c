@@ -221,6 +221,24 @@ static void k7_dry_run_that_cant_ask_who_holds_a_lock(void **state)
     replay_is_clean(1);
 }
 
+/* In a held box only the lock fails in a dry run: what else is busy would not be tried. */
+static void k7_a_dry_run_tells_which_lock_holds_the_box(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")},
+            (struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")});
+    crash_with_plan("a");
+    assert_int_equal(mount("stranger", in_work("T"), "tmpfs", 0, "size=1m"), 0);
+    int fd = open(in_work("lock"), O_RDONLY | O_CLOEXEC);
+    assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 1, "a 2 busy failed\na 1 busy skipped\n");
+    replay_tells(&(struct rbxj_replay){0}, 1, "a 2 busy skipped\na 1 busy skipped\n");
+    (void)close(fd);
+    assert_int_equal(umount(in_work("T")), 0);
+    replay_is_clean(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -229,6 +247,7 @@ int main(void)
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen),
         harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
+        harness_test(k7_a_dry_run_tells_which_lock_holds_the_box),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

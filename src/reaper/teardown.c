@@ -331,9 +331,7 @@ void teardown_undo(struct teardown *t)
 /* Does it fail before the first undo, so that nothing is tried? As in teardown_quiesce(). */
 static bool fails_early(const struct teardown *t, const struct teardown_item *item)
 {
-    if (t->held)
-        return item->look.found == FOUND_BUSY && !item->settled;
-    return t->blind ? item->unknown : lives_on(item);
+    return t->held || t->blind ? item->withheld : lives_on(item);
 }
 
 void teardown_judge(struct teardown *t)
@@ -366,7 +364,7 @@ void teardown_again(struct teardown *t)
         if (!t->items[i].verified) {
             t->items[i].outcome = OUTCOME_NONE;
             t->items[i].done = (struct finding){0};
-            t->items[i].unknown = false;
+            t->items[i].withheld = false;
         }
     t->stopped = t->held = t->blind = false;
     if (!t->fleeting)

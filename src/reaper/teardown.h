@@ -53,9 +53,9 @@ struct teardown_item {
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
     bool
         hangs; /* its file system does not answer, or can't be asked now: nothing more is asked of it (K16) */
-    bool unknown; /* who holds this lock can't be known now: see blind */
-    bool aside;   /* another record of the box is taken back: this one is only looked at */
-    bool silent;  /* pending: dropped without touching anything (K22), not reported */
+    bool withheld; /* this lock is why the box is held or blind */
+    bool aside;    /* another record of the box is taken back: this one is only looked at */
+    bool silent;   /* pending: dropped without touching anything (K22), not reported */
 };
 
 struct teardown {

@@ -38,7 +38,7 @@ static void cannot_ask(struct teardown *t, struct teardown_item *item, const str
     item->look.error = *e;
     if (!t->u.dry_run)
         item->outcome = OUTCOME_FAILED;
-    item->unknown = t->stopped = t->blind = true;
+    item->withheld = t->stopped = t->blind = true;
 }
 
 /* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
@@ -61,7 +61,7 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     }
     if (r <= 0)
         error_detail(&error, "its holder is not visible from here");
-    t->held = true;
+    item->withheld = t->held = true;
     item->look.found = FOUND_BUSY;
     item->look.error = error;
 }
@@ -77,7 +77,7 @@ static void not_known(struct teardown *t, struct teardown_item *item, const stru
         cannot_ask(t, item, error);
         return;
     }
-    t->held = true;
+    item->withheld = t->held = true;
     item->look.found = FOUND_BUSY;
     item->look.error = *error;
 }
@@ -141,7 +141,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
     (void)close(fd);
     judge_held(t, item, st.st_ino);
     if (after && !t->held && !t->blind) { /* even its payload has it no longer to have */
-        t->held = true;
+        item->withheld = t->held = true;
         item->look.found = FOUND_BUSY;
         (void)error_set(&item->look.error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is still held",
                         item->record->path);
