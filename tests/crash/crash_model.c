@@ -82,7 +82,7 @@ static void run_sequence(const void *data)
     run.m.always = s->always;
     for (int i = 0; i < s->n + (int)ARRAY_LEN(end); i++) {
         outcome->at = i;
-        (void)alarm(30);
+        (void)alarm(120);
         if (!op_do(&run, i < s->n ? &s->ops[i] : &end[i - s->n]) || !run_check(&run, s->slow || i % 3 == 0)) {
             memcpy(outcome->trouble, run.trouble, sizeof(run.trouble));
             world_end();
