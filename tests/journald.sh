@@ -4,7 +4,6 @@
 # Events as an operator reads them: a journald of this test's own, and the catalog that explains them: journald.sh [RBXJ]
 . "${0%/*}/lib.bash"
 
-top=$(realpath "${0%/*}/..")
 catalog=$top/systemd/rbxj.catalog
 
 # ---- ids, catalog and source belong together ----

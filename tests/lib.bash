@@ -13,7 +13,7 @@ if [ -z "${RBXJ_TEST_INSIDE:-}" ]; then
         "$0" "$rbxj"
 fi
 
-top=$(realpath "${0%/*}/..")
+top=$(realpath "${BASH_SOURCE[0]%/*}/..")
 PATH=/usr/sbin:/usr/bin:/sbin:/bin:$PATH:$top/build/tools/usr/bin # a version manager's python3 takes half a second to start
 
 name=$(basename "$0" .sh)

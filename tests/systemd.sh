@@ -6,7 +6,6 @@
 # a container has one. What is looked at inside is in systemd-inside.bash: systemd.sh [RBXJ]
 . "${0%/*}/lib.bash"
 
-top=$(realpath "${0%/*}/..")
 [ -x /lib/systemd/systemd ] || { echo "needs systemd"; exit 77; }
 [ -n "$group" ] || { echo "needs cgroup2"; exit 77; }
 overlay

@@ -5,7 +5,6 @@
 # the manual page and the completion: units.sh [RBXJ]
 . "${0%/*}/lib.bash"
 
-top=$(realpath "${0%/*}/..")
 command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze"; exit 77; }
 unset MAKEFLAGS MFLAGS MAKELEVEL
 

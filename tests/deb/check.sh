@@ -4,8 +4,7 @@
 # The packages that make deb has built: lintian, then installed, upgraded, removed and purged by dpkg in an overlay of this
 # machine's root, which stays as it is: RBXJ_DEB=build/deb tests/deb/check.sh
 debs=$(realpath "${RBXJ_DEB:-build/deb}")
-top=$(realpath "${0%/*}/../..")
-. "$top/tests/lib.bash" /bin/true # the program that is tried is the package's
+. "${0%/*}/../lib.bash" /bin/true # the program that is tried is the package's
 
 package() { echo "$debs/$1_"*.deb; }
 version=$(sed -n '1s/.*(\(.*\)).*/\1/p' "$top/debian/changelog")
