@@ -5,6 +5,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <inttypes.h>
 #include <linux/futex.h>
 #include <stdio.h>
 #include <string.h>
@@ -181,6 +182,20 @@ size_t call_errnos(const struct step_call *call, int ret[CALL_ERRNOS_MAX])
     if (call->nr == SYS_openat && (call->args[2] & O_CREAT))
         n = add(ret, n, (const int[]){ENOSPC, EROFS, EDQUOT, 0});
     return n;
+}
+
+bool call_is_of_loader(const struct step_call *call)
+{
+    char path[40], line[4200];
+    uint64_t start, end;
+
+    (void)snprintf(path, sizeof(path), "/proc/%d/maps", call->pid);
+    _cleanup_fclose_ FILE *f = fopen(path, "re");
+    while (f && fgets(line, sizeof(line), f))
+        if (sscanf(line, "%" SCNx64 "-%" SCNx64, &start, &end) == 2 && call->from >= start &&
+            call->from < end)
+            return strstr(line, "/ld-") != NULL;
+    return false;
 }
 
 void call_describe(const struct step_call *call, char *buf, size_t size)

@@ -15,6 +15,9 @@
  * there (ENOENT), no faults of the caller (EBADF). As decide() of step.h returns them. Returns how many. */
 size_t call_errnos(const struct step_call *call, int ret[CALL_ERRNOS_MAX]);
 
+/* Is it a call of the dynamic loader's, while the thread stands still? */
+bool call_is_of_loader(const struct step_call *call);
+
 /* "openat(/srv/x)", while the thread stands still. */
 void call_describe(const struct step_call *call, char *buf, size_t size);
 

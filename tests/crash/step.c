@@ -136,8 +136,11 @@ static void kill_all(struct stepper *s, bool alone)
 
 static void entered(struct stepper *s, struct task *task, const struct __ptrace_syscall_info *info)
 {
-    struct step_call call = {
-        .n = s->end.calls, .tid = task->tid, .pid = task->pid, .nr = (long)info->entry.nr};
+    struct step_call call = {.n = s->end.calls,
+                             .tid = task->tid,
+                             .pid = task->pid,
+                             .nr = (long)info->entry.nr,
+                             .from = info->instruction_pointer};
 
     memcpy(call.args, info->entry.args, sizeof(call.args));
     if (call.nr == SYS_prctl && call.args[0] == MARK) {

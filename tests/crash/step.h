@@ -24,6 +24,7 @@ struct step_call {
     pid_t tid, pid;
     long nr;
     uint64_t args[6];
+    uint64_t from; /* the address of the instruction */
 };
 
 /* What shall happen at a call: it is done, or everything is killed before it is done, or it fails. */
