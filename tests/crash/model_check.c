@@ -165,7 +165,7 @@ bool run_check(struct run *run, bool list)
     world_look();
     for (enum place p = 1; p < PLACES && good; p++)
         good = check_place(run, p);
-    if (good && world_stray())
+    if (good && list && world_stray())
         good = trouble(run, "%s: is left, or was made", world_stray());
     return good && check_processes(run) && (!list || check_list(run));
 }

@@ -47,7 +47,7 @@ struct op {
 enum { MAX_OPS = 48 };
 struct sequence {
     bool always, real_disk; /* durability; a state directory that is flushed to a disk */
-    bool slow;              /* the list is looked at after each operation, not every third */
+    bool slow;              /* the list, and for what is left over, after each operation, not every third */
     struct op ops[MAX_OPS];
     int n;
 };
