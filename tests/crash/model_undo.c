@@ -152,7 +152,7 @@ enum verdict model_judge(struct model *m, struct mbox *b, struct mrecord *r)
 bool model_is_held(struct model *m, struct mbox *b, struct mrecord *r)
 {
     struct thing *t = r->place && model_places[r->place].kind == RBXJ_LOCK ? model_top(m, r->place) : NULL;
-    if (!t || !t->held || r->dropped)
+    if (!t || (!t->held && !t->locked_by) || r->dropped) /* its own supervisor is dead */
         return false;
     enum verdict v = model_judge(m, b, r);
     return v == IS_OURS || (v == IS_GONE && r->before == t->id && b->boot == m->boot);
