@@ -6,10 +6,10 @@
  */
 #include "harness.h"
 
-#include "cli/json.c"  // NOLINT(bugprone-suspicious-include)
+#include "cli/json.c"   // NOLINT(bugprone-suspicious-include)
 #include "cli/notify.c" // NOLINT(bugprone-suspicious-include)
-#include "cli/print.c" // NOLINT(bugprone-suspicious-include)
-#include "cli/table.c" // NOLINT(bugprone-suspicious-include)
+#include "cli/print.c"  // NOLINT(bugprone-suspicious-include)
+#include "cli/table.c"  // NOLINT(bugprone-suspicious-include)
 
 #include <fcntl.h>
 #include <locale.h>
