@@ -301,7 +301,7 @@ struct answer model_acquire(struct model *m, int supervisor, int box, uint32_t s
     refuse(&a, r->evidence, RBXJ_E_EXISTS);
     refuse(&a, is_out_of_turn(m, &m->now[box], r) || !model_reachable(m, r->place), RBXJ_E_BAD_REQUEST);
     refuse(&a, is_elsewhere(m, r), RBXJ_E_BAD_REQUEST);
-    refuse(&a, lock && r->before && !t, ENOENT);
+    refuse(&a, lock && r->before && !t, RBXJ_E_IO);
     refuse(&a, lock && t && (t->held || t->locked_by), RBXJ_E_BUSY);
     refuse(&a, (lock || mount) && !r->below && (t ? t->id : 0) != r->before, RBXJ_E_EXISTS);
     refuse(&a, mount && r->below && t && t->id > r->newest && !model_is_of_box(&m->now[box], r, t),
