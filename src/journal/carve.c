@@ -123,6 +123,16 @@ struct placing {
     int snapshot;
 };
 
+/* What the tree says, not what a damaged head does. */
+static void set_key(struct carved *c, const struct pages_entry *e)
+{
+    struct record_key k;
+    if (e->key_len != sizeof(k))
+        return;
+    memcpy(&k, e->key, sizeof(k));
+    record_key_parse(&k, &c->head.incarnation, &c->head.seq);
+}
+
 static int place_entry(void *data, const struct pages_entry *e)
 {
     struct placing *p = data;
@@ -135,7 +145,9 @@ static int place_entry(void *data, const struct pages_entry *e)
         struct autopsy_snapshot *s = &a->snapshots[p->snapshot];
         found->newest = found->newest || p->snapshot == 0;
         found->previous = found->previous || p->snapshot == 1;
-        if (found->head.time_ns > s->latest_ns && found->state != CARVED_DAMAGED)
+        if (found->state == CARVED_DAMAGED)
+            set_key(found, e);
+        else if (found->head.time_ns > s->latest_ns)
             s->latest_ns = found->head.time_ns;
         return 0;
     }
@@ -144,11 +156,7 @@ static int place_entry(void *data, const struct pages_entry *e)
     key.bytes = e->value;
     key.newest = p->snapshot == 0;
     key.previous = p->snapshot == 1;
-    if (e->key_len == sizeof(struct record_key)) {
-        struct record_key k;
-        memcpy(&k, e->key, sizeof(k));
-        record_key_parse(&k, &key.head.incarnation, &key.head.seq);
-    }
+    set_key(&key, e);
     return add(a, &p->room, &key);
 }
 
@@ -233,19 +241,34 @@ static bool has_form(const struct carved *c)
     return res != -EBADMSG;
 }
 
+/* Has the newest readable snapshot that key, but damaged? Then an older version is the best that is left. */
+static bool is_damaged_there(const struct autopsy *a, size_t first)
+{
+    for (size_t i = first; i < a->records_len && same_key(&a->records[first], &a->records[i]); i++) {
+        const struct carved *c = &a->records[i];
+        if (c->state == CARVED_DAMAGED && (a->snapshots[0].sound ? c->newest : c->previous))
+            return true;
+    }
+    return false;
+}
+
 static void classify(struct autopsy *a, const struct deletions *d)
 {
     bool first = true;
+    size_t start = 0; /* of those of one key */
     if (a->records_len)
         qsort(a->records, a->records_len, sizeof(*a->records), compare_worth);
     leave_out_remnants(a);
     for (size_t i = 0; i < a->records_len; i++) {
         struct carved *c = &a->records[i];
-        first = first || !same_key(c - 1, c);
+        if (i && !same_key(c - 1, c)) {
+            first = true;
+            start = i;
+        }
         if (c->state != CARVED_DAMAGED && first && !has_form(c)) {
             c->state = CARVED_DAMAGED; /* the next one of its key counts */
         } else if (c->state != CARVED_DAMAGED) {
-            bool dropped = is_dropped(a, d, c);
+            bool dropped = is_dropped(a, d, c) && !is_damaged_there(a, start);
             c->state = !first ? CARVED_SUPERSEDED : dropped ? CARVED_ORPHAN : CARVED_INTACT;
             first = false;
         }

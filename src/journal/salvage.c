@@ -137,14 +137,17 @@ static int leave_out(struct taking *t)
     return 0;
 }
 
-/* A box that was in the boot journal alone is on disk now: its header says so (J2). */
-static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
+/* A box that was in the boot journal alone is on disk now: its header says so (J2). It may be older than its records, the
+ * last of which has the number last. */
+static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, uint32_t last, MDB_val *key)
 {
     struct box box;
     _cleanup_free_ uint8_t *bytes = NULL;
     size_t len;
     int r = record_decode_box(c->bytes, c->head.length, NULL, &box);
     box.flags |= BOX_ON_DISK;
+    if (box.next_seq <= last)
+        box.next_seq = last + 1;
     if (r == 0)
         r = record_encode_box(&box, c->head.position, &bytes, &len);
     if (r < 0)
@@ -174,8 +177,6 @@ static int put_unproven(MDB_txn *txn, struct store *s, const struct carved *c, M
 static int put_record(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
 {
     MDB_val value = {c->head.length, (void *)(uintptr_t)c->bytes};
-    if (c->head.seq == 0)
-        return put_header(txn, s, c, key);
     return c->newest || c->previous ? mdb_put(txn, s->records, key, &value, 0) : put_unproven(txn, s, c, key);
 }
 
@@ -189,6 +190,15 @@ static int64_t salvage_time(const struct taking *t)
     return latest;
 }
 
+static uint32_t last_of(const struct taking *t, size_t header)
+{
+    size_t i = header;
+    while (i + 1 < t->len &&
+           t->list[i + 1].carved->head.incarnation == t->list[header].carved->head.incarnation)
+        i++;
+    return t->list[i].carved->head.seq;
+}
+
 static int fill(MDB_txn *txn, struct store *s, void *data)
 {
     struct taking *t = data;
@@ -199,7 +209,7 @@ static int fill(MDB_txn *txn, struct store *s, void *data)
         struct record_key k = record_key(c->head.incarnation, c->head.seq);
         MDB_val key = {sizeof(k), &k};
         if (t->list[i].kept)
-            rc = put_record(txn, s, c, &key);
+            rc = c->head.seq == 0 ? put_header(txn, s, c, last_of(t, i), &key) : put_record(txn, s, c, &key);
     }
     return rc;
 }

@@ -73,7 +73,7 @@ static bool is_salvaged(const struct autopsy *salvaged, const struct record_head
     return false;
 }
 
-/* Each whole record of a box whose header is whole, too. */
+/* Each whole record of a box whose header is whole, too; of the others, as many as there are. */
 static uint64_t must_be_salvaged(const struct autopsy *before, const struct autopsy *after,
                                  const struct autopsy *salvaged)
 {
@@ -84,12 +84,11 @@ static uint64_t must_be_salvaged(const struct autopsy *before, const struct auto
             continue;
         if (c->head.seq == 0)
             header = c->head.incarnation;
-        if (c->head.incarnation != header)
-            continue;
-        if (!is_salvaged(salvaged, &c->head))
+        bool there = is_salvaged(salvaged, &c->head);
+        if (c->head.incarnation == header && !there)
             fail_msg("record %" PRIu64 ":%u at %" PRIu64 " is whole, and was not salvaged",
                      c->head.incarnation, c->head.seq, c->offset);
-        n++;
+        n += there;
     }
     return n;
 }
