@@ -83,7 +83,7 @@ def many_stale(rig, boxes=1000, files=5):
     return reaper / bare, 2.0, f"{boxes} stale boxes cost little more than the calls that undo them"
 
 
-def deadline(rig, seconds=2, boxes=1000, files=20):
+def deadline(rig, seconds=2, boxes=1000, files=5):
     disk = leave_many(rig, boxes, files)
     with Machine(rig, disk, f"rig.boxes=0 rig.deadline={seconds}s") as machine:
         machine.multi_user()
@@ -93,14 +93,17 @@ def deadline(rig, seconds=2, boxes=1000, files=20):
             printf "%.2f", (d < 0 ? -d : d) / 1e6 }'"""))
         if left and machine.call("test -e /run/rbxj/quarantined")[0]:
             raise Failed("the deadline passed, and the worker is not quarantined")
-        machine.output("rm /etc/rbxj/rbxj.conf; rbxj health --recover", 400)
+        # the watcher goes on with what is left, as soon as the reaper's unit is done
+        machine.output("""rm /etc/rbxj/rbxj.conf
+            for i in $(seq 200); do rbxj health --recover >/run/rig/health 2>&1 && exit 0; sleep 1; done
+            cat /run/rig/health; exit 1""", 400)
         after = machine.output("ls /srv/rig/many | wc -l").strip()
         machine.power_off()
     if after != "0":
         raise Failed(f"{after} are left after a recovery")
     if not left:
         raise Failed("everything was done before the deadline: take more boxes")
-    print(f"# a deadline of {seconds} s: the reaper took {took:.2f} s, left {left} of {2 * boxes} things to a recovery")
+    print(f"# a deadline of {seconds} s: the reaper took {took:.2f} s, left {left} of {2 * boxes} things to others")
     return took / seconds, 1.5, "the deadline holds, and the machine comes up"
 
 
