@@ -367,7 +367,8 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
 
 /* A full reset of the worker: it is quarantined, the supervisors of all live boxes are killed, and whoever keeps the lock
  * of a dead one; then a replay of everything, and where nothing is left the quarantine ends, whichever it was before but
- * manual_quarantine and journal_corruption, and failures count from none again. Killed half-way, or where something is
+ * manual_quarantine and journal_corruption, which stay when they are set meanwhile, too; failures count from none again.
+ * Killed half-way, or where something is
  * left, it leaves the worker quarantined; it may be called again. how: as for rbxj_recover(), without boxes and plan;
  * NULL: as configured. ret_killed: how many processes were killed, set on failure, too. Returns and sets the others as
  * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die; another

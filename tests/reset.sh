@@ -110,6 +110,48 @@ call health --json
 check "a quarantine by hand: stays" json 'd["quarantine_detail"] == "the disk is bad"'
 call health --unquarantine --reason test
 
+# ---- and so does what is set while a reset is at it ----
+
+# another reaper, at work until $work/go is there
+hold_reaper() {
+    python3 -I -S - "$work" <<'PY' &
+import fcntl, os, sys, time
+f = open(sys.argv[1] + "/run/reaper.lock", "w")
+fcntl.lockf(f, fcntl.LOCK_EX)
+open(sys.argv[1] + "/held", "w")
+while not os.path.exists(sys.argv[1] + "/go"):
+    time.sleep(0.02)
+PY
+    until_true test -e "$work/held"
+    "$rbxj" reset --yes >"$work/out" 2>"$work/err" </dev/null &
+    resetting=$!
+    until_true test -e "$work/state/quarantine"
+}
+let_reaper_go() {
+    touch "$work/go"
+    wait "$resetting"
+    status=$?
+    rm -f "$work/go" "$work/held"
+}
+hold_reaper
+"$rbxj" health --quarantine --reason "the fan is bad" 2>/dev/null
+let_reaper_go
+check "by hand, meanwhile: exits 1" is "$status" 1
+call health --json
+check "by hand, meanwhile: stays" json 'd["quarantine_detail"] == "the fan is bad"'
+call health --unquarantine --reason test
+crash i --tmpdir "$work/i"
+hold_reaper
+printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=16 conv=notrunc status=none
+printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=4112 conv=notrunc status=none
+let_reaper_go
+check "damaged meanwhile: exits 3" is "$status" 3
+check "damaged meanwhile: that is the reason now" grep -q journal_corruption "$work/state/quarantine"
+call reset --yes
+check "damaged meanwhile: no reset ends that" grep -q journal_corruption "$work/state/quarantine"
+rm -rf "$work/i"
+fresh
+
 # ---- not from inside a box ----
 
 start beside --tmpdir "$work/beside"

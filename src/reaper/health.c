@@ -227,14 +227,14 @@ static int reset_counts(const struct config *config, bool audited, struct rbxj_e
 }
 
 /* By a person: whatever it is, and the counts begin anew even where there was none. 1: it was released. */
-static int release(const struct config *config, bool by_recovery, const char *why, struct rbxj_error *e)
+static int release(const struct config *config, enum quarantine_by by, const char *why, struct rbxj_error *e)
 {
     struct quarantine q;
     struct rbxj_error counts = {0};
-    int r = quarantine_leave(config, by_recovery, &q, e);
-    if (r > 0 || (r == 0 && !by_recovery))
-        (void)reset_counts(config, !by_recovery, &counts);
-    int told = !by_recovery && errno_is_want(counts.errnum) ? error_pass(e, &counts) : r;
+    int r = quarantine_leave(config, by, &q, e);
+    if (r > 0 || (r == 0 && by == QUARANTINE_BY_PERSON))
+        (void)reset_counts(config, by != QUARANTINE_BY_RECOVERY, &counts);
+    int told = by != QUARANTINE_BY_RECOVERY && errno_is_want(counts.errnum) ? error_pass(e, &counts) : r;
     if (r <= 0)
         return r < 0 ? r : told;
     event_send(config,
@@ -281,23 +281,23 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
     if (r == 0)
         r = config_load(options, &config, error);
     if (r == 0)
-        r = release(&config, false, reason, error);
+        r = release(&config, QUARANTINE_BY_PERSON, reason, error);
     return r < 0 ? r : 0;
 }
 
 /* Released only if nothing of any dead box is left, whatever this recovery was asked to look at. 1: it was.
  */
-static int release_if_clean(const struct config *config, const struct rbxj_health *h, bool by_recovery,
+static int release_if_clean(const struct config *config, const struct rbxj_health *h, enum quarantine_by by,
                             const char *why, struct rbxj_error *e)
 {
     if (h->stale_boxes || h->unknown_boxes)
         return 0;
-    return release(config, by_recovery, why, e);
+    return release(config, by, why, e);
 }
 
 /* A replay, and what becomes of the quarantine then. */
 static int recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
-                   bool by_recovery, const char *why, struct rbxj_result **ret_result,
+                   enum quarantine_by by, const char *why, struct rbxj_result **ret_result,
                    struct rbxj_health *ret_health, struct rbxj_error *error)
 {
     struct rbxj_result *result = NULL;
@@ -306,7 +306,7 @@ static int recover(const struct config *config, const struct rbxj_replay *how, c
     int r = replay_run(config, how, procedure, &result, error);
     int h = health_look(config, NULL, &health, NULL, &second);
     if (h == 0 && r >= 0) {
-        int released = release_if_clean(config, &health, by_recovery, why, error);
+        int released = release_if_clean(config, &health, by, why, error);
         if (released < 0)
             r = released;
         if (released > 0)
@@ -330,12 +330,13 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
     _cleanup_(config_clear) struct config config = {0};
     int r = config_load(options, &config, error);
     return r < 0 ? r
-                 : recover(&config, how ? how : &all, "recover", true, "a recovery left nothing", ret_result,
-                           ret_health, error);
+                 : recover(&config, how ? how : &all, "recover", QUARANTINE_BY_RECOVERY,
+                           "a recovery left nothing", ret_result, ret_health, error);
 }
 
 int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,
                  struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *e)
 {
-    return recover(config, how, "reset", stays, "a reset left nothing", ret_result, ret_health, e);
+    return recover(config, how, "reset", stays ? QUARANTINE_BY_RECOVERY : QUARANTINE_BY_RESET,
+                   "a reset left nothing", ret_result, ret_health, e);
 }

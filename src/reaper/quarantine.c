@@ -35,6 +35,29 @@ static bool is_released_by_recovery(enum quarantine_reason reason)
            reason == QUARANTINE_EXHAUSTION;
 }
 
+static bool is_of_reset(enum quarantine_reason reason, const char *detail)
+{
+    return reason == QUARANTINE_MANUAL && strcmp(detail, QUARANTINE_RESET_DETAIL) == 0;
+}
+
+/* Does a new one replace the one that is there? */
+static bool replaces(enum quarantine_reason reason, const char *detail, const struct quarantine *now)
+{
+    bool reset = is_of_reset(now->reason, now->detail);
+    if (is_of_reset(reason, detail))
+        return reset || (now->reason != QUARANTINE_MANUAL && now->reason != QUARANTINE_CORRUPTION);
+    return reason == QUARANTINE_MANUAL ||
+           ((reset || is_released_by_recovery(now->reason)) && !is_released_by_recovery(reason));
+}
+
+/* Does it end by that? */
+static bool ends(const struct quarantine *now, enum quarantine_by by)
+{
+    return by == QUARANTINE_BY_PERSON ||
+           (by == QUARANTINE_BY_RECOVERY ? is_released_by_recovery(now->reason)
+                                         : is_of_reset(now->reason, now->detail));
+}
+
 /* ---- reading ---- */
 
 /* What can't be looked at counts as being there. */
@@ -218,9 +241,7 @@ int quarantine_enter(const struct config *config, enum quarantine_reason reason,
     int r = quarantine_read(config, &now);
     if (r < 0) /* it holds as it is */
         return cannot_read(r, e);
-    bool stronger = reason == QUARANTINE_MANUAL ||
-                    (is_released_by_recovery(now.reason) && !is_released_by_recovery(reason));
-    if (now.there && !stronger) {
+    if (now.there && !replaces(reason, detail, &now)) {
         if (dir >= 0)
             (void)repair(config, dir, &now, NULL);
         return 0;
@@ -252,7 +273,7 @@ static int remove_from(int dir, const char *name)
     return fsync(dir) < 0 ? -errno : 0;
 }
 
-int quarantine_leave(const struct config *config, bool by_recovery, struct quarantine *ret_was,
+int quarantine_leave(const struct config *config, enum quarantine_by by, struct quarantine *ret_was,
                      struct rbxj_error *e)
 {
     _cleanup_(unlock_state) int dir = lock_state(config);
@@ -261,7 +282,7 @@ int quarantine_leave(const struct config *config, bool by_recovery, struct quara
     int r = quarantine_read(config, ret_was);
     if (r < 0)
         return cannot_read(r, e);
-    if (!ret_was->there || (by_recovery && !is_released_by_recovery(ret_was->reason)))
+    if (!ret_was->there || !ends(ret_was, by))
         return 0;
     r = remove_from(dir, FILE_NAME);
     if (r < 0)

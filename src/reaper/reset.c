@@ -18,9 +18,6 @@
 
 #define ROUNDS 5 /* whoever was let through in the instant of the quarantine is met in the next one */
 
-/* By which another reset knows its own quarantine. */
-#define RESET_DETAIL "a reset has begun, and did not end"
-
 struct reset {
     const struct config *config;
     struct undo guard;               /* ourselves and those above us are spared */
@@ -183,8 +180,10 @@ static int enter(const struct config *config, bool *ret_stays, struct rbxj_error
     if (r < 0)
         return error_sys(e, -r, "reset: is the worker quarantined");
     *ret_stays = r > 0 && (q.reason == QUARANTINE_MANUAL || q.reason == QUARANTINE_CORRUPTION) &&
-                 strcmp(q.detail, RESET_DETAIL) != 0;
-    return *ret_stays ? 0 : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, RESET_DETAIL, e);
+                 strcmp(q.detail, QUARANTINE_RESET_DETAIL) != 0;
+    return *ret_stays
+               ? 0
+               : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, QUARANTINE_RESET_DETAIL, e);
 }
 
 /* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box may take. */
