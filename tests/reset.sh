@@ -152,6 +152,38 @@ check "damaged meanwhile: no reset ends that" grep -q journal_corruption "$work/
 rm -rf "$work/i"
 fresh
 
+# ---- of which nobody knows whether it lives: left alone ----
+
+# a supervisor in a pid namespace of its own, journaled through the hook: it holds its lock, and no record lock
+cat >"$work/far" <<'EOF'
+coproc hook { exec "$rbxj" hook; }
+echo '{"op":"begin","box":"far","pid":'$$',"plan":[{"kind":"lock","path":"'"$work"'/far.lock"}]}' >&${hook[1]}
+read -r <&${hook[0]}
+exec 9<>"$work/far.lock"
+flock -n 9
+echo '{"pid":'$$',"box_id":"far"}' >"$work/far.lock"
+echo '{"op":"acquired","box":"far","seq":1}' >&${hook[1]}
+read -r <&${hook[0]}
+touch "$work/far.up"
+sleep 120 # the hook stays: who has the journals open in a container is not of an earlier life of it
+:
+EOF
+rbxj=$rbxj work=$work unshare --pid --fork --kill-child --mount-proc bash "$work/far" &
+far=$!
+until_true test -e "$work/far.up"
+call list --json
+check "unknown: it is" json '[b["state"] for b in d["boxes"]] == ["unknown"]'
+call reset --yes
+check "unknown: exits 1" is "$status" 1
+check "unknown: nobody was killed" out_has "0 processes killed"
+check "unknown: it lives" lives "$(pgrep -P "$far")"
+check "unknown: and has its lock" there "$work/far.lock"
+kill -KILL "$far"
+wait "$far" 2>/dev/null
+call replay --box far --assume-dead --reason test
+call health --unquarantine --reason test
+rm -f "$work/far.lock"
+
 # ---- not from inside a box ----
 
 start beside --tmpdir "$work/beside"

@@ -124,9 +124,17 @@ static int kill_holder(void *data, pid_t pid)
     return 0;
 }
 
-/* Only of a lock that is proven to be this box's. */
+/* Only of a lock that is proven to be this box's; and only of a box that is known to be dead: who holds the lock of one
+ * of which that is not known may be its supervisor (I3). */
 static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
 {
+    enum liveness live;
+    int rc = box_find_liveness(NULL, reset->config->state_dir, &sb->box, &live);
+    if (rc < 0)
+        return error_sys(reset->e, -rc, "box %s: is its supervisor, pid %d, alive", sb->box.name,
+                         sb->box.supervisor.pid);
+    if (live != LIVE_DEAD)
+        return 0;
     struct undo u = {.config = reset->config,
                      .box = &sb->box,
                      .records = sb->records,
