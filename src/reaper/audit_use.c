@@ -29,20 +29,24 @@ static void used_by(struct audit_item *item, const char *how, pid_t pid)
 
 /* ---- locks ---- */
 
-/* When it began, CLOCK_REALTIME; 0: it is no more. */
+/* When it began, CLOCK_REALTIME; 0: it is no more; or -errno for want of memory or descriptors: that is not known. */
 static int64_t began(pid_t pid)
 {
     struct procid id;
     struct timespec up;
-    if (procid_of(pid, &id) < 0)
-        return 0;
+    int r = procid_of(pid, &id);
+    if (r < 0)
+        return errno_is_want(-r) ? r : 0;
     _cleanup_close_ int fd = procid_open(&id);
+    if (fd < 0 && errno_is_want(-fd))
+        return fd;
     if (fd == -ESRCH)
         return 0;
     (void)clock_gettime(CLOCK_BOOTTIME, &up);
     int64_t ticks = sysconf(_SC_CLK_TCK);
-    return now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec) +
-           (int64_t)id.start_time * (1000000000 / ticks);
+    int64_t at = now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec) +
+                 (int64_t)id.start_time * (1000000000 / ticks);
+    return at > 0 ? at : 1; /* a clock that was never set */
 }
 
 /* The pid that a lock names lives if a process of that number was there when the lock was written: one that began
@@ -65,6 +69,8 @@ static int read_pid(struct audit_item *item)
         return 0;
     item->pid = (pid_t)pid;
     int64_t since = began(item->pid);
+    if (since < 0)
+        return (int)since;
     item->pid_is_dead = !since || since > item->time_ns + 1000000000;
     if (!item->pid_is_dead)
         used_by(item, "it names", item->pid);
@@ -81,8 +87,10 @@ static int look_at_lock(struct audit_item *item)
 {
     bool blind = false;
     struct stat st;
-    if (lstat(item->name, &st) < 0 || !S_ISREG(st.st_mode))
+    if (lstat(item->name, &st) < 0)
         return errno_is_want(errno) ? -errno : 0;
+    if (!S_ISREG(st.st_mode))
+        return 0;
     int held = flocks_is_held(item->dev, item->ino);
     if (held > 0 && flocks_holders(0, item->ino, name_holder, item, &blind) <= 0) {
         item->live = true;
@@ -178,8 +186,11 @@ static int look_at_process(struct open_search *s, int proc, pid_t pid)
             note_failure(s, pid);
             r = errno_is_want(errno) ? -errno : 0;
         }
-        for (const struct dirent *d; names && r == 0 && (d = fd_next_name(names));)
+        const struct dirent *d = NULL;
+        while (names && r == 0 && (d = fd_next_name(names)))
             r = look_at_link(s, dirfd(names), d->d_name, pid, folders[i][1]);
+        if (names && r == 0 && errno_is_want(errno)) /* or the rest of it counts as not open */
+            r = -errno;
     }
     return r;
 }
@@ -188,10 +199,11 @@ static int look_at_processes(struct open_search *s)
 {
     _cleanup_closedir_ DIR *proc = opendir("/proc");
     int r = proc ? 0 : -errno;
-    for (const struct dirent *d; proc && r == 0 && (d = fd_next_name(proc));)
+    const struct dirent *d = NULL;
+    while (proc && r == 0 && (d = fd_next_name(proc)))
         if (d->d_name[0] >= '1' && d->d_name[0] <= '9' && atoi(d->d_name) != getpid())
             r = look_at_process(s, dirfd(proc), atoi(d->d_name));
-    return r;
+    return proc && r == 0 ? -errno : r;
 }
 
 int audit_use(struct audit *a, struct rbxj_error *e)
