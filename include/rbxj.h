@@ -415,7 +415,8 @@ struct rbxj_audit {
  * With adopt, what was found is written into the journal with the identity that it has now, as durably as
  * rbxj_begin() does, as boxes "adopted-<hex>" that are stale at once: the next replay undoes them. Nothing is undone
  * here. What somebody uses is refused: a lock that is held or names a living process, a cgroup with processes in it, a
- * file that is open in a directory or mount, what another box has, and protected paths; the document says why.
+ * file that is open in a directory or mount, what is mounted in another place of another mount namespace (a sandbox's root),
+ * what another box has, and protected paths; the document says why.
  *
  * Returns 0 nothing (else) was found, 1 something is left, or a negative error. Errors: those of rbxj_list(), and with
  * adopt those of rbxj_open() and rbxj_begin(). */

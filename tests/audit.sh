@@ -96,6 +96,36 @@ audit --json
 check "of that number, but younger than the lock: it is not" \
     json '[i for i in d["unjournaled"] if i["kind"] == "lock" and not i["live"] and i["pid_is_dead"]]'
 
+# a sandbox that lives in it, as its root: what its processes have open is named from there
+mkdir "$boxes/tmp-root" "$boxes/tmp-root/old"
+cat >"$work/sandbox" <<'EOF'
+import ctypes, os, signal, sys
+libc = ctypes.CDLL(None, use_errno=True)
+def call(r):
+    if r != 0: sys.exit(os.strerror(ctypes.get_errno()))
+root = sys.argv[1].encode()
+call(libc.unshare(0x20000))                                   # CLONE_NEWNS
+call(libc.mount(None, b"/", None, 0x4000 | 0x40000, None))    # private, all of it
+call(libc.mount(root, root, None, 0x1000, None))              # a bind mount of itself
+os.chdir(root)
+call(libc.syscall({"aarch64": 41, "riscv64": 41}.get(os.uname().machine, 155), b".", b"old")) # pivot_root(2)
+call(libc.umount2(b"/old", 2))
+os.chdir("/")
+open("/up", "w").close()
+signal.pause()
+EOF
+python3 -I -S "$work/sandbox" "$boxes/tmp-root" &
+sandbox=$!
+until_true test -e "$boxes/tmp-root/up"
+audit --json --adopt --yes "$boxes/tmp-root"
+check "a living sandbox's root is live" \
+    json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and i["live"] and "'$sandbox'" in i["user"] and not i["adopted"]]'
+kill -KILL $sandbox
+wait $sandbox 2>/dev/null
+audit --json
+check "and no more when it is dead" json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and not i["live"]]'
+rm -rf "$boxes/tmp-root"
+
 # ---- adopted, undone ----
 
 until [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-7/child/cgroup.procs"; do :; done

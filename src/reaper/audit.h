@@ -4,7 +4,7 @@
  * nothing else: what it finds is undone only after a person has adopted it, and then by its identity, as everything
  * else (I2, I4, K30).
  *
- * audit_find.c finds what matches, audit_use.c who uses it, audit_adopt.c writes it into the journal, audit.c does one
+ * audit_find.c finds what matches, audit_use.c who uses it, audit_spaces.c who does so in another mount namespace, audit_adopt.c writes it into the journal, audit.c does one
  * after the other and tells it.
  */
 #ifndef RBXJ_REAPER_AUDIT_H
@@ -47,8 +47,9 @@ int audit_find(struct audit *a, struct rbxj_error *e);
 
 /* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a process
  * with a working directory, a root, a program, a descriptor or a map in the directory or mount, or with the lock file
- * open. 0 or a negative code. */
+ * open; a mount of it in another namespace, in another place. 0 or a negative code. */
 int audit_use(struct audit *a, struct rbxj_error *e);
+int audit_use_elsewhere(struct audit *a, struct rbxj_error *e); /* for that one */
 
 /* Writes those of items that are neither live nor refused into the journal, with the identity that they have now, and
  * as durably as a begin: what lies in one another becomes one box, each of which is stale at once. Fills box or

@@ -231,6 +231,9 @@ int audit_use(struct audit *a, struct rbxj_error *e)
     r = look_at_processes(&s);
     if (r < 0)
         return error_sys(e, -r, "audit: what processes have open");
+    r = audit_use_elsewhere(a, e);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < s.len && s.blind; i++) {
         if (s.by_name[i]->live)
             continue;
