@@ -293,14 +293,16 @@ int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
 }
 
 /* ENOMEM is said of an inode number, too, that another process is just giving to a new file (ext4 6.18: iget_locked()
- * has no other answer): it passes at once, and only want of memory lasts. */
+ * has no other answer): it passes as soon as that one is on, which may wait for the disk; only want of memory lasts. Two
+ * seconds at most. */
 static int open_handle(int dirfd, struct file_handle *handle)
 {
-    for (int tries = 0;; tries++) {
+    for (useconds_t wait = 500, waited = 0;; waited += wait) {
         int fd = open_by_handle_at(dirfd, handle, O_PATH | O_CLOEXEC);
-        if (fd >= 0 || errno != ENOMEM || tries == 20)
+        if (fd >= 0 || errno != ENOMEM || waited > 2000000)
             return fd < 0 ? -errno : fd;
-        (void)usleep(500);
+        (void)usleep(wait);
+        wait = wait < 50000 ? wait * 2 : wait;
     }
 }
 
