@@ -239,6 +239,31 @@ static void k7_a_dry_run_tells_which_lock_holds_the_box(void **state)
     replay_is_clean(1);
 }
 
+/* A reaper in the middle of that box: it has claimed it and taken its lock. */
+static void run_reaper_at(const char *box, unsigned int parts)
+{
+    struct rbxj *handle = open_here();
+    struct rbxj_error e = {0};
+    (void)box;
+    (void)parts;
+    must_do(journal_claim(handle->journal, told->incarnation, &e), &e);
+    int fd = open(in_work("lock"), O_RDONLY | O_CLOEXEC);
+    must(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
+}
+
+static void k7_a_box_that_a_reaper_is_at_is_not_held(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")},
+            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    crash_with_plan("a");
+    pid_t reaper = supervisor_fork(run_reaper_at, "a", 0);
+    assert_string_equal(state_of("a"), "stale");
+    harness_kill(reaper);
+    replay_is_clean(1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -248,6 +273,7 @@ int main(void)
         harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
         harness_test(k7_a_dry_run_tells_which_lock_holds_the_box),
+        harness_test(k7_a_box_that_a_reaper_is_at_is_not_held),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
