@@ -126,6 +126,14 @@ audit --json
 check "and no more when it is dead" json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and not i["live"]]'
 rm -rf "$boxes/tmp-root"
 
+# a lock that names a living process, in a directory that nobody has open
+mkdir "$boxes/tmp-outer"
+echo '{"pid":'$$'}' >"$boxes/tmp-outer/lock"
+audit --json --adopt --yes "$boxes/tmp-outer" "$boxes/tmp-outer/lock"
+check "what a lock in use lies in is in use" \
+    json '[(i["live"], i["adopted"]) for i in d["unjournaled"] if "/tmp-outer" in i["name"]] == [(True, None)] * 2'
+rm -rf "$boxes/tmp-outer"
+
 # ---- adopted, undone ----
 
 until [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-7/child/cgroup.procs"; do :; done

@@ -130,16 +130,42 @@ struct open_search {
     bool blind; /* not everything can be seen */
 };
 
-static void mark(const struct open_search *s, const char *path, pid_t pid, const char *how)
+/* The first of those with that name, NULL: none. */
+static struct audit_item **find(const struct open_search *s, const char *path)
 {
     struct audit_item wanted = {.name = (char *)(uintptr_t)path}, *key = &wanted;
     struct audit_item **at = bsearch(&key, s->by_name, s->len, sizeof(*s->by_name), compare_names);
-    if (!at)
-        return;
-    for (; at > s->by_name && strcmp(at[-1]->name, path) == 0; at--)
-        ;
-    for (; at < s->by_name + s->len && strcmp((*at)->name, path) == 0; at++)
+    while (at && at > s->by_name && strcmp(at[-1]->name, path) == 0)
+        at--;
+    return at;
+}
+
+static void mark(const struct open_search *s, const char *path, pid_t pid, const char *how)
+{
+    struct audit_item **at = find(s, path);
+    for (; at && at < s->by_name + s->len && strcmp((*at)->name, path) == 0; at++)
         used_by(*at, how, pid);
+}
+
+/* What lies in another thing is undone with that: if it is in use, the other one is, too. */
+static void mark_outer(const struct open_search *s)
+{
+    for (size_t i = 0; i < s->len; i++) {
+        struct audit_item *inner = s->by_name[i];
+        char path[PATH_MAX];
+        (void)snprintf(path, sizeof(path), "%s", inner->name);
+        for (char *slash; inner->live && (slash = strrchr(path, '/')) && slash != path;) {
+            *slash = 0;
+            struct audit_item **at = find(s, path);
+            for (; at && at < s->by_name + s->len && strcmp((*at)->name, path) == 0; at++) {
+                if ((*at)->live)
+                    continue;
+                (*at)->live = true;
+                (void)snprintf((*at)->user, sizeof((*at)->user), "in it, %.60s: %.120s",
+                               strrchr(inner->name, '/') + 1, inner->user);
+            }
+        }
+    }
 }
 
 /* In a container init may have more privileges than all others, and hide from them; it is in no box. */
@@ -234,6 +260,7 @@ int audit_use(struct audit *a, struct rbxj_error *e)
     r = audit_use_elsewhere(a, e);
     if (r < 0)
         return r;
+    mark_outer(&s);
     for (size_t i = 0; i < s.len && s.blind; i++) {
         if (s.by_name[i]->live)
             continue;
