@@ -181,6 +181,19 @@ id=$(grep -o '"adopted-[0-9a-f]*"' "$work/out" | head -n 1 | tr -d '"')
 call forget --box "$id" --seq 1 --reason test
 rm -rf "$boxes/tmp-8"
 
+# ---- mounts on one another: one after the other ----
+
+mkdir "$boxes/stack"
+mount -t tmpfs under "$boxes/stack"
+mount -t tmpfs over "$boxes/stack"
+audit --json --adopt --yes
+check "stack: the upper one alone" json '[bool(i["adopted"]) for i in d["unjournaled"]] == [False, True]'
+call replay
+audit --json --adopt --yes
+check "stack: then the lower one" json '[bool(i["adopted"]) for i in d["unjournaled"]] == [True]'
+call replay
+check "stack: both are gone" not_mounted "$boxes/stack"
+
 # ---- a lost journal is built again ----
 
 crash lost --lock "$boxes/7/lock" --tmpdir "$boxes/tmp-9" --mount tmpfs,x,"$boxes/9"

@@ -55,6 +55,16 @@ static void tell(const struct config *config, const struct box *box, const struc
                item->name, box->name);
 }
 
+/* Is what was adopted what was found, and asked for? Of mounts on one another only the topmost can be reached. */
+static int check_same(const struct audit_item *item, const struct record *r, struct rbxj_error *e)
+{
+    if (item->kind == RBXJ_MOUNT ? r->mount.id == item->mount_id
+                                 : r->id.dev == item->dev && r->id.ino == item->ino)
+        return 0;
+    return error_set(e, RBXJ_E_EXISTS, 0, "%s %s: another one is there, or on it, by now",
+                     kind_of(item->kind)->name, item->name);
+}
+
 static int adopt_group(struct journal *j, const struct config *config, struct audit_item **items, size_t len,
                        struct record *plan, struct rbxj_error *e)
 {
@@ -68,7 +78,8 @@ static int adopt_group(struct journal *j, const struct config *config, struct au
         struct rbxj_resource resource = {
             .kind = item->kind, .path = item->name, .fstype = item->fstype, .source = item->source};
         plan[n].seq = (uint32_t)n + 1;
-        if (intent_adopt(&u, &resource, plan, n, &plan[n], &item->refused) < 0) {
+        if (intent_adopt(&u, &resource, plan, n, &plan[n], &item->refused) < 0 ||
+            check_same(item, &plan[n], &item->refused) < 0) {
             record_clear(&plan[n]);
             plan[n] = (struct record){0};
             continue;
