@@ -256,9 +256,7 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
     if (r == 0)
         r = record_evidence(handle, own.record, error);
     if (own.u.made && (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX)) {
-        cleanup_closep(&fd);
-        fd = -1;
-        take_back(handle, &own, error);
+        take_back(handle, &own, error); /* with a lock's flock held: whoever had it then would hold nothing */
     } else if (r < 0 && !ret_made) {
         note_failure(handle, &own, r);
     }
