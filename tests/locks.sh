@@ -185,4 +185,22 @@ mkfifo "$work/w/fifo"
 call run --box 7 --lock "$work/w/fifo" -- true
 check "begin, a FIFO: refused" is "$status" 125
 check "begin, a FIFO: a clear line" err_has "not a regular file"
+# ---- the directory that it lies in was renamed: it is not gone for that ----
+
+corpse
+mv "$work/w" "$work/w2"
+call replay --json
+check "directory renamed: left" is "$status" 1
+check "directory renamed: refused, and where it is" json "e['outcome'] == 'refused' and '/w2/lock' in e['error']['message']"
+check "directory renamed: it is there" there "$work/w2/lock"
+mv "$work/w2" "$work/w"
+call replay
+check "directory renamed back: undone" is "$status" 0
+check "directory renamed back: gone" gone "$l"
+corpse
+rm -r "$work/w"
+call replay
+check "directory removed: gone with it" is "$status" 0
+check "directory removed: no record" no_record
+
 finish

@@ -219,7 +219,8 @@ static int judge_missing(struct undo *u, const struct record *r, struct finding 
         if (!on_recorded_fs(&r->parent, &found, u->same_boot))
             return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
                           "the file system that it is on is not mounted");
-        if (r->kind == RBXJ_TMPDIR || r->kind == RBXJ_CGROUP)
+        if (r->kind == RBXJ_TMPDIR || r->kind == RBXJ_CGROUP ||
+            (r->kind == RBXJ_LOCK && r->flags & REC_EVIDENCE))
             r2 = guard_moved(u, r, fd, name, f);
         if (r2 > 0) /* two things at once have been renamed */
             return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "was moved");
