@@ -168,6 +168,7 @@ touch "$work/far.up"
 sleep 120 # the hook stays: who has the journals open in a container is not of an earlier life of it
 :
 EOF
+not_hooked() { ! pgrep -f "$rbxj hook" >/dev/null; }
 rbxj=$rbxj work=$work unshare --pid --fork --kill-child --mount-proc bash "$work/far" &
 far=$!
 until_true test -e "$work/far.up"
@@ -178,6 +179,12 @@ check "unknown: exits 1" is "$status" 1
 check "unknown: nobody was killed" out_has "0 processes killed"
 check "unknown: it lives" lives "$(pgrep -P "$far")"
 check "unknown: and has its lock" there "$work/far.lock"
+kill -KILL "$(pgrep -f "$rbxj hook")"
+until_true not_hooked
+call list --json
+check "unknown: and still is when nobody has the journals open" json '[b["state"] for b in d["boxes"]] == ["unknown"]'
+call reset --yes
+check "unknown: still lives" lives "$(pgrep -P "$far")"
 kill -KILL "$far"
 wait "$far" 2>/dev/null
 call replay --box far --assume-dead --reason test

@@ -162,9 +162,11 @@ static enum liveness liveness_by_lock(const struct journal *j, const char *state
     if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
         return LIVE_DEAD;
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
-     * open, it is one of an earlier life of the container: that pid namespace is gone. The host can't tell.
+     * open, it is one of an earlier life of the container: that pid namespace is gone, unless it is one in this
+     * container, whose processes are seen. The host can't tell.
      */
-    if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE, NULL) == 0)
+    if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE, NULL) == 0 &&
+        (box->supervisor.pid_ns == self->pid_ns || procid_pid_ns_is_used(box->supervisor.pid_ns) != 1))
         return LIVE_DEAD;
     return LIVE_UNKNOWN;
 }
