@@ -78,6 +78,14 @@ int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pi
     return -errno;
 }
 
+int flocks_has(pid_t pid, uint64_t dev, uint64_t ino)
+{
+    char name[16];
+    _cleanup_close_ int proc = fd_open_dir(AT_FDCWD, "/proc");
+    (void)snprintf(name, sizeof(name), "%d", pid);
+    return proc < 0 ? proc : has_flock(proc, name, dev, ino);
+}
+
 int flocks_is_payload(struct undo *u, pid_t pid)
 {
     char path[40], text[8192];

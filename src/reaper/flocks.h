@@ -18,6 +18,9 @@ int flocks_is_held(uint64_t dev, uint64_t ino);
 int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data,
                    bool *ret_blind);
 
+/* Is that process one of those? 1, 0 or -errno. */
+int flocks_has(pid_t pid, uint64_t dev, uint64_t ino);
+
 /* Is that process one of the box's own: in one of its cgroups that are proven ours, or one of its recorded
  * processes? */
 int flocks_is_payload(struct undo *u, pid_t pid);

@@ -111,6 +111,7 @@ static int check_all(struct reset *reset)
 struct holders {
     struct reset *reset;
     const char *box;
+    uint64_t dev, ino;
     int result;
 };
 
@@ -119,7 +120,9 @@ static int kill_holder(void *data, pid_t pid)
     struct holders *h = data;
     struct procid id;
     int r = procid_of(pid, &id);
-    r = r < 0 ? r : kill_process(h->reset, &id, "the holder of its lock", h->box);
+    int has = r < 0 ? r
+                    : flocks_has(pid, h->dev, h->ino); /* that one, and none who was given its pid since */
+    r = has <= 0 ? has : kill_process(h->reset, &id, "the holder of its lock", h->box);
     h->result = r < 0 && r != -ESRCH && r != -ENOENT ? r : h->result;
     return 0;
 }
@@ -151,6 +154,8 @@ static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
         if (r->kind != RBXJ_LOCK || !(r->flags & REC_EVIDENCE) || kind_lock.look(&u, r, &f) < 0 ||
             f.found != FOUND_PRESENT || lstat(r->path, &st) < 0 || st.st_ino != r->id.ino)
             continue;
+        h.dev = st.st_dev;
+        h.ino = st.st_ino;
         if (flocks_is_held(st.st_dev, st.st_ino) > 0)
             (void)flocks_holders(st.st_dev, st.st_ino, kill_holder, &h, &blind);
     }
