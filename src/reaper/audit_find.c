@@ -105,6 +105,8 @@ static int expand(const struct expansion *x, int dirfd, const char *dir, const c
         return take_part(x, dirfd, dir, part, next, e);
     _cleanup_closedir_ DIR *names = fd_open_names(dirfd);
     int r = 0;
+    if (!names)
+        return errno_is_want(errno) ? error_sys(e, errno, "%s", dir) : 0;
     for (const struct dirent *d; r == 0 && (d = fd_next_name(names));)
         if (fnmatch(part, d->d_name, FNM_PERIOD) == 0)
             r = take_part(x, dirfd, dir, d->d_name, next, e);
