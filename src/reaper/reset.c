@@ -127,17 +127,9 @@ static int kill_holder(void *data, pid_t pid)
     return 0;
 }
 
-/* Only of a lock that is proven to be this box's; and only of a box that is known to be dead: who holds the lock of one
- * of which that is not known may be its supervisor (I3). */
+/* Only of a lock that is proven to be this box's. */
 static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
 {
-    enum liveness live;
-    int rc = box_find_liveness(NULL, reset->config->state_dir, &sb->box, &live);
-    if (rc < 0)
-        return error_sys(reset->e, -rc, "box %s: is its supervisor, pid %d, alive", sb->box.name,
-                         sb->box.supervisor.pid);
-    if (live != LIVE_DEAD)
-        return 0;
     struct undo u = {.config = reset->config,
                      .box = &sb->box,
                      .records = sb->records,
@@ -163,6 +155,17 @@ static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
     return h.result;
 }
 
+/* Only of the boxes that are known to be dead: who holds the lock of one of which that is not known, or in which such a one
+ * lives, may be its supervisor (I3). */
+static int kill_all_holders(struct reset *reset, struct snapshot *s)
+{
+    _cleanup_free_ enum liveness *live = NULL;
+    int r = classify(NULL, reset->config, s, &live, reset->e);
+    for (size_t i = 0; i < s->len && r == 0; i++)
+        r = live[i] == LIVE_DEAD ? kill_lock_holders(reset, &s->boxes[i]) : 0;
+    return r;
+}
+
 /* Until none is live, and nobody keeps the lock of a dead one. */
 static int kill_all(struct reset *reset)
 {
@@ -174,8 +177,8 @@ static int kill_all(struct reset *reset)
         if (s.damaged)
             r = error_set(reset->e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s.damaged);
         int n = r < 0 ? r : for_each_living(reset, &s, kill_supervisor);
-        for (size_t i = 0; n == 0 && r == 0 && i < s.len; i++)
-            r = kill_lock_holders(reset, &s.boxes[i]);
+        if (n == 0 && r == 0)
+            r = kill_all_holders(reset, &s);
         snapshot_clear(&s);
         if (n <= 0)
             return n < 0 ? n : r;
