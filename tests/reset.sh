@@ -202,6 +202,28 @@ check "inside a box: nothing is changed" gone "$work/state/quarantine"
 call reset --yes
 check "from outside it is done" is "$status" 0
 
+# ---- another reaper is at a box, and has its lock: waited for, not killed ----
+
+crash r --lock "$work/r.lock" --tmpdir "$work/r"
+inode=$(stat -c %i "$work/r.lock")
+seq 40000 | (cd "$work/r" && xargs touch)
+"$rbxj" replay >/dev/null 2>&1 </dev/null &
+reaper=$!
+has_flock() { grep -q "FLOCK.*:$inode " /proc/locks || ! lives $reaper; }
+until_true has_flock
+kill -STOP $reaper
+check "a reaper at work: it has the lock" grep -q "FLOCK.*:$inode " /proc/locks
+"$rbxj" reset --yes >"$work/out" 2>"$work/err" </dev/null &
+resetting=$!
+until_true test -e "$work/state/quarantine"
+sleep 0.5
+kill -CONT $reaper
+wait $reaper
+check "a reaper at work: came to its end" is $? 0
+wait $resetting
+check "a reaper at work: exits 0" is $? 0
+check "a reaper at work: nobody was killed" out_has "0 processes killed"
+
 # ---- killed half-way ----
 
 for i in {1..30}; do

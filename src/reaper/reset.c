@@ -110,10 +110,26 @@ static int check_all(struct reset *reset)
 
 struct holders {
     struct reset *reset;
-    const char *box;
+    const struct box *box;
     uint64_t dev, ino;
     int result;
 };
+
+/* A reaper that is at the box has taken its flocks, and is waited for. It claims the box first: who has the flock now is
+ * seen in a reading that begins now. 1 it is one, or the box has been undone since; 0, or a negative code. */
+static int is_reaper(const struct reset *reset, uint64_t incarnation, const struct procid *id)
+{
+    struct snapshot s;
+    int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, &s, reset->e);
+    if (r < 0)
+        return r;
+    bool is = true;
+    for (size_t i = 0; i < s.len; i++)
+        if (s.boxes[i].box.incarnation == incarnation)
+            is = procid_equal(&s.boxes[i].claimer, id);
+    snapshot_clear(&s);
+    return is;
+}
 
 static int kill_holder(void *data, pid_t pid)
 {
@@ -122,7 +138,9 @@ static int kill_holder(void *data, pid_t pid)
     int r = procid_of(pid, &id);
     int has = r < 0 ? r
                     : flocks_has(pid, h->dev, h->ino); /* that one, and none who was given its pid since */
-    r = has <= 0 ? has : kill_process(h->reset, &id, "the holder of its lock", h->box);
+    int reaper = has <= 0 ? has : is_reaper(h->reset, h->box->incarnation, &id);
+    r = has <= 0 || reaper ? (reaper < 0 ? reaper : 0)
+                           : kill_process(h->reset, &id, "the holder of its lock", h->box->name);
     h->result = r < 0 && r != -ESRCH && r != -ENOENT ? r : h->result;
     return 0;
 }
@@ -135,7 +153,7 @@ static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
                      .records = sb->records,
                      .records_len = sb->len,
                      .dry_run = true};
-    struct holders h = {.reset = reset, .box = sb->box.name};
+    struct holders h = {.reset = reset, .box = &sb->box};
     uint8_t boot[16];
     bool blind = false;
     u.same_boot = procid_boot(boot) == 0 && memcmp(boot, sb->box.supervisor.boot_id, sizeof(boot)) == 0;
