@@ -97,7 +97,6 @@ check "of that number, but younger than the lock: it is not" \
     json '[i for i in d["unjournaled"] if i["kind"] == "lock" and not i["live"] and i["pid_is_dead"]]'
 
 # a sandbox that lives in it, as its root: what its processes have open is named from there
-mkdir "$boxes/tmp-root" "$boxes/tmp-root/old"
 cat >"$work/sandbox" <<'EOF'
 import ctypes, os, signal, sys
 libc = ctypes.CDLL(None, use_errno=True)
@@ -106,25 +105,36 @@ def call(r):
 root = sys.argv[1].encode()
 call(libc.unshare(0x20000))                                   # CLONE_NEWNS
 call(libc.mount(None, b"/", None, 0x4000 | 0x40000, None))    # private, all of it
-call(libc.mount(root, root, None, 0x1000, None))              # a bind mount of itself
-os.chdir(root)
+if sys.argv[2] == "bind":                                     # of itself
+    call(libc.mount(root, root, None, 0x1000, None))
+    os.chdir(root)
+else:
+    for d in b"low", b"up", b"work", b"all": os.mkdir(root + b"/" + d)
+    call(libc.mount(b"o", root + b"/all", b"overlay", 0,
+                    b"lowerdir=%s/low,upperdir=%s/up,workdir=%s/work" % (root, root, root)))
+    os.chdir(root + b"/all")
+    os.mkdir("old")
 call(libc.syscall({"aarch64": 41, "riscv64": 41}.get(os.uname().machine, 155), b".", b"old")) # pivot_root(2)
 call(libc.umount2(b"/old", 2))
 os.chdir("/")
-open("/up", "w").close()
+open("/ready", "w").close()
 signal.pause()
 EOF
-python3 -I -S "$work/sandbox" "$boxes/tmp-root" &
-sandbox=$!
-until_true test -e "$boxes/tmp-root/up"
-audit --json --adopt --yes "$boxes/tmp-root"
-check "a living sandbox's root is live" \
-    json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and i["live"] and "'$sandbox'" in i["user"] and not i["adopted"]]'
-kill -KILL $sandbox
-wait $sandbox 2>/dev/null
-audit --json
-check "and no more when it is dead" json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and not i["live"]]'
-rm -rf "$boxes/tmp-root"
+for how in bind overlay; do
+    mkdir "$boxes/tmp-root" "$boxes/tmp-root/old"
+    python3 -I -S "$work/sandbox" "$boxes/tmp-root" $how &
+    sandbox=$!
+    is_up() { [ -e "/proc/$sandbox/root/ready" ]; }
+    until_true is_up
+    audit --json --adopt --yes "$boxes/tmp-root"
+    check "a living sandbox's root is live: $how" \
+        json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and i["live"] and "'$sandbox'" in i["user"] and not i["adopted"]]'
+    kill -KILL $sandbox
+    wait $sandbox 2>/dev/null
+    audit --json
+    check "and no more when it is dead: $how" json '[i for i in d["unjournaled"] if i["name"].endswith("/tmp-root") and not i["live"]]'
+    rm -rf "$boxes/tmp-root"
+done
 
 # a lock that names a living process, in a directory that nobody has open
 mkdir "$boxes/tmp-outer"

@@ -48,6 +48,26 @@ static bool is_copy(const struct audit *a, const struct mount *m)
     return false;
 }
 
+/* Does an overlay have a layer at or below that path, as far as it tells? */
+static bool has_layer(const struct mount *m, const char *path)
+{
+    size_t len = strlen(path);
+    const char *at = strcmp(m->fstype, "overlay") == 0 ? m->options : "";
+    while ((at = strstr(at, path))) {
+        if ((at[-1] == '=' || at[-1] == ':') && strchr("/:,", at[len])) /* or at its end */
+            return true;
+        at += len;
+    }
+    return false;
+}
+
+static void in_use(struct audit_item *item, const struct mount *m, const struct mount_space *space)
+{
+    item->live = true;
+    (void)snprintf(item->user, sizeof(item->user), "mounted on %.60s in the mount namespace of pid %d",
+                   m->target, space->pid);
+}
+
 static void look_at_space(const struct audit *a, struct audit_item *item, const struct mount_space *space)
 {
     char root[PATH_MAX];
@@ -55,12 +75,13 @@ static void look_at_space(const struct audit *a, struct audit_item *item, const 
     struct mount_set set = own ? mount_table_find(space->table, MOUNT_BY_DEV, own) : (struct mount_set){0};
     for (size_t i = 0; i < set.len && !item->live; i++) {
         const struct mount *m = set.mounts[i];
-        if (!path_is_below(m->root, root) || is_copy(a, m))
-            continue;
-        item->live = true;
-        (void)snprintf(item->user, sizeof(item->user), "mounted on %.60s in the mount namespace of pid %d",
-                       m->target, space->pid);
+        if (path_is_below(m->root, root) && !is_copy(a, m))
+            in_use(item, m, space);
     }
+    struct mount_set all = mount_table_all(space->table);
+    for (size_t i = 0; i < all.len && !item->live; i++)
+        if (has_layer(all.mounts[i], item->name) && !is_copy(a, all.mounts[i]))
+            in_use(item, all.mounts[i], space);
 }
 
 int audit_use_elsewhere(struct audit *a, struct rbxj_error *e)

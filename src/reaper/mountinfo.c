@@ -127,6 +127,7 @@ static bool parse_line(char *line, struct mount *ret)
     m.target = decode(target);
     m.fstype = decode(fstype);
     m.source = decode(source);
+    m.options = decode(line);
     *ret = m;
     return true;
 }

@@ -28,8 +28,9 @@ struct mount {
     const char
         *root; /* within the file system; "//deleted" is appended when a bind mount's source was removed */
     const char *fstype;
-    const char *source; /* may be empty */
-    bool gone;          /* unmounted by us since; never found again */
+    const char *source;  /* may be empty */
+    const char *options; /* those of the file system */
+    bool gone;           /* unmounted by us since; never found again */
 };
 
 /* One reading of one namespace. */
