@@ -2,6 +2,7 @@
  *
  * Replays in a world that has changed: what is foreign, who lives, who holds a flock, and other boxes (K1, K2, K4, K7, K8).
  */
+#include "journal/journal.h"
 #include "replay_fixture.h"
 
 #include <pthread.h>
@@ -123,6 +124,26 @@ static void refused_until_forgotten(enum part part, const char *text)
     replay_is_clean(state_of("a") != NULL);
     assert_null(state_of("a"));
     is_as_before(before, "%s", kind);
+}
+
+/* Of a newer version, which was taken back: refused, and there is a way out (K2). */
+static void k2_a_kind_that_is_not_known_can_be_forgotten(void **state)
+{
+    (void)state;
+    struct rbxj *handle;
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    world_open();
+    (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
+    assert_int_equal(rbxj_open(&world.options, &handle, &e), 0);
+    struct journal *j = journal_of_process(world.state, world.run);
+    assert_int_equal(journal_get(j, "a", &sb, &e), 0);
+    sb.records[0].kind = (enum rbxj_kind)99;
+    assert_int_equal(journal_update(j, &sb.records[0], false, &e), 0);
+    snapshot_box_clear(&sb);
+    rbxj_close(handle);
+    assert_int_equal(rbxj_forget(&world.options, "a", 1, "of a newer version", &e), 0);
+    assert_null(state_of("a"));
 }
 
 static void remove_tree(const char *path)
@@ -407,6 +428,7 @@ int main(void)
         harness_test(k2_mount_of_somebody_else_is_left),
         harness_test(k13_mount_on_top_is_busy),
         harness_test(k2_k6_reused_pid_is_left),
+        harness_test(k2_a_kind_that_is_not_known_can_be_forgotten),
         harness_test(k2_tmpdir_of_somebody_else_is_refused),
         harness_test(k1_copied_stamp_proves_nothing),
         harness_test(k2_lock_of_somebody_else_is_refused),

@@ -99,7 +99,8 @@ static void tell_item(struct doc *doc, cJSON *list, const struct audit_item *ite
 /* What was acquired, and is no more: a process that has ended is not missing. */
 static bool is_missing(const struct result_entry *entry)
 {
-    return entry->found == FOUND_GONE && entry->evidence && entry->kind != RBXJ_PROCESS;
+    return entry->found == FOUND_GONE && entry->evidence && entry->kind != RBXJ_PROCESS &&
+           kind_of(entry->kind);
 }
 
 static size_t tell_missing(struct doc *doc, cJSON *list, const struct rbxj_result *journaled)

@@ -104,13 +104,14 @@ static void note_forgotten(const struct config *config, const struct snapshot_bo
                            const struct record *record, const char *reason)
 {
     const char *name = record->path ? record->path : "a process";
+    const struct kind *kind = kind_of(record->kind);
     _cleanup_free_ char *note = NULL;
     event_send(config,
                &(struct event){.event = "record_forgotten",
                                .priority = LOG_WARNING,
                                .box = sb->box.name,
                                .incarnation = sb->box.incarnation,
-                               .kind = kind_of(record->kind)->name,
+                               .kind = kind ? kind->name : "unknown",
                                .name = name},
                "box %s: seq %u (%s) was forgotten: %s", sb->box.name, record->seq, name, reason);
     if (asprintf(&note, "seq %u (%s) was forgotten: %s", record->seq, name, reason) < 0)
