@@ -238,6 +238,7 @@ int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
 {
     error_clear(error);
+    *ret_killed = 0;
     static const struct rbxj_replay all;
     _cleanup_(config_clear) struct config config = {0};
     struct rbxj_error own = {0};
