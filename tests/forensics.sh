@@ -185,4 +185,31 @@ timeout 30 setpriv --reuid 65534 --regid 65534 --clear-groups env -u RBXJ_STATE_
     XDG_RUNTIME_DIR=/tmp "$rbxj" forensics --json "$work/readable" >"$work/out" 2>"$work/err"
 check "anybody who can read it" is "$?" 0
 
+# ---- as README.md says it, within a boot whose own journal is sound ----
+
+fresh
+crash r --tmpdir "$work/r" --lock "$work/r.lock"
+for page in 2 3 4 5 6 7; do
+    printf '\377\377\377\377' | dd of="$data" bs=1 seek=$((page * 4096 + 10)) conv=notrunc status=none
+done
+call replay
+check "readme: a damaged journal: nothing is undone" is "$status" 3
+check "readme: nothing was" there "$work/r" "$work/r.lock"
+rm -rf "$work/new" "$work/old"
+call forensics --salvage "$work/new"
+check "readme: salvaged" is "$status" 0
+call --state-dir "$work/new" list --json
+check "readme: the box is in it" json '[b["box"] for b in d["boxes"]] == ["r"]'
+mkdir "$work/old"
+mv "$work"/state/journal "$work"/run/journal-* "$work/old/" 2>/dev/null
+mv "$work/new/journal" "$work/state/journal"
+call replay --dry-run
+check "readme: the whole plan can be done" is "$status" 0
+call replay
+check "readme: done" is "$status" 0
+check "readme: undone" gone "$work/r" "$work/r.lock"
+call health --unquarantine --reason salvaged
+call health
+check "readme: healthy" is "$status" 0
+
 finish
