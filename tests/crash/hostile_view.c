@@ -185,7 +185,16 @@ bool thing_is_gone(size_t i)
     char *parent = harness_format("%s", r->path);
     *strrchr(parent, '/') = 0;
     _cleanup_close_ int dir = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    _cleanup_close_ int fd = open_by_handle_at(dir >= 0 ? dir : root, &t->file.handle, O_PATH);
+    _cleanup_close_ int fd = -1;
+    for (int tries = 0; tries < 200;
+         tries++) { /* ENOMEM: its number is just given to a new file (ext4 6.18) */
+        fd = open_by_handle_at(dir >= 0 ? dir : root, &t->file.handle, O_PATH);
+        if (fd >= 0 || errno != ENOMEM)
+            break;
+        (void)usleep(10000);
+    }
+    if (fd < 0 && errno != ESTALE)
+        print_error("%s: %s\n", r->path, strerror(errno));
     if (fd < 0)
         return errno == ESTALE;
     if (fstat(fd, &st) == 0 && st.st_nlink == 0)
