@@ -146,12 +146,14 @@ class Chain:
         machine.cut()
         self.is_cut = True
 
-    def run(self, early=False):
-        """Boots, judges, lets boxes run, cuts the power. Complaints."""
+    def run(self, early=False, flushed=False):
+        """Boots, judges, lets boxes run, cuts the power; flushed: when what they made is on disk. Complaints."""
         with self.machine(self.words()) as machine:
             wrong = self.judge(machine)
             if not early:
                 wait_up(machine, STEADY)
+            if flushed:
+                machine.output("sync")
             time.sleep(self.rng.uniform(0, 3))
             self.cut(machine)
         return wrong
@@ -222,7 +224,7 @@ def watch(chain):
 def damaged(chain):
     """A journal that is damaged at boot: the machine comes up, nothing is undone, the worker takes no boxes."""
     kind = chain.rng.choice(["metas", "pages", "short", "empty", "gone"])
-    wrong = chain.run_unless_cut()
+    wrong = chain.run(flushed=True)  # else there may be nothing that could be undone
     chain.usable = False
     with chain.machine(f"rig.damage={kind} rig.boxes=3") as machine:
         machine.multi_user()
