@@ -63,11 +63,20 @@ static bool is_plain(const uint8_t *data, size_t size)
     return true;
 }
 
+/* What a power cut leaves of any content counts as none in another boot. */
+static bool is_lost(const uint8_t *data, size_t size)
+{
+    for (size_t i = 0; i < size; i++)
+        if (data[i])
+            return false;
+    return size == 0 || !u.same_boot;
+}
+
 static void try_content(const uint8_t *data, size_t size)
 {
     size_t len = size > LOCK_CONTENT_MAX ? LOCK_CONTENT_MAX + 1 : size;
     enum lock_content content = judge(data, len);
-    if ((content == LOCK_EMPTY) != (size == 0) || content == LOCK_NOT_REGULAR)
+    if ((content == LOCK_EMPTY) != is_lost(data, len) || content == LOCK_NOT_REGULAR)
         abort();
     if (content != LOCK_VALID && content != LOCK_OTHER_BOX)
         return;
