@@ -129,8 +129,12 @@ static int make_gate(int folder_fd)
     if (unlinkat(folder_fd, "gate", 0) < 0 && errno != ENOENT) /* of a creator that died */
         return -errno;
     _cleanup_close_ int fd = openat(folder_fd, "gate", O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
-    if (fd < 0 || ftruncate(fd, sizeof(struct gate_page)) < 0)
-        return -errno;
+    /* with its room: a page that the file system can't give when it is written to is a SIGBUS */
+    int failed = fd < 0 ? errno : EINTR;
+    while (fd >= 0 && failed == EINTR)
+        failed = posix_fallocate(fd, 0, sizeof(struct gate_page));
+    if (failed)
+        return -failed;
     struct gate_page *page = mmap(NULL, sizeof(*page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return -errno;

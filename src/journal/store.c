@@ -96,6 +96,24 @@ static int open_databases(struct store *s, bool all, bool create)
     return mdb_txn_commit(txn); /* a handle opened in an aborted transaction is closed with it */
 }
 
+/* LMDB maps its lock file and writes to it through the map: what the disk has no room for ends the process by SIGBUS. So
+ * it has its room before LMDB sees it, or the opening fails. 0 or an errno. */
+static int reserve_lock(const char *path, bool create)
+{
+    const off_t readers = (off_t)JOURNAL_MAX_READERS * 64 + 4096; /* of cache lines, and a head */
+    struct stat st;
+    _cleanup_close_ int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
+    if (fd < 0)
+        return 0; /* LMDB says why */
+    if (fstat(fd, &st) < 0)
+        return errno;
+    off_t len = st.st_size > readers ? st.st_size : readers;
+    while (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, len) < 0)
+        if (errno != EINTR)
+            return errno == EOPNOTSUPP ? 0 : errno;
+    return 0;
+}
+
 int store_open(struct store *s, const char *path, unsigned flags, bool all,
                const struct journal_options *options, struct rbxj_error *e)
 {
@@ -112,6 +130,8 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all,
         rc = mdb_env_set_mapsize(new.env, options->map_size);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_set_maxreaders(new.env, JOURNAL_MAX_READERS);
+    if (rc == MDB_SUCCESS && locked)
+        rc = reserve_lock(lock, create);
     if (rc == MDB_SUCCESS)
         rc = mdb_env_open(new.env, path, flags | MDB_NOTLS, 0600);
     if (rc == MDB_SUCCESS)
