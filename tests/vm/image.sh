@@ -97,7 +97,7 @@ root_img() {
         echo '[Service]'
         echo 'ExecStart='
         sed -n 's/^\(ExecStart=[^ ]*rbxj\) /\1 --json /p' "$root/lib/systemd/system/rbxj-reaper.service"
-        echo 'StandardOutput=file:/run/rig/report.json'
+        printf '%s\n' StandardOutput=file:/run/rig/report.json StandardError=journal
     } >"$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
     grep -q '^ExecStart=.*rbxj --json' "$root/etc/systemd/system/rbxj-reaper.service.d/rig.conf"
     install -D -m 0644 "$root/usr/share/rbxj/supervisor.conf" "$root/etc/systemd/system/rig-supervisor.service.d/rbxj.conf"
