@@ -103,7 +103,10 @@ def judge_boot(seen, known, incidents_before):
     reported = seen.reported()
     for box in seen.leftovers() - set(reported):
         wrong.append(f"{box} had left something and is not in the report")
-    for box in (seen.leftovers() | known) - named:
+    for box in known - set(reported):
+        wrong.append(f"{box} had begun and is not in the report")
+    # a box of which nothing has reached the disk but its record is no incident
+    for box in seen.leftovers() - named:
         wrong.append(f"{box} is in no incident of a system crash: {seen.incidents}")
     for box, what in reported.items():
         if what["cause"] not in ("system_crash", "cleanup_failure") or what["outcome"] != "success":
@@ -113,7 +116,7 @@ def judge_boot(seen, known, incidents_before):
     for incident in new:
         if incident["cause"] != "system_crash" or incident["outcome"] != "success" or incident["left"]:
             wrong.append(f"incident {incident}")
-    if known and not new:
+    if seen.leftovers() and not new:
         wrong.append("no new incident")
     return wrong
 
