@@ -192,7 +192,7 @@ def power_cut(chain):
 
 
 def cut_while_replaying(chain):
-    wrong = chain.run_unless_cut()
+    wrong = chain.run(flushed=True)  # what nothing is left of is in no incident, and in the report of one reaper only
     hits = sum(chain.cut_in_replay() for _ in range(2))
     wrong += chain.run()
     return wrong if hits else wrong + ["the reaper was done before each cut: make it last longer"]
