@@ -207,17 +207,38 @@ const char *doc_get_text(const cJSON *object, const char *key)
     return cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
+static int hex_digit(char c)
+{
+    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
+}
+
 char *doc_get_name(const cJSON *object, const char *key)
 {
-    const char *text = doc_get_text(object, key), *raw = text ? doc_get_text(object, "raw") : NULL;
+    const char *text = doc_get_text(object, key), *raw = doc_get_text(object, "raw");
     size_t len = raw ? strlen(raw) / 2 : 0;
-    char *bytes = !text ? NULL : raw ? malloc(len + 1) : strdup(text);
-    if (!bytes || !raw)
-        return bytes;
-    for (size_t i = 0; i < len; i++)
-        (void)sscanf(raw + 2 * i, "%2hhx", (unsigned char *)&bytes[i]);
-    bytes[len] = 0;
-    return bytes;
+    char *bytes = raw ? malloc(len + 1) : NULL;
+    for (size_t i = 0; bytes && i < len; i++) {
+        int high = hex_digit(raw[2 * i]), low = hex_digit(raw[2 * i + 1]);
+        if (high < 0 || low < 0 || (high == 0 && low == 0)) { /* not by doc_name() */
+            free(bytes);
+            return text ? strdup(text) : NULL;
+        }
+        bytes[i] = (char)(high << 4 | low);
+    }
+    if (bytes)
+        bytes[len] = 0;
+    return raw ? bytes : text ? strdup(text) : NULL;
+}
+
+const cJSON *doc_get_first(const cJSON *object, const char *key)
+{
+    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, key);
+    return list ? list->child : NULL;
+}
+
+bool doc_get_true(const cJSON *object, const char *key)
+{
+    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, key));
 }
 
 double doc_get_number(const cJSON *object, const char *key, double otherwise)

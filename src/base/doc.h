@@ -62,8 +62,12 @@ int doc_parse_part(const char *text, size_t len, cJSON **ret, size_t *ret_used);
 
 /* A member of an object that was read, or NULL where it is missing or of another type. */
 const char *doc_get_text(const cJSON *object, const char *key);
-/* A name that doc_name() wrote, its bytes, in fresh memory; NULL where it is missing, or without memory. */
+/* A name that doc_name() wrote, its bytes: "raw" has them where the text can't. In fresh memory; NULL where it is missing,
+ * or without memory. */
 char *doc_get_name(const cJSON *object, const char *key);
+/* The first of a list, or NULL; the others follow by ->next. */
+const cJSON *doc_get_first(const cJSON *object, const char *key);
+bool doc_get_true(const cJSON *object, const char *key);
 double doc_get_number(const cJSON *object, const char *key, double otherwise);
 
 #endif

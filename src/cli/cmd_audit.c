@@ -30,12 +30,6 @@ static const struct column columns[] = {
     {"DETAIL", 0, false, false},
 };
 
-static const cJSON *list_of(const cJSON *document, const char *key)
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(document, key);
-    return list ? list->child : NULL;
-}
-
 static void format_age(char buf[32], double seconds)
 {
     static const struct {
@@ -52,7 +46,7 @@ static const char *state_of(const cJSON *item)
 {
     if (doc_get_text(item, "adopted"))
         return "adopted";
-    if (cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "live")))
+    if (doc_get_true(item, "live"))
         return "live";
     return cJSON_IsObject(cJSON_GetObjectItemCaseSensitive(item, "error")) ? "refused" : "unjournaled";
 }
@@ -69,7 +63,7 @@ static void add_unjournaled(struct libscols_table *table, const cJSON *item)
         format_age(age, seconds);
     if (number > 0)
         (void)snprintf(pid, sizeof(pid), "%.0f%s", number,
-                       cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(item, "pid_is_dead")) ? " (dead)" : "");
+                       doc_get_true(item, "pid_is_dead") ? " (dead)" : "");
     const char *cells[] = {
         doc_get_text(item, "kind"),           state_of(item), age, pid, doc_get_text(item, "pattern"), name,
         adopted ? adopted : user ? user : why};
@@ -88,7 +82,8 @@ static void add_missing(struct libscols_table *table, const cJSON *item)
 
 static void print_table(const struct print_style *style, const cJSON *document)
 {
-    const cJSON *found = list_of(document, "unjournaled"), *missing = list_of(document, "missing");
+    const cJSON *found = doc_get_first(document, "unjournaled"),
+                *missing = doc_get_first(document, "missing");
     if (!found && !missing) {
         print_line("nothing that is not journaled, and nothing missing");
         return;

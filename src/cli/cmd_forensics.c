@@ -33,18 +33,6 @@ static double number_of(const cJSON *object, const char *key)
     return doc_get_number(object, key, 0);
 }
 
-static bool is_true(const cJSON *object, const char *key)
-{
-    return cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(object, key));
-}
-
-/* The first of a list; the others follow by ->next. */
-static const cJSON *first(const cJSON *object, const char *key)
-{
-    const cJSON *list = cJSON_GetObjectItemCaseSensitive(object, key);
-    return list ? list->child : NULL;
-}
-
 /* ---- tables ---- */
 
 static const struct column columns[] = {
@@ -61,7 +49,7 @@ static const struct column columns[] = {
 static void print_entries(const struct print_style *style, const cJSON *file)
 {
     struct libscols_table *table = table_new(style, columns, ARRAY_LEN(columns));
-    for (const cJSON *entry = first(file, "entries"); entry; entry = entry->next) {
+    for (const cJSON *entry = doc_get_first(file, "entries"); entry; entry = entry->next) {
         char seq[24], offset[32];
         _cleanup_free_ char *name = doc_get_name(entry, "name");
         const char *state = text_of(entry, "state");
@@ -81,11 +69,11 @@ static void print_file(const struct print_style *style, const cJSON *file)
 {
     const cJSON *records = cJSON_GetObjectItemCaseSensitive(file, "records");
     print_line("%s: %s", text_of(file, "path"), text_of(file, "verdict"));
-    for (const cJSON *reason = first(file, "reasons"); reason; reason = reason->next)
+    for (const cJSON *reason = doc_get_first(file, "reasons"); reason; reason = reason->next)
         print_line("  %s", cJSON_GetStringValue(reason) ? cJSON_GetStringValue(reason) : "-");
-    for (const cJSON *snapshot = first(file, "snapshots"); snapshot; snapshot = snapshot->next)
+    for (const cJSON *snapshot = doc_get_first(file, "snapshots"); snapshot; snapshot = snapshot->next)
         print_line("  snapshot of transaction %.0f: %s, %.0f records", number_of(snapshot, "txn"),
-                   is_true(snapshot, "sound") ? "sound" : "damaged", number_of(snapshot, "records"));
+                   doc_get_true(snapshot, "sound") ? "sound" : "damaged", number_of(snapshot, "records"));
     print_line("  records: %.0f intact, %.0f damaged, %.0f superseded, %.0f orphan",
                number_of(records, "intact"), number_of(records, "damaged"), number_of(records, "superseded"),
                number_of(records, "orphan"));
@@ -136,7 +124,7 @@ static int report(struct cli *cli, const char *path, const char *salvage)
     if (cli->style.json) {
         print_json(text);
     } else if (!cli->style.quiet) {
-        for (const cJSON *file = first(document, "files"); file; file = file->next)
+        for (const cJSON *file = doc_get_first(document, "files"); file; file = file->next)
             print_file(&cli->style, file);
         print_salvaged(document);
     }

@@ -71,29 +71,9 @@ static char *must(char *text)
     return text;
 }
 
-static int hex_digit(char c)
-{
-    return c >= '0' && c <= '9' ? c - '0' : c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
-}
-
-/* The bytes of an entry's name, in fresh memory: "raw" has them where "name" can't. */
 static char *name_of(const cJSON *entry)
 {
-    const char *raw = doc_get_text(entry, "raw");
-    if (!raw)
-        return must(strdup(field(entry, "name")));
-    size_t len = strlen(raw) / 2;
-    char *name = must(malloc(len + 1));
-    for (size_t i = 0; i < len; i++) {
-        int high = hex_digit(raw[2 * i]), low = hex_digit(raw[2 * i + 1]);
-        if (high < 0 || low < 0 || (high == 0 && low == 0)) {
-            free(name);
-            return must(strdup(field(entry, "name")));
-        }
-        name[i] = (char)(high << 4 | low);
-    }
-    name[len] = '\0';
-    return name;
+    return must(doc_get_text(entry, "name") ? doc_get_name(entry, "name") : strdup("-"));
 }
 
 static bool is_left(const cJSON *entry)

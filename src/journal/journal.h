@@ -230,6 +230,8 @@ int journal_validate(struct journal *j, struct rbxj_error *e);
 int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret, size_t size,
                       struct rbxj_error *e);
 
+/* JOURNAL_DAMAGED where a record of it can't be read, else 0. */
+int snapshot_check(const struct snapshot *s, struct rbxj_error *e);
 void snapshot_clear(struct snapshot *s);
 void snapshot_box_clear(struct snapshot_box *box);
 /* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code.

@@ -349,6 +349,13 @@ void snapshot_box_clear(struct snapshot_box *box)
     *box = (struct snapshot_box){0};
 }
 
+int snapshot_check(const struct snapshot *s, struct rbxj_error *e)
+{
+    return s->damaged
+               ? error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s->damaged)
+               : 0;
+}
+
 void snapshot_clear(struct snapshot *s)
 {
     for (size_t i = 0; i < s->len; i++)

@@ -4,8 +4,8 @@
  * nothing else: what it finds is undone only after a person has adopted it, and then by its identity, as everything
  * else (I2, I4, K30).
  *
- * audit_find.c finds what matches, audit_use.c who uses it, audit_spaces.c who does so in another mount namespace, audit_adopt.c writes it into the journal, audit.c does one
- * after the other and tells it.
+ * audit_find.c finds what matches, audit_use.c who uses it, audit_spaces.c who does so in another mount namespace,
+ * audit_adopt.c writes it into the journal, audit.c does one after the other and tells it.
  */
 #ifndef RBXJ_REAPER_AUDIT_H
 #define RBXJ_REAPER_AUDIT_H
@@ -34,7 +34,7 @@ struct audit_item {
 struct audit {
     const struct config *config;
     struct mount_table *table; /* this namespace's mounts, read at the start */
-    struct audit_item *items;  /* sorted by kind, then name; mounts of one target oldest first */
+    struct audit_item *items;  /* sorted by kind, then name; mounts of one target by their ids */
     size_t len, room;
 };
 

@@ -195,8 +195,8 @@ static int open_sound(const struct config *config, struct journal **ret_journal,
         r = handle_borrow_journal(config, ret_journal, ret_own, e);
     if (r == 0)
         r = journal_snapshot(*ret_journal, ret, e);
-    if (r == 0 && ret->damaged)
-        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", ret->damaged);
+    if (r == 0)
+        r = snapshot_check(ret, e);
     return r;
 }
 

@@ -76,8 +76,8 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
               : snapshot_read(config->state_dir, config->runtime_dir, &snapshot, e);
     if (r == 0 && ret_counters)
         *ret_counters = snapshot.counters;
-    if (r == 0 && snapshot.damaged)
-        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", snapshot.damaged);
+    if (r == 0)
+        r = snapshot_check(&snapshot, e);
     if (r == 0)
         r = list_all(&reaper, box, result, e);
     mounts_free(reaper.mounts);

@@ -173,8 +173,8 @@ static int look_for_damage(const struct config *config, struct sources *s, struc
     struct snapshot snapshot;
     int r = snapshot_read(config->state_dir, config->runtime_dir, &snapshot, e);
     s->has_counters = r == 0;
-    if (r == 0 && snapshot.damaged)
-        r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", snapshot.damaged);
+    if (r == 0)
+        r = snapshot_check(&snapshot, e);
     s->has_boxes = r == 0;
     if (s->has_counters) {
         s->counters = snapshot.counters;

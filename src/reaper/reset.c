@@ -92,16 +92,21 @@ static int check_supervisor(struct reset *reset, const struct box *box)
     return 0;
 }
 
+/* Clear *ret whatever it returns. */
+static int read_boxes(const struct reset *reset, struct snapshot *ret)
+{
+    *ret = (struct snapshot){0};
+    int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, ret, reset->e);
+    return r < 0 ? r : snapshot_check(ret, reset->e);
+}
+
 /* Before anything is changed: may all of them be killed? */
 static int check_all(struct reset *reset)
 {
     struct snapshot s;
-    int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, &s, reset->e);
-    if (r < 0)
-        return r;
-    r = s.damaged
-            ? error_set(reset->e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s.damaged)
-            : for_each_living(reset, &s, check_supervisor);
+    int r = read_boxes(reset, &s);
+    if (r == 0)
+        r = for_each_living(reset, &s, check_supervisor);
     snapshot_clear(&s);
     return r;
 }
@@ -189,17 +194,14 @@ static int kill_all(struct reset *reset)
 {
     for (int round = 0; round < ROUNDS; round++) {
         struct snapshot s;
-        int r = snapshot_read(reset->config->state_dir, reset->config->runtime_dir, &s, reset->e);
-        if (r < 0)
-            return r;
-        if (s.damaged)
-            r = error_set(reset->e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s.damaged);
-        int n = r < 0 ? r : for_each_living(reset, &s, kill_supervisor);
-        if (n == 0 && r == 0)
-            r = kill_all_holders(reset, &s);
+        int n = read_boxes(reset, &s);
+        if (n == 0)
+            n = for_each_living(reset, &s, kill_supervisor);
+        if (n == 0)
+            n = kill_all_holders(reset, &s);
         snapshot_clear(&s);
         if (n <= 0)
-            return n < 0 ? n : r;
+            return n;
     }
     return error_set(reset->e, RBXJ_E_BUSY, EBUSY, "reset: boxes go on beginning");
 }
