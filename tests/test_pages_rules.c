@@ -202,6 +202,11 @@ static void no_run(void)
 {
     set16(run() + 10, 2);
 }
+/* liblmdb would look for it among the pages of its own transaction, or write to it. */
+static void dirty_run(void)
+{
+    set16(run() + 10, 0x14);
+}
 static void short_run(void)
 {
     set16(run() + 12, 1);
@@ -276,6 +281,7 @@ static const struct {
     {other_form, "a database is of a form that no journal has"},
     {too_deep, "a database is of a form that no journal has"},
     {no_run, "is no overflow page"},
+    {dirty_run, "is no overflow page"},
     {short_run, "a value does not fit into its pages"},
     {endless_run, "is behind the end of the file"},
     {same_child, "is used twice"},

@@ -7,7 +7,6 @@
 #define PAGE_BRANCH 0x01
 #define PAGE_LEAF 0x02
 #define PAGE_OVERFLOW 0x04
-#define PAGE_DIRTY 0x10 /* stays set in overflow pages */
 
 #define NODE_HEAD 8
 #define NODE_OVERFLOW 0x01
@@ -199,7 +198,7 @@ static int check_overflow(struct walk *w, uint64_t number, uint32_t len, uint64_
         return r;
     const uint8_t *page = page_at(p, number);
     uint32_t n = u32(page + 12);
-    if (u64(page) != number || (u16(page + 10) & ~PAGE_DIRTY) != PAGE_OVERFLOW)
+    if (u64(page) != number || u16(page + 10) != PAGE_OVERFLOW)
         return pages_bad(w->fault, number, "is no overflow page");
     /* more than it needs: LMDB keeps the pages of a longer value that was replaced */
     if (n < (PAGE_HEAD - 1 + (uint64_t)len) / p->meta.page_size + 1)
