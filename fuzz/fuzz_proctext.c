@@ -49,6 +49,17 @@ static void try_lists(const char *text)
         abort();
 }
 
+static void try_kmsg(const char *text)
+{
+    struct kmsg_record record;
+    int r = proctext_kmsg(text, &record);
+    if (r != 0 && r != -EBADMSG)
+        abort();
+    if (r == 0 && (record.level > 7 || record.text <= text ||
+                   record.text + record.len > text + strlen(text) || memchr(record.text, '\n', record.len)))
+        abort();
+}
+
 int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
 {
     char *text = malloc(size + 1); /* a NUL in it ends it early, as a reader has it */
@@ -59,6 +70,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
     try_ids(text);
     try_locks(text);
     try_lists(text);
+    try_kmsg(text);
     if (proctext_names_container(text, size) && !memmem(text, size, "container=", 10))
         abort();
     free(text);

@@ -267,6 +267,10 @@ static const struct text proctext[] = {
                "0\n"
                "4711\n"
                "2147483647\n"),
+    T("kmsg", "3,7001,14092730217,-;Memory cgroup out of memory: Killed process 42 (x)\n"
+              " SUBSYSTEM=block\n"
+              " DEVICE=+block:loop0\n"),
+    T("kmsg_cut", "30,1,2,c,3;"),
     T("environ", "PATH=/bin\000container=lxc\000TERM=linux\000"),
     T("environ_empty", "container=\000"),
 };

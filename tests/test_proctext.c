@@ -85,6 +85,25 @@ static void every_line_is_a_pid(void **state)
     assert_false(proctext_next_pid(&text, &pid));
 }
 
+static void a_kernel_message_is_taken_apart(void **state)
+{
+    (void)state;
+    struct kmsg_record r;
+    assert_int_equal(proctext_kmsg("3,7001,14092730217,-;blk: I/O error; dev x\n SUBSYSTEM=block\n", &r), 0);
+    assert_int_equal(r.level, 3);
+    assert_int_equal(r.facility, 0);
+    assert_int_equal(r.time_us, 14092730217);
+    assert_int_equal(r.len, strlen("blk: I/O error; dev x"));
+    assert_memory_equal(r.text, "blk: I/O error; dev x", r.len);
+    assert_int_equal(proctext_kmsg("30,1,2,c,caller=T1;", &r), 0);
+    assert_int_equal(r.level, 6);
+    assert_int_equal(r.facility, 3);
+    assert_int_equal(r.len, 0);
+    const char *const bad[] = {"", "x", "3,1,2,-", "3,1;x", ";x", "3,1,99999999999999999999,-;x"};
+    for (size_t i = 0; i < sizeof(bad) / sizeof(*bad); i++)
+        assert_int_equal(proctext_kmsg(bad[i], &r), -EBADMSG);
+}
+
 static void a_container_says_which(void **state)
 {
     (void)state;
@@ -103,6 +122,7 @@ int main(void)
         harness_test(a_flock_is_its_inodes),
         harness_test(a_cgroup_is_known_by_its_end),
         harness_test(every_line_is_a_pid),
+        harness_test(a_kernel_message_is_taken_apart),
         harness_test(a_container_says_which),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

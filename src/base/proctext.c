@@ -145,6 +145,23 @@ bool proctext_next_pid(const char **text, pid_t *ret)
     return true;
 }
 
+int proctext_kmsg(const char *text, struct kmsg_record *ret)
+{
+    unsigned int priority;
+    unsigned long long sequence, time_us;
+    const char *begin = strchr(text, ';');
+    if (!begin || sscanf(text, "%9u,%20llu,%20llu,", &priority, &sequence, &time_us) != 3 ||
+        time_us > INT64_MAX / 4000)
+        return -EBADMSG;
+    begin++;
+    *ret = (struct kmsg_record){.level = priority & 7,
+                                .facility = priority >> 3,
+                                .time_us = time_us,
+                                .text = begin,
+                                .len = (size_t)(strchrnul(begin, '\n') - begin)};
+    return 0;
+}
+
 bool proctext_names_container(const char *environment, size_t len)
 {
     static const char name[] = "container=";

@@ -38,6 +38,17 @@ bool proctext_is_in_cgroup(const char *text, const char *path);
 /* cgroup.procs: the next line's pid, 0 for one that can't be seen from here; false: there is none. */
 bool proctext_next_pid(const char **text, pid_t *ret);
 
+/* One record of /dev/kmsg, "3,1234,5678901,-;text\n KEY=value\n" (the kernel's Documentation/ABI/testing/dev-kmsg): facility
+ * 0 is the kernel's own. The text, which ends before the newline, holds no control character: the kernel writes \x1b for
+ * one. 0 or -EBADMSG. */
+struct kmsg_record {
+    unsigned int level, facility;
+    uint64_t time_us; /* since the machine was switched on */
+    const char *text;
+    size_t len;
+};
+int proctext_kmsg(const char *text, struct kmsg_record *ret);
+
 /* /proc/PID/environ, of len bytes and a NUL behind them: is there a container=, and is it not empty? */
 bool proctext_names_container(const char *environment, size_t len);
 
