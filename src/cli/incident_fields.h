@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * What the texts of an incident document have in common. It may come from any file: what is missing is "-", or nothing.
+ */
+#ifndef RBXJ_CLI_INCIDENT_FIELDS_H
+#define RBXJ_CLI_INCIDENT_FIELDS_H
+
+#include <cjson/cJSON.h>
+#include <stdbool.h>
+#include <stddef.h>
+
+struct incident_cell {
+    char text[400];
+};
+
+const char *incident_field(const cJSON *document, const char *key);
+struct incident_cell incident_number(const cJSON *document, const char *key);
+const cJSON *incident_list(const cJSON *document, const char *key);
+struct incident_cell incident_recovery(const cJSON *document);
+bool incident_is_open(const cJSON *document);
+/* "7, 8, 9, ...": what fits. */
+struct incident_cell incident_boxes(const cJSON *document, size_t width);
+
+/* What strdup(), malloc() or asprintf() has come to; without memory the program ends. */
+char *incident_must(char *text);
+/* Of an entry; in fresh memory. */
+char *incident_name(const cJSON *entry);
+bool incident_is_left(const cJSON *entry);
+
+#endif
