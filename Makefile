@@ -23,6 +23,7 @@ STATEDIR ?= /var/lib/rbxj
 RUNTIMEDIR ?= /run/rbxj
 
 VERSION := 0.1.0
+RELEASED := 2026-11-28
 SONAME := librbxj.so.0
 SHARED := librbxj.so.$(VERSION)
 
@@ -46,6 +47,7 @@ BENCH_SCRIPTS := $(sort $(wildcard bench/*.sh))
 HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h fuzz/*.h)
 UNITS := $(wildcard systemd/rbxj-*.in)
 RUNBOOK := $(wildcard runbook/*.sh)
+MANUALS := $(patsubst man/%.scd,%,$(wildcard man/*.scd))
 C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
@@ -64,7 +66,7 @@ CLI_PACKAGES := $(LIB_PACKAGES) smartcols
 DEPS = gcc g++ libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
        libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux scdoc systemd \
        $(shell command -v python3 >/dev/null || echo python3)
-LINT_DEPS = clang-format clang-tidy cppcheck
+LINT_DEPS = clang-format clang-tidy cppcheck mandoc man-db
 FUZZ_DEPS = clang
 DEB_DEPS = debhelper dpkg-dev
 DEB_LINT_DEPS = lintian
@@ -145,10 +147,13 @@ $(FILLED): $(BUILD)/systemd/%: systemd/%.in systemd/hardening.in FORCE
 	@mkdir -p $(@D)
 	@sed -e '/^@HARDENING@$$/{r systemd/hardening.in' -e 'd}' $< | $(FILL) >$@
 
-$(BUILD)/man/%: man/%.scd
+.PHONY: manuals
+manuals: $(MANUALS:%=$(BUILD)/man/%)
+$(BUILD)/man/%: man/%.scd man/tidy.awk Makefile
 	@mkdir -p $(@D)
 	$(call say,MAN)
-	@scdoc <$< >$@
+	@$(FILL) $< | SOURCE_DATE_EPOCH=$$(date -u -d $(RELEASED) +%s) scdoc >$@.scdoc && awk -f man/tidy.awk $@.scdoc >$@.new
+	@rm $@.scdoc && mv $@.new $@
 
 # ---- tests ----
 
@@ -238,7 +243,7 @@ RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
 .PHONY: check
 check:
 	@$(MAKE) --no-print-directory deps tools
-	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers $(if $(T),,replayers)
+	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers $(if $(T),,replayers manuals)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests $(if $(T),,replayers)
 	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
 
@@ -337,6 +342,8 @@ lint:
 	@$(MAKE) --no-print-directory deps
 	$(call install_missing,$(LINT_DEPS))
 	@tests/check-includes.sh
+	@$(MAKE) --no-print-directory manuals
+	@RBXJ_BUILD=$(BUILD) tests/check-manuals.sh
 	clang-format --dry-run -Werror $(C_FILES) $(HEADERS)
 	@printf '%s\n' $(C_FILES) | xargs -P $(JOBS) -n 8 $(CPPCHECK) -D_GNU_SOURCE -Iinclude -Isrc
 	@printf '%s\n' $(filter-out src/base/error.c,$(C_FILES)) | xargs -P $(JOBS) -I{} \
@@ -378,9 +385,10 @@ deps:
 # ---- install ----
 
 PUT = $(INSTALL) -D -m 0644
+manual_at = $(DESTDIR)$(MANDIR)/man$(patsubst .%,%,$(suffix $(1)))/$(1)
 
 .PHONY: install
-install: all $(FILLED) $(BUILD)/man/rbxj.1
+install: all $(FILLED) manuals
 	$(if $(PROGRAM),$(INSTALL) -D -m 0755 $(PROGRAM) $(DESTDIR)$(BINDIR)/rbxj)
 	$(PUT) $(BUILD)/librbxj.a $(DESTDIR)$(LIBDIR)/librbxj.a
 	$(PUT) $(BUILD)/$(SHARED) $(DESTDIR)$(LIBDIR)/$(SHARED)
@@ -388,7 +396,7 @@ install: all $(FILLED) $(BUILD)/man/rbxj.1
 	ln -sf $(SONAME) $(DESTDIR)$(LIBDIR)/librbxj.so
 	$(PUT) include/rbxj.h $(DESTDIR)$(INCLUDEDIR)/rbxj.h
 	$(PUT) $(BUILD)/rbxj.pc $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
-	$(PUT) $(BUILD)/man/rbxj.1 $(DESTDIR)$(MANDIR)/man1/rbxj.1
+	$(foreach page,$(MANUALS),$(PUT) $(BUILD)/man/$(page) $(call manual_at,$(page)) &&) :
 	$(PUT) completions/rbxj $(DESTDIR)$(COMPLETIONDIR)/rbxj
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	$(INSTALL) -m 0644 $(UNITS:%.in=$(BUILD)/%) $(DESTDIR)$(UNITDIR)
@@ -407,7 +415,8 @@ install: all $(FILLED) $(BUILD)/man/rbxj.1
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
-	rm -f $(DESTDIR)$(MANDIR)/man1/rbxj.1 $(DESTDIR)$(COMPLETIONDIR)/rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
+	rm -f $(foreach page,$(MANUALS),$(call manual_at,$(page))) $(DESTDIR)$(COMPLETIONDIR)/rbxj
+	rm -f $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	rm -f $(addprefix $(DESTDIR)$(DATADIR)/rbxj/, supervisor.conf rbxj.rules.yml) $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj

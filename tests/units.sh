@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # What make install puts beside the program, as systemd reads it: units, tmpfiles.d, the drop-in for a supervisor's unit,
-# the manual page and the completion: units.sh [RBXJ]
+# the manual pages and the completion: units.sh [RBXJ]
 . "${0%/*}/lib.bash"
 
 command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze"; exit 77; }
@@ -19,16 +19,30 @@ check "it installs below a prefix" install_in / "$prefix"
 units=$prefix/lib/systemd/system dropin=$prefix/share/rbxj/supervisor.conf
 services=("$units"/rbxj-{reaper,watch,health,audit,metrics}.service)
 check "it installs below a DESTDIR" install_in "$work/dest" /usr
+# Where the pages are: one for each source.
+manuals() {
+    local page
+    for page in "$top"/man/*.scd; do
+        page=$(basename "$page" .scd)
+        echo "share/man/man${page##*.}/$page"
+    done
+}
 there_in_dest() {
     local path
+    # shellcheck disable=SC2046
     for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health,audit,metrics}.service \
-        lib/systemd/system/rbxj-{health,audit,metrics}.timer lib/tmpfiles.d/rbxj.conf share/man/man1/rbxj.1 share/rbxj/supervisor.conf \
-        share/bash-completion/completions/rbxj; do
+        lib/systemd/system/rbxj-{health,audit,metrics}.timer lib/tmpfiles.d/rbxj.conf share/rbxj/supervisor.conf \
+        share/bash-completion/completions/rbxj $(manuals); do
         there "$work/dest/usr/$path" || { echo "  missing: $path"; return 1; }
     done
     grep -q '^ExecStart=/usr/bin/rbxj replay --boot$' "$work/dest/usr/lib/systemd/system/rbxj-reaper.service"
 }
 check "everything is in its place, with the paths of the prefix" there_in_dest
+uninstall() {
+    make -C "$top" -s BUILD="${RBXJ_BUILD:-build}" DESTDIR="$work/dest" PREFIX=/usr uninstall >"$work/out" 2>"$work/err" &&
+        is "$(find "$work/dest" ! -type d)" ""
+}
+check "and is taken away again" uninstall
 nothing_unfilled() { ! grep -rE '@[A-Z]+@' "$units" "$dropin" "$prefix/lib/tmpfiles.d"; }
 check "no path is left to be filled in" nothing_unfilled
 
@@ -210,10 +224,8 @@ check "it asks for its deadline and 30 s more" out_has EXTEND_TIMEOUT_USEC=13000
 result_is_told() { grep -q '^STATUS=1 stale boxes: [1-9][0-9]* undone, 0 already gone, 0 left$' "$work/out"; }
 check "what became of it is its status" result_is_told
 
-# ---- the manual and the completion ----
+# ---- the completion ----
 
-is_manual() { mandoc -T lint -W error "$prefix/share/man/man1/rbxj.1" >"$work/out" 2>&1; }
-if command -v mandoc >/dev/null; then check "the manual page is well-formed" is_manual; fi
 # complete WORD...: what the last one may become.
 complete_words() {
     # shellcheck disable=SC2016

@@ -1,0 +1,29 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# What scdoc writes, as mandoc -T lint wants it: no paragraph that is empty, no long line, a title in capitals.
+
+/^\.(nf|TS)$/ { literal = 1 }
+/^\.(fi|TE)$/ { literal = 0 }
+/^\.TH / { $2 = toupper($2) }
+
+# A paragraph begins where something follows it.
+/^\.P$/ { paragraph = 1; next }
+paragraph && /^\.RE$/ { print; next }
+paragraph && !/^\.S[HS]/ && last !~ /^\.(TH|SH|SS)/ { print ".P" }
+{ paragraph = 0; last = $0 }
+
+# A line is broken at a space, where what follows does not begin like a roff request.
+!literal && !/^[.']/ {
+    line = ""
+    n = split($0, words, " ")
+    for (i = 1; i <= n; i++) {
+        if (line != "" && length(line) + length(words[i]) >= 80 && words[i] !~ /^[.']/) {
+            print line
+            line = ""
+        }
+        line = line (line == "" ? "" : " ") words[i]
+    }
+    print line
+    next
+}
+{ print }
