@@ -1,0 +1,128 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: LGPL-2.1-or-later
+#
+# The manual pages against the source and the program, both ways: man.py TREE PROGRAM BUILD. A page is read as it is
+# written (man/*.scd); what it defines is what stands first in a line, in bold: "*--box*=_ID_".
+import os
+import re
+import subprocess
+import sys
+
+tree, program, build = (os.path.realpath(argument) for argument in sys.argv[1:4])
+count = failures = 0
+
+
+def check(what, problems):
+    global count, failures
+    count += 1
+    failures += bool(problems)
+    print(f"{'not ok' if problems else 'ok'} {count} {what}")
+    for problem in problems:
+        print(f"  {problem}")
+
+
+def same(left, right, left_name, right_name):
+    """What is in one of two sets only."""
+    return [f"in {left_name} only: {x}" for x in sorted(left - right)] + [
+        f"in {right_name} only: {x}" for x in sorted(right - left)
+    ]
+
+
+def read(path):
+    with open(os.path.join(tree, path), encoding="utf-8") as file:
+        return file.read()
+
+
+pages = {name[:-4]: read("man/" + name) for name in sorted(os.listdir(tree + "/man")) if name.endswith(".scd")}
+
+
+def plain(text):
+    """Without marks of bold and underline, and escapes."""
+    text = re.sub(r"\\(.)", lambda m: f"\0{ord(m[1])}\0", text)
+    text = re.sub(r"(?<!\w)_|_(?!\w)|\*", "", text)
+    return re.sub("\0(\\d+)\0", lambda m: chr(int(m[1])), text)
+
+
+def section(page, title):
+    """What is under a heading of a page, up to the next of the same kind."""
+    found = re.search(rf"^# {re.escape(title)}\n(.*?)(?=^# |\Z)", page, re.M | re.S)
+    return found[1] if found else ""
+
+
+def defined(text, pattern):
+    """The terms that are defined in a text, plain, as far as they are like the pattern: a term is a line, or one of
+    several, with what it means indented below it."""
+    terms, pending, before = set(), [], ""
+    for line in text.splitlines() + [""]:
+        begins = line.lstrip("\t")
+        if pending and line.startswith(pending[0][0] + "\t"):
+            terms |= {plain(term) for _, term in pending}
+            pending = []
+        if begins.startswith("*") and (pending or not before.strip()):
+            pending.append((line[: len(line) - len(begins)], begins))
+        else:
+            pending = []
+        before = line
+    return {term for term in terms if re.match(pattern, term)}
+
+
+# ---- options ----
+
+
+def help_of(*command):
+    return subprocess.run([program, *command, "--help"], capture_output=True, text=True, check=True).stdout
+
+
+def help_block(text, title):
+    found = re.search(rf"^{title}[^\n]*:\n(.*?)(?=\n\n|\Z)", text, re.M | re.S)
+    return found[1] if found else ""
+
+
+def help_options(text, title):
+    """As in the pages: "-J, --json", "--box=ID"."""
+    return {line.strip() for line in re.findall(r"^  (?:  )?(.{2,}?)(?:   *\S.*| *)$", help_block(text, title), re.M)
+            if line.strip().startswith("-")}
+
+
+def page_of(command):
+    """The page of a command, or what the overview has of it."""
+    for section_number in "17":
+        if f"rbxj-{command}.{section_number}" in pages:
+            return section(pages[f"rbxj-{command}.{section_number}"], "OPTIONS")
+    found = re.search(rf"^\*{command}\*.*\n((?:\t.*\n|\n)*)", section(pages["rbxj.1"], "COMMANDS"), re.M)
+    return found[1] if found else ""
+
+
+def options():
+    commands = re.findall(r"^  (\w+)", help_block(help_of(), "Commands"), re.M)
+    listed = re.findall(r"^\*(\w+)\*", section(pages["rbxj.1"], "COMMANDS"), re.M)
+    check("rbxj(1) has the commands that there are, in their order",
+          [] if commands and commands == listed else [f"{commands} in the program, {listed} in the page"])
+    of_all = defined(section(pages["rbxj.1"], "OPTIONS"), "-")
+    check("rbxj(1) has the options of every command", same(help_options(help_of(), "Options"), of_all, "--help", "the page"))
+    for command in commands:
+        own = help_options(help_of(command), "Options(?=:)")
+        # perhaps several in one line, or with an operand: "--quarantine, --unquarantine", "--adopt [NAME...]"
+        in_page = {re.sub(r" \[.*", "", each) for line in defined(page_of(command), "--") for each in re.split(r", (?=--)", line)}
+        check(f"{command}: its page has its options, and no other", same(own, in_page, "--help", "the page"))
+
+
+# ---- what pages say of each other ----
+
+
+def references():
+    there = set(pages) | {name + ".3" for name in re.findall(r"\brbxj_\w+(?=;)", read("src/librbxj.map"))}
+    for name, page in pages.items():
+        said = {f"{n}.{s}" for n, s in re.findall(r"\*?\b((?:lib)?rbxj[\w.-]*?)\*?\((\d)\)", page.replace("\\_", "_"))}
+        check(f"{name}: what it refers to is there", sorted(said - there))
+        check(f"{name}: version and SEE ALSO",
+              [] if re.match(r'\S+ "rbxj @VERSION@"\n', page) and section(page, "SEE ALSO") else ["one of them is missing"])
+    seen = section(pages["rbxj.1"], "SEE ALSO").replace("*", "")
+    check("rbxj(1) names every page",
+          [name for name in pages if name != "rbxj.1" and f"{name[:-2]}({name[-1]})" not in seen])
+
+
+options()
+references()
+print(f"1..{count}")
+sys.exit(failures > 0)
