@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 
 tree, program, build = (os.path.realpath(argument) for argument in sys.argv[1:4])
 count = failures = 0
@@ -107,6 +108,22 @@ def options():
         check(f"{command}: its page has its options, and no other", same(own, in_page, "--help", "the page"))
 
 
+# ---- metrics ----
+
+
+def metrics():
+    """Each family with its labels, as the program prints them."""
+    with tempfile.TemporaryDirectory() as nothing:
+        environment = {"RBXJ_STATE_DIR": nothing + "/state", "RBXJ_RUNTIME_DIR": nothing + "/run"}
+        text = subprocess.run([program, "metrics"], env=environment, capture_output=True, text=True, check=True).stdout
+    printed = set()
+    for name in re.findall(r"^# TYPE (\S+)", text, re.M):
+        label = re.search(rf"^{name}\{{(\w+)=", text, re.M)
+        printed.add(name + ("{" + label[1] + "}" if label else ""))
+    check("rbxj-metrics(1) has the metrics that are printed",
+          same(printed, defined(section(pages["rbxj-metrics.1"], "METRICS"), r"\w"), "the program", "the page"))
+
+
 # ---- what pages say of each other ----
 
 
@@ -120,6 +137,7 @@ def references():
 
 
 options()
+metrics()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)
