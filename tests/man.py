@@ -67,6 +67,11 @@ def defined(text, pattern):
     return {term for term in terms if re.match(pattern, term)}
 
 
+def example(page):
+    """The first block of literal text under EXAMPLES."""
+    return re.search(r"^```\n(.*?)^```", section(page, "EXAMPLES"), re.M | re.S)[1].replace("\\\\", "\\")
+
+
 # ---- options ----
 
 
@@ -124,6 +129,45 @@ def metrics():
           same(printed, defined(section(pages["rbxj-metrics.1"], "METRICS"), r"\w"), "the program", "the page"))
 
 
+# ---- the configuration ----
+
+
+def default_of(value):
+    """An initializer of config_load(), as rbxj.conf has it."""
+    number = eval(re.sub(r"U?LL", "", value))
+    if "* 1000000000" in value:
+        return f"{number // 10**9}s"
+    shift = re.search(r"<< (\d+)", value)
+    return f"{number >> int(shift[1])}{'KMGT'[int(shift[1]) // 10 - 1]}" if shift else str(number)
+
+
+def configuration():
+    source, text = read("src/base/config.c"), pages["rbxj.conf.5"]
+    keys = {(s, name): (setter, field) for s, name, setter, field in
+            re.findall(r'^    \{"(\w+)", "(\w+)", set_(\w+), TO\((\w+)\)\}', source, re.M)}
+    said = {(s, term.split("=")[0]): term for s in re.findall(r"^# \[(\w+)\]$", text, re.M)
+            for term in defined(section(text, f"[{s}]"), "[a-z]")}
+    check("rbxj.conf(5) has the keys that there are", same(set(keys), set(said), "the source", "the page")
+          or ([] if keys else ["no key was found in the source"]))
+    defaults = {field: default_of(value) for field, value in
+                re.findall(r"^        \.(\w+) = (\d[^,]*),", source[source.index("int config_load") :], re.M)}
+    defaults |= {field: value for value, field in re.findall(r'words\("(.*?)", \w+,\s+&config->(\w+)', source)}
+    of_setter = {"durability": "auto", "lazy_umount": "never", "paths": "empty", "jobs": "empty"}
+    wrong = []
+    for (s, name), (setter, field) in keys.items():
+        default = defaults.get(field, of_setter.get(setter)) + ("%" if setter == "percent" else "")
+        item = re.search(rf"^\*{name}\*=.*\n((?:\t.*\n)+)", section(text, f"[{s}]"), re.M)
+        if not item or not plain(item[1]).rstrip().endswith(f"Default: {default}."):
+            wrong.append(f"[{s}] {name}: it is {default}")
+    check("and their defaults", wrong)
+    with tempfile.TemporaryDirectory() as directory:
+        with open(directory + "/rbxj.conf", "w", encoding="utf-8") as file:
+            file.write(example(text))
+        arguments = ["--state-dir", directory + "/state", "--runtime-dir", directory + "/run", "--config", file.name, "list"]
+        ran = subprocess.run([program, *arguments], capture_output=True, text=True)
+    check("its example is a configuration", [ran.stderr] if ran.returncode else [])
+
+
 # ---- what pages say of each other ----
 
 
@@ -138,6 +182,7 @@ def references():
 
 options()
 metrics()
+configuration()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)
