@@ -168,6 +168,35 @@ def configuration():
     check("its example is a configuration", [ran.stderr] if ran.returncode else [])
 
 
+# ---- the hook ----
+
+
+def hook():
+    source, page = read("src/cli/hook_request.c"), pages["rbxj-hook.7"]
+    for what, table, title in ("requests", "ops", "REQUESTS"), ("resources", "kinds", "RESOURCES"):
+        rows = re.search(rf"\}} {table}\[\] = \{{\n(.*?)\n\}};", source, re.S)[1]
+        names = set(re.findall(r'\{"(\w+)",', rows))
+        check(f"rbxj-hook(7) has the {what} that there are",
+              same(names, {re.split(r"[ ,]", term)[0] for term in defined(section(page, title), "[a-z]")}, "the source", "the page"))
+        fields = set(re.findall(r'FIELD\("(\w+)"', rows)) | {"op", "box", "seq"}
+        fields |= {name + form for name in re.findall(r'BYTES\("(\w+)"', rows) for form in ("", "_raw")}
+        check(f"and their fields ({what})", [name for name in sorted(fields) if f"*{name}*" not in page.replace("\\_", "_")])
+    codes = set(re.findall(r'= "(\w+)",', re.search(r"names\[\] = \{(.*?)\};", read("src/base/error.c"), re.S)[1], re.M))
+    codes |= set(re.findall(r'failure\("(\w+)"', read("src/cli/hook.c")))
+    check("and the codes of its errors",
+          same(codes - {"forked"}, defined(section(page, "ERRORS"), "[a-z]"), "the source", "the page"))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        os.mkdir(directory + "/state", 0o700)
+        os.symlink(program, directory + "/rbxj")
+        environment = {"RBXJ_STATE_DIR": directory + "/state", "RBXJ_RUNTIME_DIR": directory + "/run",
+                       "PATH": directory + ":" + os.environ["PATH"]}
+        os.mkdir(directory + "/run", 0o700)
+        code = example(page).replace("/srv/box7", directory + "/box7")
+        ran = subprocess.run([sys.executable, "-I", "-S", "-c", code], env=environment, capture_output=True, text=True, timeout=60)
+        left = sorted(set(os.listdir(directory)) - {"state", "run", "rbxj"})
+    check("its example works, and leaves nothing", [ran.stderr] if ran.returncode else left)
+
+
 # ---- what pages say of each other ----
 
 
@@ -183,6 +212,7 @@ def references():
 options()
 metrics()
 configuration()
+hook()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)

@@ -61,7 +61,7 @@ const struct command commands[] = {
         .summary = "JSON lines in, one JSON line back for each: journaling for any supervisor",
         .details =
             "Requests: begin, intend, acquired, released, undo, end; one object a line, at most 1 MiB. The\n"
-            "supervisor is the process that 'begin' names, else the hook's parent. See rbxj(1).\n",
+            "supervisor is the process that 'begin' names, else the hook's parent. See rbxj-hook(7).\n",
         .exit_status = "Exit status: 0 at the end of input, whatever became of the requests; 2 wrong usage; "
                        "3 the journal is\n"
                        "damaged; 4 no permission; 5 busy; 6 environment error (disk full, I/O, memory).",
