@@ -223,11 +223,18 @@ static void undo(struct model *m, struct mbox *b, struct mrecord *r)
     }
 }
 
-/* It was gone when all were looked at; something covered it that is gone by now. */
-static bool has_come(struct model *m, struct mbox *b, struct mrecord *r)
+/* One that was gone when all were looked at is looked for again: what covered it may be gone by now. */
+static const char *undo_one(struct model *m, struct mbox *b, struct mrecord *r, enum verdict v, bool settled)
 {
-    enum verdict v = model_judge(m, b, r);
-    return v == IS_OURS || v == IS_BUSY;
+    enum verdict now = v == IS_GONE && !settled ? model_judge(m, b, r) : v;
+    if (now != v && (now == IS_OURS || now == IS_BUSY))
+        return "failed";
+    if (now == IS_REFUSED || now == IS_WAITING)
+        return "refused";
+    if (v == IS_OURS)
+        undo(m, b, r);
+    r->dropped = true;
+    return v == IS_OURS ? "undone" : "already_gone";
 }
 
 /* One pass over one box. Returns how many records it dropped. */
@@ -259,15 +266,10 @@ static int pass(struct model *m, struct mbox *b, bool owner, bool dry)
             r->out = "refused";
         } else if (dry) {
             r->out = "planned";
-        } else if (v[i] == IS_GONE && !settled[i] && has_come(m, b, r)) {
-            r->out = "failed";
-            stopped = true;
         } else {
-            r->out = v[i] == IS_OURS ? "undone" : "already_gone";
-            if (v[i] == IS_OURS)
-                undo(m, b, r);
-            r->dropped = true;
-            dropped++;
+            r->out = undo_one(m, b, r, v[i], settled[i]);
+            stopped = strcmp(r->out, "failed") == 0;
+            dropped += r->dropped;
         }
     }
     return dropped;
