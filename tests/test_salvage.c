@@ -2,86 +2,7 @@
  *
  * What is read of a damaged journal, and a new one from it.
  */
-#include "journal_fixture.h"
-
-#include "journal/salvage.h"
-
-#include <sys/resource.h>
-#include <time.h>
-
-#define BOXES 12
-
-static const char *disk_data(const struct place *p)
-{
-    return harness_format("%s/journal/data.mdb", p->state);
-}
-
-/* Boxes with three records each, on disk; some ended, so that free pages hold what was. By a process that is gone. */
-static struct place make_journal(void)
-{
-    struct place p = place_make();
-    pid_t pid = CHILD({
-        struct rbxj_error e = {0};
-        struct journal *j = place_open(&p);
-        for (int i = 0; i < BOXES + 4; i++) {
-            const char *name = harness_format("box%d", i);
-            struct box box = must_begin(j, name, harness_format("%s/%s", p.kept, name));
-            for (int k = 0; k < 2; k++)
-                CHECK(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/%s.%d", p.kept, name, k), &e) == 0);
-            for (uint32_t seq = 1; i >= BOXES && seq <= 3; seq++)
-                CHECK(journal_drop(j, box.incarnation, seq, &e) == 0);
-            if (i >= BOXES)
-                CHECK(journal_end(j, box.incarnation, &e) == 0);
-        }
-        CHECK(journal_flush(j, &e) == 0);
-    });
-    assert_child(pid);
-    return p;
-}
-
-static struct autopsy must_read(const char *path)
-{
-    struct autopsy a;
-    struct rbxj_error e = {0};
-    assert_ok(autopsy_read(AT_FDCWD, path, path, &a, &e), e);
-    return a;
-}
-
-static void write_at(const char *path, off_t at, const void *bytes, size_t len)
-{
-    _cleanup_close_ int fd = open(path, O_WRONLY | O_CLOEXEC);
-    assert_true(fd >= 0);
-    assert_int_equal(pwrite(fd, bytes, len, at), (ssize_t)len);
-}
-
-/* The last page of the newest snapshot on which a record is. */
-static off_t last_page_of(const struct autopsy *a)
-{
-    uint64_t last = 0;
-    for (size_t i = 0; i < a->records_len; i++)
-        if (a->records[i].newest && a->records[i].offset > last)
-            last = a->records[i].offset;
-    return (off_t)(last / 4096 * 4096);
-}
-
-static size_t salvaged_records(const struct autopsy *a, const char *dir, struct salvaged *ret)
-{
-    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
-    struct snapshot s;
-    struct rbxj_error e = {0};
-    size_t n = 0;
-    assert_ok(salvage_write(a, 1, false, dir, &options, ret, &e), e);
-    assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
-    assert_int_equal(s.damaged, 0);
-    assert_true(s.salvaged_ns > 0);
-    assert_int_equal(s.len, ret->boxes);
-    for (size_t i = 0; i < s.len; i++) {
-        assert_true(s.boxes[i].box.flags & BOX_ON_DISK);
-        n += s.boxes[i].len;
-    }
-    snapshot_clear(&s);
-    return n;
-}
+#include "salvage_fixture.h"
 
 static void a_sound_one_is_read_and_copied_as_it_is(void **state)
 {
@@ -99,28 +20,6 @@ static void a_sound_one_is_read_and_copied_as_it_is(void **state)
     assert_int_equal(salvaged.boxes, BOXES);
     assert_int_equal(salvaged.records, BOXES * 3);
     assert_int_equal(salvaged.without_header + salvaged.same_name, 0);
-    autopsy_clear(&a);
-}
-
-/* Trees that can't be followed lose no record that is whole. */
-static void what_is_whole_is_found_without_the_trees(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = make_journal();
-    uint8_t zeros[4096] = {0};
-    struct salvaged salvaged;
-    struct autopsy a = must_read(disk_data(&p));
-    /* both metas' main trees lead nowhere */
-    for (int i = 0; i < 2; i++)
-        write_at(disk_data(&p), i * 4096 + 128, zeros, 8);
-    autopsy_clear(&a);
-    a = must_read(disk_data(&p));
-    assert_false(autopsy_is_sound(&a));
-    assert_false(a.snapshots[0].sound);
-    assert_true(a.count[CARVED_INTACT] >= BOXES * 4);
-    (void)salvaged_records(&a, harness_format("%s/new", harness_disk()), &salvaged);
-    assert_in_range(salvaged.boxes, BOXES, BOXES + 4); /* those that ended can't be told any more */
     autopsy_clear(&a);
 }
 
@@ -321,145 +220,6 @@ static void an_older_version_stands_in_for_a_damaged_one(void **state)
     autopsy_clear(&a);
 }
 
-static void anything_may_be_read(void **state)
-{
-    (void)state;
-    struct autopsy a;
-    struct rbxj_error e = {0};
-    const char *path = harness_format("%s/file", harness_disk());
-    harness_write(path, "");
-    a = must_read(path);
-    assert_false(autopsy_is_sound(&a));
-    assert_int_equal(a.records_len, 0);
-    autopsy_clear(&a);
-    harness_write(path, "RBXJ RBXJ no record at all RBXJ");
-    a = must_read(path);
-    assert_int_equal(a.records_len, 0);
-    autopsy_clear(&a);
-    assert_refused(autopsy_read(AT_FDCWD, harness_disk(), "here", &a, &e), e, RBXJ_E_BAD_REQUEST, "regular");
-    e = (struct rbxj_error){0};
-    assert_true(autopsy_read(AT_FDCWD, "/nowhere", "nowhere", &a, &e) < 0);
-    assert_int_equal(e.errnum, ENOENT);
-}
-
-static bool is_found(const struct autopsy *a, const struct carved *wanted)
-{
-    for (size_t i = 0; i < a->records_len; i++)
-        if (a->records[i].offset == wanted->offset)
-            return a->records[i].state != CARVED_DAMAGED;
-    return false;
-}
-
-static void a_truncated_one_gives_what_is_left(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = make_journal();
-    struct autopsy whole = must_read(disk_data(&p));
-    off_t page = last_page_of(&whole);
-    size_t before = 0, n = 0;
-    assert_int_equal(truncate(disk_data(&p), page), 0);
-    struct autopsy a = must_read(disk_data(&p));
-    assert_false(autopsy_is_sound(&a));
-    assert_false(a.snapshots[0].sound);
-    for (size_t i = 0; i < whole.records_len; i++) {
-        const struct carved *c = &whole.records[i];
-        bool is_before = (off_t)c->offset < page;
-        before += is_before;
-        n += is_found(&a, c);
-        assert_int_equal(is_found(&a, c), is_before);
-    }
-    assert_true(before > 0 && n < whole.records_len);
-    autopsy_clear(&a);
-    autopsy_clear(&whole);
-}
-
-/* On a damaged list of free pages LMDB writes wherever that leads. Neither memory nor time go by the file's length. */
-static void a_page_far_away_costs_nothing(void **state)
-{
-    (void)state;
-    struct place p = make_journal();
-    const char *path = harness_format("%s/far", harness_tmpfs()); /* some others hold no such file */
-    const off_t far[] = {(off_t)1 << 30, (off_t)1 << 50};
-    char *bytes;
-    ssize_t len = fd_read_all(AT_FDCWD, disk_data(&p), 64 << 20, &bytes);
-    assert_true(len > 0);
-    for (size_t i = 0; i < ARRAY_LEN(far); i++) {
-        struct rusage before, after;
-        _cleanup_close_ int fd = open(path, O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
-        assert_int_equal(fd_write_all(fd, bytes, (size_t)len), 0);
-        write_at(path, far[i], bytes, 4096);
-        assert_int_equal(getrusage(RUSAGE_SELF, &before), 0);
-        struct autopsy a = must_read(path);
-        assert_int_equal(getrusage(RUSAGE_SELF, &after), 0);
-        assert_in_range(after.ru_maxrss - before.ru_maxrss, 0, 256 << 10);
-        assert_int_equal(a.count[CARVED_INTACT], BOXES * 4);
-        assert_int_equal(a.file.size, far[i] + 4096);
-        autopsy_clear(&a);
-    }
-    free(bytes);
-}
-
-/* Heads that claim a quarter of a mebibyte each, one in the other: the work is bounded by the length of the file. */
-static void heads_in_heads_cost_little(void **state)
-{
-    (void)state;
-    struct place p = make_journal();
-    const char *path = harness_format("%s/heads", harness_tmpfs());
-    const size_t n = (32 << 20) / sizeof(struct record_head);
-    struct record_head head = {.magic = RECORD_MAGIC, .version = 1, .type = RECORD_BOX, .length = RECORD_MAX};
-    char *journal;
-    ssize_t len = fd_read_all(AT_FDCWD, disk_data(&p), 64 << 20, &journal);
-    FILE *f = fopen(path, "we");
-    assert_true(f && len > 0);
-    for (size_t i = 0; i < n; i++)
-        assert_int_equal(fwrite(&head, sizeof(head), 1, f), 1);
-    assert_int_equal(fwrite(journal, (size_t)len, 1, f), 1);
-    assert_int_equal(fclose(f), 0);
-    free(journal);
-    struct timespec before, after;
-    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &before), 0);
-    struct autopsy a = must_read(path);
-    assert_int_equal(clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &after), 0);
-    assert_in_range(after.tv_sec - before.tv_sec, 0, 5); /* unbounded: twice as many, and more */
-    assert_true(a.count[CARVED_INTACT] >= BOXES * 4);
-    assert_true(a.count[CARVED_DAMAGED] >= n);
-    autopsy_clear(&a);
-}
-
-/* What a box wrote into a lock file that was there before must not be taken for a record. */
-static void nothing_that_a_box_writes_looks_like_a_record(void **state)
-{
-    (void)state;
-    harness_need_root();
-    struct place p = place_make();
-    struct record forged = {.kind = RBXJ_TMPDIR, .path = strdup("/etc"), .incarnation = 7, .seq = 1};
-    uint8_t *bytes;
-    size_t len;
-    assert_int_equal(record_encode(&forged, 1, &bytes, &len), 0);
-    record_clear(&forged);
-    struct journal *j = place_open(&p);
-    struct box box = must_begin(j, "a", NULL);
-    struct record lock = intent(RBXJ_LOCK, harness_format("%s/lock", p.kept));
-    struct rbxj_error e = {0};
-    lock.content = bytes;
-    lock.content_len = len;
-    random_bytes(lock.nonce, sizeof(lock.nonce));
-    assert_ok(journal_intend(j, box.incarnation, &lock, &e), e);
-    struct snapshot s;
-    assert_ok(journal_snapshot(j, &s, &e), e);
-    assert_int_equal(s.boxes[0].records[0].content_len, len);
-    assert_memory_equal(s.boxes[0].records[0].content, bytes, len);
-    snapshot_clear(&s);
-    record_clear(&lock);
-    place_close();
-    struct autopsy a = must_read(disk_data(&p));
-    for (size_t i = 0; i < a.records_len; i++)
-        assert_int_not_equal(a.records[i].head.incarnation, 7);
-    assert_int_equal(a.count[CARVED_INTACT], 2);
-    autopsy_clear(&a);
-}
-
 static void a_full_directory_is_not_written_to(void **state)
 {
     (void)state;
@@ -496,7 +256,6 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_sound_one_is_read_and_copied_as_it_is),
-        journal_test(what_is_whole_is_found_without_the_trees),
         journal_test(the_previous_snapshot_is_there_when_the_newest_is_lost),
         journal_test(a_damaged_transaction_number_loses_nothing),
         journal_test(the_last_box_of_this_boot_is_not_lost),
@@ -504,11 +263,6 @@ int main(void)
         journal_test(a_right_checksum_is_no_form_yet),
         journal_test(what_a_newer_version_wrote_is_no_damage_and_left_out),
         journal_test(an_older_version_stands_in_for_a_damaged_one),
-        journal_test(anything_may_be_read),
-        journal_test(a_truncated_one_gives_what_is_left),
-        journal_test(a_page_far_away_costs_nothing),
-        journal_test(heads_in_heads_cost_little),
-        journal_test(nothing_that_a_box_writes_looks_like_a_record),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };
