@@ -400,7 +400,7 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
 /* What an audit does. Zero-initialise: then it only looks. */
 struct rbxj_audit {
     int adopt;                /* write what was found into the journal */
-    const char *const *names; /* only these of it; NULL: all */
+    const char *const *names; /* only these of it, each must be there; NULL: all */
     size_t names_len;
     /* asked for each before it is adopted, from the calling thread: not 0 for yes. NULL: nobody is asked */
     int (*ask)(void *data, const char *kind, const char *name);

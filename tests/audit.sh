@@ -148,6 +148,9 @@ rm -rf "$boxes/tmp-outer"
 
 until [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-7/child/cgroup.procs"; do :; done
 before=$(picture)
+audit --adopt --yes "$boxes/tmp-7" "$boxes/tmp-77"
+check "by a name that is not there: nothing is adopted" is "$status" 2
+check "by a name that is not there: told" grep -q "tmp-77: is not among what looks like ours" "$work/err"
 audit --json --adopt --yes "$boxes/tmp-7"
 check "by name: exits 1, as the others are left" is "$status" 1
 check "by name: this one alone" json '[i["name"][-5:] for i in d["unjournaled"] if i["adopted"]] == ["tmp-7"]'

@@ -59,15 +59,32 @@ static bool is_named(const struct rbxj_audit *how, const char *name)
     return !how->names;
 }
 
+/* A name that was typed and is not there is a mistake. */
+static int check_names(const struct audit *a, const struct rbxj_audit *how, struct rbxj_error *e)
+{
+    for (size_t i = 0; i < how->names_len; i++) {
+        size_t k = 0;
+        while (k < a->len && strcmp(a->items[k].name, how->names[i]) != 0)
+            k++;
+        if (k == a->len)
+            return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                             "%s: is not among what looks like ours and is journaled nowhere", how->names[i]);
+    }
+    return 0;
+}
+
 static int adopt(struct audit *a, const struct rbxj_audit *how, struct rbxj_error *e)
 {
+    int r = check_names(a, how, e);
+    if (r < 0)
+        return r;
     for (size_t i = 0; i < a->len; i++) {
         struct audit_item *item = &a->items[i];
         item->left = !is_named(how, item->name) ||
                      (!item->live && how->ask &&
                       !how->ask(how->ask_data, kind_of(item->kind)->name, item->name));
     }
-    int r = how->ask ? audit_use(a, e) : 0; /* whoever was asked took his time */
+    r = how->ask ? audit_use(a, e) : 0; /* whoever was asked took his time */
     for (size_t i = 0; i < a->len && r == 0; i++)
         if (a->items[i].live && !a->items[i].left)
             (void)error_set(&a->items[i].refused, RBXJ_E_BUSY, EBUSY, "%s: %s", a->items[i].name,
