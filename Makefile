@@ -48,6 +48,7 @@ HEADERS := $(wildcard include/*.h src/*/*.h tests/*.h tests/*/*.h fuzz/*.h)
 UNITS := $(wildcard systemd/rbxj-*.in)
 RUNBOOK := $(wildcard runbook/*.sh)
 MANUALS := $(patsubst man/%.scd,%,$(wildcard man/*.scd))
+FUNCTIONS := $(shell sed -n 's/^ *\(rbxj_[a-z_]*\);/\1/p' src/librbxj.map)
 C_FILES := $(LIB_SOURCES) $(CLI_SOURCES) $(wildcard tests/*.c tests/*/*.c fuzz/*.c bench/*.c)
 
 LIB_OBJECTS := $(LIB_SOURCES:%.c=$(BUILD)/%.o)
@@ -149,10 +150,10 @@ $(FILLED): $(BUILD)/systemd/%: systemd/%.in systemd/hardening.in FORCE
 
 .PHONY: manuals
 manuals: $(MANUALS:%=$(BUILD)/man/%)
-$(BUILD)/man/%: man/%.scd man/tidy.awk Makefile
+$(BUILD)/man/%: man/%.scd man/tidy.awk src/librbxj.map Makefile
 	@mkdir -p $(@D)
 	$(call say,MAN)
-	@$(FILL) $< | SOURCE_DATE_EPOCH=$$(date -u -d $(RELEASED) +%s) scdoc >$@.scdoc && awk -f man/tidy.awk $@.scdoc >$@.new
+	@$(FILL) -e "s|@FUNCTIONS@|$$(echo $(FUNCTIONS) | sed 's/ /, /g')|" $< | SOURCE_DATE_EPOCH=$$(date -u -d $(RELEASED) +%s) scdoc >$@.scdoc && awk -f man/tidy.awk $@.scdoc >$@.new
 	@rm $@.scdoc && mv $@.new $@
 
 # ---- tests ----
@@ -397,6 +398,7 @@ install: all $(FILLED) manuals
 	$(PUT) include/rbxj.h $(DESTDIR)$(INCLUDEDIR)/rbxj.h
 	$(PUT) $(BUILD)/rbxj.pc $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	$(foreach page,$(MANUALS),$(PUT) $(BUILD)/man/$(page) $(call manual_at,$(page)) &&) :
+	for page in $(FUNCTIONS:%=$(call manual_at,%.3)); do echo '.so man3/librbxj.3' >"$$page" && chmod 0644 "$$page"; done
 	$(PUT) completions/rbxj $(DESTDIR)$(COMPLETIONDIR)/rbxj
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	$(INSTALL) -m 0644 $(UNITS:%.in=$(BUILD)/%) $(DESTDIR)$(UNITDIR)
@@ -415,7 +417,7 @@ install: all $(FILLED) manuals
 uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
-	rm -f $(foreach page,$(MANUALS),$(call manual_at,$(page))) $(DESTDIR)$(COMPLETIONDIR)/rbxj
+	rm -f $(foreach page,$(MANUALS) $(FUNCTIONS:%=%.3),$(call manual_at,$(page))) $(DESTDIR)$(COMPLETIONDIR)/rbxj
 	rm -f $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	rm -f $(addprefix $(DESTDIR)$(DATADIR)/rbxj/, supervisor.conf rbxj.rules.yml) $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)

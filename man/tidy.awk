@@ -1,10 +1,12 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What scdoc writes, as mandoc -T lint wants it: no paragraph that is empty, no long line, a title in capitals.
+# What scdoc writes, as mandoc -T lint wants it: no paragraph that is empty, no long line, a title in capitals. And where
+# the title would begin to hyphenate again, it is told not to: nobody can search for a name that is cut in two.
 
 /^\.(nf|TS)$/ { literal = 1 }
 /^\.(fi|TE)$/ { literal = 0 }
-/^\.TH / { $2 = toupper($2) }
+/^\.nh$/ { next }
+/^\.TH / { $2 = toupper($2); $0 = $0 "\n.nh" }
 
 # A paragraph begins where something follows it.
 /^\.P$/ { paragraph = 1; next }

@@ -197,6 +197,54 @@ def hook():
     check("its example works, and leaves nothing", [ran.stderr] if ran.returncode else left)
 
 
+# ---- the library ----
+
+
+def members(header):
+    """The members of the public structs, but for those that have no use yet."""
+    for name, body in re.findall(r"^struct (\w+) \{\n(.*?)^\};", header, re.M | re.S):
+        for member in body.split(";"):
+            function = re.search(r"\(\*(\w+)\)\(", member)
+            names = [function[1]] if function else re.findall(r"(\w+)\s*(?:\[\w+\])?\s*(?:,|$)", member.strip())
+            yield from ((name, each) for each in names if each != "reserved" and (name, each) not in UNUSED)
+
+
+UNUSED = {("rbxj_result_box", "flags"), ("rbxj_health", "flags")}
+
+
+def library():
+    page, header = pages["librbxj.3"], re.sub(r"/\*.*?\*/", "", read("include/rbxj.h"), flags=re.S)
+
+    def prototypes(text):
+        found = re.findall(r"^(?:int|void|size_t|const char \*) ?rbxj_\w+\([^;{]*\);", text, re.M)
+        return {re.sub(r"\s+", " ", each) for each in found}
+
+    check("librbxj(3) has the functions of the header",
+          same(prototypes(header), prototypes(section(page, "SYNOPSIS")), "the header", "the page"))
+    described = re.findall(r"\*(rbxj_\w+)\*\(\)", page)
+    check("and says what they do", [each for each in re.findall(r"\b(rbxj_\w+)\(", header) if each not in described])
+    check("and has the members of the structs",
+          [f"struct {name}: {each}" for name, each in members(header) if f"_{each}_" not in page])
+    check("and the codes of errors", same(set(re.findall(r"\bRBXJ_E_\w+(?= =)", header)),
+                                          defined(section(page, "ERRORS"), "[A-Z]"), "the header", "the page"))
+    with tempfile.TemporaryDirectory(dir="/var/tmp") as directory:
+        for name in "state", "run":
+            os.mkdir(f"{directory}/{name}", 0o700)
+        with open(directory + "/example.c", "w", encoding="utf-8") as file:
+            file.write(example(page))
+        compiler = [os.environ.get("CC", "cc"), "-std=c11", "-Wall", "-Wextra", "-Wpedantic", "-Werror", "-I", tree + "/include"]
+        built = subprocess.run([*compiler, "-o", directory + "/example", file.name, "-L", build, "-lrbxj"],
+                               capture_output=True, text=True)
+        check("its example is compiled without a warning", [built.stderr] if built.returncode else [])
+        environment = {"RBXJ_STATE_DIR": directory + "/state", "RBXJ_RUNTIME_DIR": directory + "/run",
+                       "LD_LIBRARY_PATH": build, "PATH": os.environ["PATH"]}
+        ran = built.returncode == 0 and subprocess.run([directory + "/example", directory + "/box"], env=environment,
+                                                       capture_output=True, text=True, timeout=60)
+        check("its example works, and leaves nothing",
+              [] if ran and ran.returncode == 0 and ran.stdout.startswith("d") and not os.path.exists(directory + "/box")
+              else [f"{ran}"])
+
+
 # ---- what pages say of each other ----
 
 
@@ -213,6 +261,7 @@ options()
 metrics()
 configuration()
 hook()
+library()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)

@@ -19,10 +19,11 @@ check "it installs below a prefix" install_in / "$prefix"
 units=$prefix/lib/systemd/system dropin=$prefix/share/rbxj/supervisor.conf
 services=("$units"/rbxj-{reaper,watch,health,audit,metrics}.service)
 check "it installs below a DESTDIR" install_in "$work/dest" /usr
-# Where the pages are: one for each source.
+# Where the pages are: one for each source, and one for each function.
 manuals() {
-    local page
-    for page in "$top"/man/*.scd; do
+    local page functions
+    functions=$(sed -n 's/^ *\(rbxj_[a-z_]*\);/\1.3/p' "$top/src/librbxj.map")
+    for page in "$top"/man/*.scd $functions; do
         page=$(basename "$page" .scd)
         echo "share/man/man${page##*.}/$page"
     done

@@ -68,8 +68,18 @@ check "the recovery is its timer's" the_timers
 check "the state directory is root's alone" is "$(stat -c '%a %u' "$root/var/lib/rbxj")" "700 0"
 is_version() { inside rbxj --version && out_has "$version"; }
 check "the program says the package's version" is_version
-manual() { inside dpkg -L rbxj && out_has /usr/share/man/man1/rbxj.1.gz && out_has /usr/share/bash-completion/completions/rbxj; }
-check "with manual and completion" manual
+completion() { inside dpkg -L rbxj && out_has /usr/share/bash-completion/completions/rbxj; }
+check "with completion" completion
+manuals() {
+    local page package
+    for page in $(cd "$top/man" && echo *.scd) rbxj_open.3.scd; do
+        page=${page%.scd}
+        package=rbxj
+        [ "${page##*.}" != 3 ] || package=librbxj-dev
+        inside dpkg -L $package && out_has "/usr/share/man/man${page##*.}/$page.gz" || { echo "  no $page"; return 1; }
+    done
+}
+check "and manual pages, those of the library with its header" manuals
 
 explained() { inside journalctl --list-catalog && out_has "rbxj: A journal is damaged"; }
 check "journalctl -x knows the events" explained
