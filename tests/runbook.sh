@@ -37,6 +37,27 @@ run_row() {
     *) status=0 && timeout 30 bash -c "$1" >"$work/out" 2>"$work/err" </dev/null || status=$? ;;
     esac
 }
+
+# tells COMMAND: it said what the row is about.
+tells() {
+    case $1 in
+    "rbxj health") out_has 'status="unhealthy"' && out_has "stale_boxes=1" ;;
+    *"--recover") out_has 'status="healthy"' && out_has "stale_boxes=0" ;;
+    *"--verify-clean") out_has "clean=true" ;;
+    *"--quarantine"*) out_has 'quarantine_detail="bad disk"' ;;
+    *"--unquarantine"*) out_has 'status="healthy" can_accept_submissions=true' ;;
+    "rbxj audit") out_has "$shm/boxes/1/lock" ;;
+    "rbxj list"* | *"--dry-run") out_has "$work/7.lock" && out_has "$work/7.dir" && out_has "$work/7.mnt" ;;
+    "rbxj replay"* | "rbxj reset"*) out_has "$work/7.lock" && out_has " undone, 0 already gone, 0 refused, 0 failed, 0 left" ;;
+    *"--markdown") out_has "boxes \`7\`" && out_has "$work/7.lock" && out_has "bad disk" ;;
+    *"--json") json 'any(i["boxes"] == ["7"] and i["outcome"] == "success" for i in d["incidents"])' ;;
+    "rbxj incidents"*) grep -qE ' supervisor_crash +7 +1 success ' "$work/out" ;;
+    "rbxj forget"*) out_has "box 7: record 1 is forgotten" ;;
+    "rbxj metrics") grep -qE '^rustbox_recovery_seconds_count [1-9]' "$work/out" ;;
+    *) return 1 ;;
+    esac
+}
+
 stale_worker
 seen=0
 while read -r wanted command; do
@@ -50,9 +71,17 @@ while read -r wanted command; do
     esac
     run_row "$command"
     check "$command: exits $wanted" is "$status" "$wanted"
-    check "$command: says something" test -s "$work/out"
+    check "$command: says what it is there for" tells "$command"
+    case $command in
+    *--quarantine*) call health && check "$command: is so" is "$status" 2 ;;
+    *--unquarantine*) call health && check "$command: is so" is "$status" 0 ;;
+    esac
     case $undoes$command in
-    yes*forget*) check "$command: drops the record alone" there "$work/7.lock" ;;
+    yes*forget*)
+        check "$command: touches nothing" there "$work/7.lock" "$work/7.dir"
+        call list --json
+        check "$command: drops that record" json '[e["seq"] for e in d["boxes"][0]["records"]][:2] == [2, 3]'
+        ;;
     yes*) check "$command: leaves nothing" gone "$work/7.lock" "$work/7.dir" "$work/7.mnt" ${group:+"$group/7"} ;;
     esac
     seen=1
@@ -66,6 +95,6 @@ check "detected" is "$status" 1
 call health --recover
 check "recovered" is "$status" 0
 call incidents --markdown --since 1h
-check "the document tells of the box" out_has "7"
-check "and of the time to recovery" grep -qi "time to recovery" "$work/out"
+check "the document tells of the box" out_has "boxes \`7\`"
+check "and of the time to recovery" grep -qE '^- \*\*Time to recovery:\*\* [0-9.]+s$' "$work/out"
 finish
