@@ -94,6 +94,9 @@ dry() {
     check "dry run: read-only: the same plan" is "$(json_value plan)" "$plan"
     call list --json
     check "list: read-only directories" json 'len(d["boxes"]) == 2'
+    call replay
+    check "replay: read-only directories: no permission" is "$status" 4
+    check "replay: read-only directories: says what to do" err_has "make the file system writable"
     umount "$work/state" "$work/run"
     after=$(picture "$work/state" "$work/run" "$work/w"; find "$work/state" "$work/run" -type f -exec sha256sum {} +)
     check "dry run: read-only: changed nothing" is "$after" "$before"

@@ -12,6 +12,7 @@
 #include "cli/notify.h"
 #include "cli/table.h"
 
+#include <errno.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -96,8 +97,10 @@ static const struct {
     {RBXJ_E_LEFT, "'rbxj list' shows it; 'rbxj replay' tries again"},
 };
 
-static const char *hint_of(int code)
+static const char *hint_of(int code, const struct rbxj_error *error)
 {
+    if (error->errnum == EROFS)
+        return "make the file system writable";
     for (size_t i = 0; i < ARRAY_LEN(hints); i++)
         if (hints[i].code == -code)
             return hints[i].hint;
@@ -108,7 +111,7 @@ void print_failure(const struct print_style *style, const char *command, int cod
                    const struct rbxj_error *error)
 {
     const char *message = error->message[0] ? error->message : rbxj_strerror(code);
-    const char *advice = error->detail[0] ? error->detail : hint_of(code);
+    const char *advice = error->detail[0] ? error->detail : hint_of(code, error);
     print_problem("%s: %s%s%s", command, message, advice[0] ? "; " : "", advice);
     if (style->json) {
         _cleanup_free_ char *document = json_failure(code, error);
