@@ -245,6 +245,59 @@ def library():
               else [f"{ran}"])
 
 
+# ---- the journal ----
+
+SIZES = {"u8": 1, "u16": 2, "u32": 4, "i32": 4, "u64": 8, "i64": 8}
+TYPES = {"F_U32": "u32", "F_U64": "u64", "F_BYTES16": "id", "F_NAME": "text", "F_STRING": "text", "F_BLOB": "blob",
+         "F_FILEID": "file", "F_PROCID": "process"}
+
+
+def layout(source, name):
+    """What a struct has: (offset, type, name), without padding."""
+    body = re.sub(r"/\*.*?\*/", "", re.search(rf"struct {name} \{{\n(.*?)^\}};", source, re.M | re.S)[1], flags=re.S)
+    constants = {"BOX_NAME_MAX": 64, "FILEID_HANDLE_MAX": 36}
+    members, at = set(), 0
+    for kind, member, length in re.findall(r"(\w+) (\w+)(?:\[(.*?)\])?;", body):
+        kind = re.sub(r"^(u?)int(\d+)_t$", lambda m: ("u" if m[1] else "i") + m[2], kind.replace("char", "uint8_t"))
+        count = eval(length, constants) if length else 1
+        members.add((at, f"{kind}[{count}]" if length else kind, member))
+        at += SIZES[kind] * count
+    return members
+
+
+def journal():
+    page, record, internal = pages["rbxj-journal.5"], read("src/journal/record.h"), read("src/journal/internal.h")
+    blocks = {frozenset((int(at), kind, name) for at, kind, name in re.findall(r"^ ?(\d+)  (\S+) +(\w+)", block, re.M))
+              for block in re.findall(r"^```\n(.*?)^```", page, re.M | re.S)}
+    for source, name in ((record, "record_head"), (record, "log_frame"), (read("src/base/fileid.h"), "fileid"),
+                         (read("src/base/procid.h"), "procid")):
+        there = layout(source, name)
+        near = max(blocks, key=lambda block: len(block & there))
+        check(f"rbxj-journal(5) has struct {name} as it is", same(there, near, "the source", "the page"))
+    fields = read("src/journal/record.c")
+    for table, title in ("box_fields", "FIELDS OF A BOX"), ("record_fields", "FIELDS OF A RESOURCE"):
+        rows = re.search(rf"{table}\[\] = \{{\n(.*?)^\}};", fields, re.M | re.S)[1]
+        there = {f"{tag} {name} ({TYPES[kind]})" for tag, kind, name in re.findall(r"[BR]\((\d+), (\w+), ([\w.]+)\)", rows)}
+        there |= {f"{tag} {name} ({TYPES[kind]})" for tag, kind, name in
+                  re.findall(r"\{(\d+), (\w+), offsetof\(struct record, (\w+)\)", rows)}
+        # a term without an explanation is one, too
+        said = {plain(term) for line in re.findall(r"^\*\d.*", section(page, title), re.M) for term in line.split("), ")}
+        said = {term if term.endswith(")") else term + ")" for term in said if re.match(r"\d+ \w", term) and "(" in term}
+        check(f"and the {title.lower()}", same(there, said, "the source", "the page"))
+    flags = re.search(r"enum record_flags \{(.*?)\};", record, re.S)[1]
+    there = {f"{value} {name}" for name, value in re.findall(r"REC_(\w+) =\s+(\d+),", flags)}
+    check("and the flags of a resource",
+          same(there, defined(section(page, "FIELDS OF A RESOURCE"), r"\d+ [A-Z]"), "the source", "the page"))
+    there = set(re.findall(r'#define (?:DB|META)_\w+\s+(?:\\\n\s*)?"(\w+)"', internal))
+    check("and the databases, and what is in meta",
+          same(there, defined(section(page, "DATABASES"), "[a-z]"), "the source", "the page"))
+    marks = re.findall(r"MARK_\w+ = '(\w)'", internal)
+    check("and the marks", [mark for mark in marks if f"_{mark}_" not in section(page, "DATABASES")])
+    numbers = {"RECORD_VERSION": "version       1", "JOURNAL_FORMAT": "32 bits: 1."}
+    check("and the versions", [name for name, text in numbers.items()
+                               if not re.search(rf"#define {name} 1$", record + internal, re.M) or text not in page])
+
+
 # ---- what pages say of each other ----
 
 
@@ -262,6 +315,7 @@ metrics()
 configuration()
 hook()
 library()
+journal()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)
