@@ -190,4 +190,60 @@ call replay
 call incidents --json
 check "killed half-way: taken up" json '[(i["outcome"], i["count"]) for i in d["incidents"] if i["boxes"] == ["9"]] == [("success", 2)]'
 
+# ---- what the kernel said ----
+
+# Once for all boxes, and not at all where there is no incident.
+reads() { grep -c '/dev/kmsg' "$work/trace" || true; }
+traced() { strace -f -qq -e trace=openat -o "$work/trace" "$rbxj" "$@" >"$work/out" 2>"$work/err"; }
+traced replay
+check "kernel: not asked where nothing is found" is "$(reads)" 0
+for box in 21 22 23; do crash $box --tmpdir "$work/box$box"; done
+traced replay
+check "kernel: asked once for three boxes" is "$(reads)" 1
+call incidents --json
+check "kernel: its taint is told" json 'd["incidents"][0]["kernel"]["tainted"] == int(open("/proc/sys/kernel/tainted").read())'
+kernel_of() { json '[i["kernel"] for i in d["incidents"] if i["boxes"] == ["'"$1"'"]][0]'"$2"; }
+
+mount --bind /dev/null /dev/kmsg 2>/dev/null && bound=yes || bound=
+crash 24 --tmpdir "$work/box24"
+call replay
+check "kernel: without its log all is undone" is "$status" 0
+if [ -n "$bound" ]; then
+    umount /dev/kmsg
+    call incidents --json
+    check "kernel: and that is said" kernel_of 24 '["error"] == "/dev/kmsg could not be read: No such device"'
+    call incidents --markdown
+    check "kernel: in the document, too" out_has '`/dev/kmsg could not be read: No such device`'
+fi
+
+# A real out-of-memory kill in the box's cgroup.
+memory=$(awk '$3 == "cgroup" && $4 ~ /(^|,)memory(,|$)/ { print $2; exit }' /proc/self/mounts)
+[ -n "$memory" ] || { grep -qw memory "$hierarchy/cgroup.subtree_control" 2>/dev/null && memory=$hierarchy; }
+box_group=${memory:+$memory/rbxj-incidents.${work##*.}.oom}
+# eat CGROUP NAME: a process of that name takes more memory than the cgroup may.
+eat() {
+    local limit
+    for limit in memory.limit_in_bytes memory.memsw.limit_in_bytes memory.max; do
+        [ ! -e "$1/$limit" ] || echo 8388608 >"$1/$limit"
+    done
+    [ ! -e "$1/memory.swap.max" ] || echo 0 >"$1/memory.swap.max"
+    # shellcheck disable=SC2016
+    sh -c 'echo $$ >"$1/cgroup.procs" && printf %s "$2" >/proc/self/comm && exec 2>&1 && x=$(tr "\0" x </dev/zero | head -c 64M)' sh "$1" "$2" >"$work/eat" 2>&1
+}
+if [ -z "$memory" ] || ! dd if=/dev/kmsg of=/dev/null iflag=nonblock bs=8k count=1 2>/dev/null; then
+    echo "no memory controller for the test's own cgroup, or no /dev/kmsg: out-of-memory kills are skipped"
+else
+    eater=eat${work##*.}
+    crash 25 --cgroup "$box_group"
+    mkdir -p "$box_group"
+    eat "$box_group" "$eater"
+    call replay
+    call incidents --json
+    check "oom: the kernel's line is kept" kernel_of 25 '["oom_kills"] >= 1'
+    check "oom: of that very process" kernel_of 25 '["lines"] and any("'"$eater"'" in l for l in [i["kernel"]["lines"] for i in d["incidents"] if i["boxes"] == ["25"]][0])'
+    id=$(sed -n 's/.*"id":"\([^"]*\)".*/\1/p' "$work/out" | head -1)
+    newest=$(find "$log" -name kernel.log -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2)
+    check "oom: and in the file beside it" grep -q "$eater" "$newest"
+fi
+
 finish

@@ -65,13 +65,15 @@ mount -o remount,bind,ro "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=0755 dev "$root/dev"
-for device in null zero full random urandom; do
+for device in null zero full random urandom kmsg; do
+    [ -c "/dev/$device" ] || continue
     touch "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 mkdir "$root/dev/shm"
 exec chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=test \
-    SYSTEMD_UNIT_PATH=/etc/systemd/system:/etc/test-units /lib/systemd/systemd --unit=inside.target
+    SYSTEMD_UNIT_PATH=/etc/systemd/system:/etc/test-units /lib/systemd/systemd --unit=inside.target \
+    --log-target=console
 INIT
     chmod +x "$work/init"
 }

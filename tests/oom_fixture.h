@@ -39,6 +39,14 @@ static inline void oom_limit(const char *group)
         harness_write(harness_format("%s/memory.swap.max", group), "0");
 }
 
+/* Of a process, that nobody else on this machine has. */
+static inline const char *oom_name(const char *prefix)
+{
+    uint32_t number;
+    random_bytes(&number, sizeof(number));
+    return harness_format("%s%08x", prefix, number);
+}
+
 /* In the group a process of that name takes more than it is allowed, and is killed for it. */
 static inline void oom_kill_in(const char *group, const char *name)
 {

@@ -113,16 +113,20 @@ first_boot() {
 
 # Its power was cut while the supervisor had a box.
 second_boot() {
-    local newest
+    local newest kernel
     check "the reaper succeeds" state rbxj-reaper.service active
     is_clean() { [[ $(show rbxj-reaper.service StatusText) =~ ^1\ stale\ boxes:.*\ 0\ left$ ]] || { show rbxj-reaper.service StatusText; return 1; }; }
     check "it found the box that was cut off, and left nothing" is_clean
     check "it ran before the supervisor and multi-user.target" in_order
     check "the supervisor has its box again" until_true has_box
-    newest=$(rbxj incidents --json | python3 -I -S -c 'import json, sys
+    { read -r newest && read -r kernel; } < <(rbxj incidents --json | python3 -I -S -c 'import json, sys
 i = max(json.load(sys.stdin)["incidents"], key=lambda i: i["detected"])
-print(i["procedure"], *i["boxes"], i["left"])')
+print(i["procedure"], *i["boxes"], i["left"])
+print(i["kernel"]["error"], i["kernel"]["taint"])')
     check "the incident names it" is "$newest" "boot s 0"
+    if dd if=/dev/kmsg of=/dev/null iflag=nonblock bs=8k count=1 2>/dev/null; then
+        check "the unit may read the kernel's log for it, and its taint" is "${kernel%%[*}" "None "
+    fi
 }
 
 if [ "$(cat "$1")" = 1 ]; then first_boot; else second_boot; fi

@@ -76,7 +76,7 @@ static void a_real_oom_kill_is_read(void **state)
         harness_skip("/dev/kmsg: %s", strerror(-error));
     assert_int_equal(error, 0);
     oom_limit(group);
-    const char *name = harness_format("oom%d", (int)(getpid() % 100000));
+    const char *name = oom_name("oom");
     int64_t before_ns = now_realtime_ns();
     oom_kill_in(group, name);
     log = kernel_log_read(before_ns);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "cli/incident_fields.h"
 
+#include "base/cleanup.h"
 #include "base/doc.h"
 #include "cli/print.h"
 
@@ -53,6 +54,48 @@ struct incident_cell incident_boxes(const cJSON *document, size_t width)
         }
         used += (size_t)sprintf(t.text + used, "%s%s", used ? ", " : "", name);
     }
+    return t;
+}
+
+struct incident_cell incident_kernel(const cJSON *document)
+{
+    static const char *const counts[][2] = {
+        {"oom_kills", "processes killed, their cgroup being out of memory"},
+        {"machine_oom_kills", "processes killed, the machine being out of memory"},
+        {"hung_tasks", "hung tasks"},
+        {"bugs", "kernel bugs or hardware errors"},
+        {"io_errors", "I/O errors"},
+    };
+    struct incident_cell t = {""};
+    const cJSON *kernel = incident_list(document, "kernel");
+    if (!cJSON_IsNumber(incident_list(kernel, "messages")))
+        return t;
+    int used = snprintf(t.text, sizeof(t.text), "%.0f%s messages", doc_get_number(kernel, "messages", 0),
+                        doc_get_true(kernel, "omitted") ? " or more" : "");
+    bool first = true;
+    for (size_t i = 0; i < ARRAY_LEN(counts) && used < (int)sizeof(t.text); i++) {
+        double n = doc_get_number(kernel, counts[i][0], 0);
+        if (n <= 0)
+            continue;
+        used += snprintf(t.text + used, sizeof(t.text) - (size_t)used, "%s%.0f %s", first ? ": " : ", ", n,
+                         counts[i][1]);
+        first = false;
+    }
+    return t;
+}
+
+struct incident_cell incident_taint(const cJSON *document)
+{
+    struct incident_cell t = {""};
+    const cJSON *kernel = incident_list(document, "kernel");
+    if (!cJSON_IsNumber(incident_list(kernel, "tainted")))
+        return t;
+    (void)strcpy(t.text, "none");
+    int used = 0;
+    for (const cJSON *item = doc_get_first(kernel, "taint"); item && used < (int)sizeof(t.text);
+         item = item->next)
+        used += snprintf(t.text + used, sizeof(t.text) - (size_t)used, "%s%s", used ? ", " : "",
+                         cJSON_GetStringValue(item) ? cJSON_GetStringValue(item) : "-");
     return t;
 }
 

@@ -21,6 +21,11 @@ bool incident_is_open(const cJSON *document);
 /* "7, 8, 9, ...": what fits. */
 struct incident_cell incident_boxes(const cJSON *document, size_t width);
 
+/* What the kernel said: "3 messages: 1 oom_kills", and its taint: "machine_check, oops". Each empty where the document
+ * does not know it. */
+struct incident_cell incident_kernel(const cJSON *document);
+struct incident_cell incident_taint(const cJSON *document);
+
 /* What strdup(), malloc() or asprintf() has come to; without memory the program ends. */
 char *incident_must(char *text);
 /* Of an entry; in fresh memory. */

@@ -102,6 +102,30 @@ static void markdown_items(const char *title, const char *prefix, const char *id
     }
 }
 
+static void markdown_line(const char *title, const char *text)
+{
+    _cleanup_free_ char *span = code(text);
+    print_line("- %s%s", title, span);
+}
+
+static void markdown_kernel(const cJSON *d)
+{
+    const cJSON *kernel = incident_list(d, "kernel");
+    struct incident_cell said = incident_kernel(d), taint = incident_taint(d);
+    const char *error = doc_get_text(kernel, "error");
+    if (!said.text[0])
+        return;
+    print_line("%s", "");
+    print_line("## Kernel");
+    print_line("%s", "");
+    print_line("- **Log of that time:** %s", said.text);
+    if (error)
+        markdown_line("", error);
+    markdown_line("**Taint:** ", taint.text[0] ? taint.text : "could not be read");
+    for (const cJSON *line = doc_get_first(kernel, "lines"); line; line = line->next)
+        markdown_line("", cJSON_GetStringValue(line) ? cJSON_GetStringValue(line) : "-");
+}
+
 /* "2026-11-24 03:00:00 UTC", as journalctl(1) reads it; the times of a document are checked by that, too. */
 static struct incident_cell log_time(const cJSON *d, const char *key, int64_t shift_s)
 {
@@ -137,6 +161,7 @@ void incident_print_markdown(const cJSON *d)
         print_line("%s", "");
         print_line("%.0f more entries are not listed.", doc_get_number(d, "entries_omitted", 0));
     }
+    markdown_kernel(d);
     markdown_items("Notes", "", "", incident_list(d, "notes"));
     markdown_items("Evidence, in the state directory", "incidents/", incident_field(d, "id"),
                    incident_list(d, "evidence"));

@@ -91,6 +91,16 @@ void incident_print_text(const cJSON *d)
     print_line("Count:      %.0f", doc_get_number(d, "count", 0));
     print_line("Left:       %.0f", doc_get_number(d, "left", 0));
     print_line("Recovery:   %s", took.text);
+    struct incident_cell kernel = incident_kernel(d), taint = incident_taint(d);
+    if (taint.text[0])
+        print_line("Taint:      %s", taint.text);
+    if (kernel.text[0])
+        print_line("Kernel:     %s", kernel.text);
+    const char *error = doc_get_text(incident_list(d, "kernel"), "error");
+    if (error)
+        print_line("            %s", error);
+    for (const cJSON *line = doc_get_first(incident_list(d, "kernel"), "lines"); line; line = line->next)
+        print_line("            %s", cJSON_GetStringValue(line) ? cJSON_GetStringValue(line) : "-");
     const cJSON *entries = incident_list(d, "entries");
     if (cJSON_GetArraySize(entries))
         print_line("Entries:");

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/incident_doc.h"
+#include "reaper/incident_kernel.h"
 #include "reaper/incident_store.h"
 
 #include <string.h>
@@ -14,6 +15,7 @@ struct incident {
     char id[INCIDENT_ID_MAX];
     struct doc doc;
     bool is_new, written; /* written: what doc was at its begin is on disk */
+    bool kept;            /* what the kernel said of it is in its file */
 };
 
 struct incidents {
@@ -26,6 +28,8 @@ struct incidents {
     size_t *of; /* by box: its place in the list */
     size_t boxes;
     struct counters closed; /* by what was no longer there */
+    int64_t ended_ns;       /* CLOCK_MONOTONIC: the last undo */
+    struct incident_kernel kernel;
 };
 
 static struct incident *append(struct incidents *in, const char *id)
@@ -146,6 +150,7 @@ static void free_all(struct incidents *in)
 {
     for (size_t i = 0; i < in->len; i++)
         doc_clear(&in->list[i].doc);
+    incident_kernel_clear(&in->kernel);
     free(in->list);
     free(in->of);
     cleanup_closep(&in->fd);
@@ -229,6 +234,28 @@ static bool has_evidence(const struct incident *incident)
     return cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(incident->doc.root, "evidence")) > 0;
 }
 
+/* Since when the kernel's word counts for it. */
+static int64_t begin_of(const struct rbxj_result *result, const struct incarnations *boxes)
+{
+    int64_t first_ns = INT64_MAX;
+    for (size_t i = 0; i < boxes->len; i++) {
+        int64_t begun_ns = result->boxes[boxes->rows[i].i].box.begun_ns;
+        first_ns = begun_ns < first_ns ? begun_ns : first_ns;
+    }
+    return first_ns;
+}
+
+static int add_kernel(struct incidents *in, struct incident *incident, const struct rbxj_result *result,
+                      const struct incarnations *boxes)
+{
+    if (in->fd < 0) /* nothing is written */
+        return 0;
+    incident_kernel_add(&in->kernel, in->fd, incident->id, &incident->doc, begin_of(result, boxes),
+                        incident->kept);
+    incident->kept = true;
+    return add_evidence(in->fd, incident);
+}
+
 /* Returns 0, or why it is not written; *ret_took_ns is set if it is closed now. */
 static int try_to_end(struct incidents *in, size_t k, const struct rbxj_result *result, int64_t *ret_took_ns)
 {
@@ -246,9 +273,12 @@ static int try_to_end(struct incidents *in, size_t k, const struct rbxj_result *
         return 0;
     }
     document_end(&incident->doc, result, &boxes);
+    r = add_kernel(in, incident, result, &boxes);
+    if (r < 0)
+        return r;
     *ret_took_ns = -1;
     if (!document_open(&incident->doc)) {
-        *ret_took_ns = incident->is_new ? now_monotonic_ns() - in->started_ns : document_age(&incident->doc);
+        *ret_took_ns = incident->is_new ? in->ended_ns - in->started_ns : document_age(&incident->doc);
         document_close(&incident->doc, *ret_took_ns);
     }
     return incident_store_put(in->fd, incident->id, &incident->doc, true);
@@ -313,6 +343,7 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
     if (in->fd < 0 && in->len) /* once more: there may be room now */
         in->fd = incident_store_open_to_write(in->config);
     counters_add(more, &in->closed);
+    in->ended_ns = now_monotonic_ns();
     int failed = 0;
     incident_store_lock(in->fd);
     for (size_t k = 0; result && k < in->len; k++) {

@@ -77,6 +77,12 @@ void document_set_evidence(struct doc *doc, char *const *names, size_t n)
     set(doc, "evidence", list);
 }
 
+void document_set_kernel(struct doc *doc, cJSON *kernel)
+{
+    set(doc, "kernel", kernel);
+    doc->failed = doc->failed || !kernel;
+}
+
 /* ---- a new one ---- */
 
 static int badness(const char *cause)
@@ -106,6 +112,7 @@ static void begin(struct doc *doc, const char *id, const char *procedure, const 
     doc_number(doc, doc->root, "left", 0);
     (void)doc_array(doc, doc->root, "notes");
     (void)doc_array(doc, doc->root, "evidence");
+    (void)doc_text(doc, doc->root, "kernel", NULL);
     doc_number(doc, doc->root, "version", 1);
     (void)doc_array(doc, doc->root, "open");
     (void)doc_array(doc, doc->root, "entries");

@@ -2,7 +2,7 @@
  *
  * The document of an incident, in memory: how it is begun, told of a replay, and closed. No file is touched
  * here. Fields (rbxj(1)): id, detected, updated, cause, boxes, executions, procedure, recovery_s, outcome,
- * count, left, notes, evidence, version, open, entries, entries_omitted.
+ * count, left, notes, evidence, kernel (incident_kernel.h), version, open, entries, entries_omitted.
  *
  *   cause     the worst of its boxes at detection: lock_corruption, cleanup_failure, system_crash,
  *             supervisor_crash
@@ -37,6 +37,8 @@ bool document_drop_open(struct doc *doc, bool (*over)(const void *data, uint64_t
 void document_close(struct doc *doc, int64_t recovery_ns);
 /* Adds text to the notes, which are bounded; NULL: nothing. */
 void document_add_note(struct doc *doc, const char *text);
+/* Takes kernel over; NULL: without memory for it. */
+void document_set_kernel(struct doc *doc, cJSON *kernel);
 void document_set_evidence(struct doc *doc, char *const *names, size_t n);
 
 /* The open boxes: to be walked with cJSON_ArrayForEach(); NULL: none. */

@@ -380,6 +380,12 @@ static bool has_room(int dir)
     return n < EVIDENCE_FILES;
 }
 
+static bool is_there(int dir, const char *name)
+{
+    struct stat st;
+    return fstatat(dir, name, &st, AT_SYMLINK_NOFOLLOW) == 0;
+}
+
 static int keep(const struct config *config, const char *id, const char *name, int fd)
 {
     _cleanup_close_ int all = incident_store_open_to_write(config);
@@ -395,6 +401,24 @@ static int keep(const struct config *config, const char *id, const char *name, i
     if (r < 0)
         (void)unlinkat(dir, name, 0);
     return r;
+}
+
+int incident_store_append(int fd, const char *id, const char *name, const char *text, size_t len)
+{
+    struct stat st;
+    _cleanup_close_ int dir = fd_open_dir(fd, id);
+    if (dir < 0)
+        return dir;
+    if (!is_there(dir, name) && !has_room(dir))
+        return -EDQUOT;
+    _cleanup_close_ int to = openat(
+        dir, name, O_WRONLY | O_CREAT | O_APPEND | O_NOFOLLOW | O_NONBLOCK | O_NOCTTY | O_CLOEXEC, 0600);
+    if (to < 0 || fstat(to, &st) < 0)
+        return -errno;
+    if (!S_ISREG(st.st_mode))
+        return -EEXIST;
+    size_t room = st.st_size < EVIDENCE_MAX ? (size_t)(EVIDENCE_MAX - st.st_size) : 0;
+    return fd_write_all(to, text, len < room ? len : room);
 }
 
 int incident_keep(const struct config *config, const char *id, const char *name, int fd)

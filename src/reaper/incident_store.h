@@ -51,6 +51,9 @@ int incident_store_put(int fd, const char *id, struct doc *doc, bool synced);
 /* The files that are kept with it, sorted, at most 256; free each and the list. 0 or -errno. */
 int incident_store_evidence(int fd, const char *id, char ***ret, size_t *ret_len);
 void incident_store_evidence_free(char **names, size_t len);
+/* Adds to a file that is kept with it, which is made where it is missing, and is 64 KiB at most: what is more is left out.
+ * 0 or -errno. */
+int incident_store_append(int fd, const char *id, const char *name, const char *text, size_t len);
 /* The files in it, and it. */
 void incident_store_remove(int fd, const char *id);
 /* Applies keep and keep_days; open ones and the newest stay. */
