@@ -19,7 +19,7 @@
 #include "cli/print.c"  // NOLINT(bugprone-suspicious-include)
 #include "cli/table.c"  // NOLINT(bugprone-suspicious-include)
 
-/* The allocations of incident_text.c, and of doc.c for it, of which one fails. */
+/* The allocations of incident_*.c, and of doc.c for them, of which one fails. */
 static int countdown;
 
 static bool fails(void)
@@ -52,8 +52,10 @@ __attribute__((format(printf, 2, 3))) static int failing_asprintf(char **ret, co
 #undef strdup
 #define strdup failing_strdup
 #define asprintf failing_asprintf
-#include "base/doc.c"          // NOLINT(bugprone-suspicious-include)
-#include "cli/incident_text.c" // NOLINT(bugprone-suspicious-include)
+#include "base/doc.c"              // NOLINT(bugprone-suspicious-include)
+#include "cli/incident_fields.c"   // NOLINT(bugprone-suspicious-include)
+#include "cli/incident_markdown.c" // NOLINT(bugprone-suspicious-include)
+#include "cli/incident_text.c"     // NOLINT(bugprone-suspicious-include)
 #undef malloc
 #undef strdup
 #undef asprintf
