@@ -233,13 +233,15 @@ eat() {
 if [ -z "$memory" ] || ! dd if=/dev/kmsg of=/dev/null iflag=nonblock bs=8k count=1 2>/dev/null; then
     echo "no memory controller for the test's own cgroup, or no /dev/kmsg: out-of-memory kills are skipped"
 else
+    # A child that dies of it leaves a count that goes with the cgroup.
     eater=eat${work##*.}
     crash 25 --cgroup "$box_group"
-    mkdir -p "$box_group"
     eat "$box_group" "$eater"
     call replay
     call incidents --json
     check "oom: the kernel's line is kept" kernel_of 25 '["oom_kills"] >= 1'
+    check "oom: and the count of the cgroup" json \
+        '[e["oom_kills"] for i in d["incidents"] if i["boxes"] == ["25"] for e in i["entries"] if e["kind"] == "cgroup"] == [1]'
     check "oom: of that very process" kernel_of 25 '["lines"] and any("'"$eater"'" in l for l in [i["kernel"]["lines"] for i in d["incidents"] if i["boxes"] == ["25"]][0])'
     id=$(sed -n 's/.*"id":"\([^"]*\)".*/\1/p' "$work/out" | head -1)
     newest=$(find "$log" -name kernel.log -printf '%T@ %p\n' | sort -n | tail -1 | cut -d' ' -f2)

@@ -212,17 +212,35 @@ int cgroup_is_empty(int fd)
     return r < 0 ? r : !r;
 }
 
+/* 1, 0: the file is not there, or does not say (v1 before 4.13). */
+static int read_kills(int fd, const char *file, uint64_t *ret)
+{
+    char text[1024];
+    const char *found = fd_read_file(fd, file, text, sizeof(text)) > 0 ? strstr(text, "\noom_kill ") : NULL;
+    if (!found)
+        return 0;
+    *ret = strtoull(found + strlen("\noom_kill "), NULL, 10);
+    return 1;
+}
+
+static int add_kills(int fd, void *data)
+{
+    uint64_t own = 0, *sum = data;
+    (void)read_kills(fd, "memory.oom_control", &own);
+    *sum += own;
+    return 0;
+}
+
 uint64_t cgroup_oom_kills(int fd)
 {
-    static const char *const files[] = {"memory.events", "memory.oom_control"}; /* v2, v1 */
-    char text[1024];
-    for (size_t i = 0; i < ARRAY_LEN(files); i++) {
-        const char *found = fd_read_file(fd, files[i], text, sizeof(text)) > 0 ? strstr(text, "\noom_kill ")
-                                                                               : NULL;
-        if (found)
-            return strtoull(found + strlen("\noom_kill "), NULL, 10);
-    }
-    return 0;
+    uint64_t kills = 0;
+    if (read_kills(fd, "memory.events", &kills)) /* v2 counts what is below, too */
+        return kills;
+    if (!read_kills(fd, "memory.oom_control", &kills)) /* v1 does not */
+        return 0;
+    kills = 0;
+    (void)cgroup_walk(fd, add_kills, &kills);
+    return kills;
 }
 
 void cgroup_describe(int fd, char *buf, size_t size)

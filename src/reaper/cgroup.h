@@ -43,7 +43,7 @@ int cgroup_is_empty(int fd);
 int cgroup_members(int fd, struct cgroup_members *ret);
 bool cgroup_members_have(const struct cgroup_members *members, pid_t pid);
 
-/* How often the kernel killed for memory in it, 0 where that can't be known. */
+/* How often the kernel killed for memory in it and below, 0 where that can't be known. */
 uint64_t cgroup_oom_kills(int fd);
 
 /* May this process be killed? 0, or a negative code that stops the killing. */

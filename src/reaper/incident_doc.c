@@ -147,7 +147,7 @@ static uint64_t entry_incarnation(const cJSON *entry)
 
 /* outcome NULL: not yet undone. */
 static void add_entry(struct doc *doc, cJSON *entries, const struct rbxj_result_box *box,
-                      const struct rbxj_result_entry *e, const char *outcome)
+                      const struct rbxj_result_entry *e, const struct result_entry *more, const char *outcome)
 {
     cJSON *entry = doc_object(doc, entries, NULL);
     (void)doc_text(doc, entry, "box", box->box);
@@ -157,6 +157,8 @@ static void add_entry(struct doc *doc, cJSON *entries, const struct rbxj_result_
         (void)doc_text(doc, entry, "event", event_of_entry(box, e));
     if (e->note)
         (void)doc_text(doc, entry, "note", e->note);
+    if (more->oom_kills)
+        doc_number(doc, entry, "oom_kills", (double)more->oom_kills);
 }
 
 /* The entries while they are put together: what is over the limit is only counted. */
@@ -204,7 +206,7 @@ static void collect_new(struct collection *c, const struct rbxj_result *result,
                 continue;
             const char *outcome = c->done ? entry.outcome : NULL;
             if (has_room(c, entry.name))
-                add_entry(c->doc, c->list, &box, &entry, outcome);
+                add_entry(c->doc, c->list, &box, &entry, &result->boxes[rows[i].i].entries[k], outcome);
             else
                 c->cut_left += outcome_is_left(outcome);
         }

@@ -45,6 +45,8 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .not_mounted = f->not_mounted,
         .action = action_of(item->record),
         .time_ns = item->record->time_ns,
+        .oom_kills = item->done.oom_kills > item->look.oom_kills ? item->done.oom_kills
+                                                                 : item->look.oom_kills,
         .error = f->error,
     };
     if (!ret->error.code && detail[0]) /* a note on what was undone: OOM kills */

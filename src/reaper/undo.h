@@ -58,7 +58,8 @@ struct finding {
     bool waits;       /* not undone, as an older one of this box was moved into it: that one goes first */
     bool corrupt;     /* a lock whose content is neither ours nor JSON: lock corruption */
     enum lock_content content;
-    uint64_t identity;       /* a number for what was seen, for the plan id; 0: nothing there */
+    uint64_t oom_kills; /* of a cgroup that is there and ours: how often the kernel killed in it for memory */
+    uint64_t identity;  /* a number for what was seen, for the plan id; 0: nothing there */
     struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
 };
 

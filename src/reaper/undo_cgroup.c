@@ -127,9 +127,9 @@ static int locate(struct undo *u, const struct record *r, struct place *place, s
     int rc = judge(u, r, place, f);
     if (rc == 0)
         rc = locate_renamed(u, r, place, f);
-    uint64_t kills = place->ours ? cgroup_oom_kills(place->fd) : 0;
-    if (kills) /* the count goes with the cgroup */
-        error_detail(&f->error, "%llu out-of-memory kills in it", (unsigned long long)kills);
+    f->oom_kills = place->ours ? cgroup_oom_kills(place->fd) : 0;
+    if (f->oom_kills) /* the count goes with the cgroup */
+        error_detail(&f->error, "%llu out-of-memory kills in it", (unsigned long long)f->oom_kills);
     return rc;
 }
 
