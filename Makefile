@@ -15,6 +15,8 @@ INCLUDEDIR ?= $(PREFIX)/include
 DATADIR ?= $(PREFIX)/share
 MANDIR ?= $(DATADIR)/man
 COMPLETIONDIR ?= $(DATADIR)/bash-completion/completions
+# zsh looks for a distribution's own below /usr, and for the others' below /usr/local.
+ZSHDIR ?= $(DATADIR)/zsh/$(if $(filter /usr,$(PREFIX)),vendor-completions,site-functions)
 UNITDIR ?= $(PREFIX)/lib/systemd/system
 TMPFILESDIR ?= $(PREFIX)/lib/tmpfiles.d
 CATALOGDIR ?= $(PREFIX)/lib/systemd/catalog
@@ -67,6 +69,7 @@ CLI_PACKAGES := $(LIB_PACKAGES) smartcols
 DEPS = gcc g++ libc6-dev make pkg-config liblmdb-dev libcjson-dev libmount-dev libcgroup-dev libsystemd-dev \
        libsmartcols-dev libinih-dev libxxhash-dev libcmocka-dev strace util-linux scdoc systemd \
        $(shell command -v python3 >/dev/null || echo python3)
+CHECK_DEPS = zsh
 LINT_DEPS = clang-format clang-tidy cppcheck mandoc man-db
 FUZZ_DEPS = clang
 DEB_DEPS = debhelper dpkg-dev
@@ -244,6 +247,7 @@ RUN_TESTS = RBXJ_BUILD=$(BUILD) TEST_TIMEOUT=$(TEST_TIMEOUT) tests/run
 .PHONY: check
 check:
 	@$(MAKE) --no-print-directory deps tools
+	@$(MAKE) --no-print-directory check-deps || echo "check: without $(CHECK_DEPS): some tests are skipped" >&2
 	@$(MAKE) --no-print-directory $(PARALLEL) all tests crashers $(if $(T),,replayers manuals)
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests $(if $(T),,replayers)
 	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
@@ -379,9 +383,11 @@ $$apt update && $$apt install -y --no-install-recommends $$missing >/dev/null ||
     { echo "deps: apt-get could not install:$$missing" >&2; exit 1; }
 endef
 
-.PHONY: deps
+.PHONY: deps check-deps
 deps:
 	$(call install_missing,$(DEPS))
+check-deps:
+	$(call install_missing,$(CHECK_DEPS))
 
 # ---- install ----
 
@@ -400,6 +406,7 @@ install: all $(FILLED) manuals
 	$(foreach page,$(MANUALS),$(PUT) $(BUILD)/man/$(page) $(call manual_at,$(page)) &&) :
 	for page in $(FUNCTIONS:%=$(call manual_at,%.3)); do echo '.so man3/librbxj.3' >"$$page" && chmod 0644 "$$page"; done
 	$(PUT) completions/rbxj $(DESTDIR)$(COMPLETIONDIR)/rbxj
+	$(PUT) completions/_rbxj $(DESTDIR)$(ZSHDIR)/_rbxj
 	$(INSTALL) -d $(DESTDIR)$(UNITDIR)
 	$(INSTALL) -m 0644 $(UNITS:%.in=$(BUILD)/%) $(DESTDIR)$(UNITDIR)
 	$(PUT) $(BUILD)/systemd/rbxj.tmpfiles $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
@@ -418,7 +425,7 @@ uninstall:
 	rm -f $(DESTDIR)$(BINDIR)/rbxj $(DESTDIR)$(INCLUDEDIR)/rbxj.h $(DESTDIR)$(LIBDIR)/pkgconfig/rbxj.pc
 	rm -f $(addprefix $(DESTDIR)$(LIBDIR)/, librbxj.a librbxj.so $(SONAME) $(SHARED))
 	rm -f $(foreach page,$(MANUALS) $(FUNCTIONS:%=%.3),$(call manual_at,$(page))) $(DESTDIR)$(COMPLETIONDIR)/rbxj
-	rm -f $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
+	rm -f $(DESTDIR)$(ZSHDIR)/_rbxj $(DESTDIR)$(TMPFILESDIR)/rbxj.conf
 	rm -f $(patsubst systemd/%.in,$(DESTDIR)$(UNITDIR)/%,$(UNITS)) $(DESTDIR)$(CATALOGDIR)/rbxj.catalog
 	rm -f $(addprefix $(DESTDIR)$(DATADIR)/rbxj/, supervisor.conf rbxj.rules.yml) $(RUNBOOK:runbook/%=$(DESTDIR)$(DATADIR)/rbxj/%)
 	-rmdir $(DESTDIR)$(DATADIR)/rbxj

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
 # What make install puts beside the program, as systemd reads it: units, tmpfiles.d, the drop-in for a supervisor's unit,
-# the manual pages and the completion: units.sh [RBXJ]
+# the manual pages and the completions: units.sh [RBXJ]
 . "${0%/*}/lib.bash"
 
 command -v systemd-analyze >/dev/null || { echo "needs systemd-analyze"; exit 77; }
@@ -33,7 +33,7 @@ there_in_dest() {
     # shellcheck disable=SC2046
     for path in bin/rbxj lib/librbxj.so.0 lib/systemd/system/rbxj-{reaper,watch,health,audit,metrics}.service \
         lib/systemd/system/rbxj-{health,audit,metrics}.timer lib/tmpfiles.d/rbxj.conf share/rbxj/supervisor.conf \
-        share/bash-completion/completions/rbxj $(manuals); do
+        share/bash-completion/completions/rbxj share/zsh/vendor-completions/_rbxj $(manuals); do
         there "$work/dest/usr/$path" || { echo "  missing: $path"; return 1; }
     done
     grep -q '^ExecStart=/usr/bin/rbxj replay --boot$' "$work/dest/usr/lib/systemd/system/rbxj-reaper.service"
@@ -231,7 +231,7 @@ check "it asks for its deadline and 30 s more" out_has EXTEND_TIMEOUT_USEC=13000
 result_is_told() { grep -q '^STATUS=1 stale boxes: [1-9][0-9]* undone, 0 already gone, 0 left$' "$work/out"; }
 check "what became of it is its status" result_is_told
 
-# ---- the completion ----
+# ---- the completions ----
 
 # complete WORD...: what the last one may become.
 complete_words() {
@@ -246,6 +246,28 @@ check "commands and options are completed" completes
 crash seven --tmpdir "$work/seven" 2>/dev/null
 completes_box() { is "$(complete_words list --box se)" seven; }
 check "and boxes" completes_box
+call incidents --noheadings
+incident=$(awk '{ print $1; exit }' "$work/out")
+completes_incident() { [ -n "$incident" ] && is "$(complete_words incidents show "${incident%???}")" "$incident"; }
+check "and incidents" completes_incident
+
+# complete_line LINE: what its end may become, in a zsh on a terminal.
+complete_line() {
+    PATH=$(dirname "$rbxj"):$PATH timeout 60 zsh -f "$top/tests/complete.zsh" "$prefix/share/zsh/site-functions" "$1" 2>"$work/err" |
+        sort -u | tr '\n' ' ' | sed 's/ $//'
+}
+zsh_completes() {
+    is "$(complete_line 'rbxj rep')" replay && is "$(complete_line 'rbxj replay --dr')" --dry-run &&
+        is "$(complete_line 'rbxj --quiet health --un')" --unquarantine &&
+        is "$(complete_line 'rbxj replay --lazy-umount ')" 'last-resort never'
+}
+zsh_completes_names() {
+    is "$(complete_line 'rbxj list --box ')" seven && is "$(complete_line 'rbxj incidents show ')" "$incident"
+}
+if command -v zsh >/dev/null; then
+    check "zsh completes commands and options" zsh_completes
+    check "zsh completes boxes and incidents" zsh_completes_names
+fi
 
 # ---- under the names that the runbook calls ----
 

@@ -68,8 +68,8 @@ check "the recovery is its timer's" the_timers
 check "the state directory is root's alone" is "$(stat -c '%a %u' "$root/var/lib/rbxj")" "700 0"
 is_version() { inside rbxj --version && out_has "$version"; }
 check "the program says the package's version" is_version
-completion() { inside dpkg -L rbxj && out_has /usr/share/bash-completion/completions/rbxj; }
-check "with completion" completion
+completions() { inside dpkg -L rbxj && out_has /usr/share/bash-completion/completions/rbxj && out_has /usr/share/zsh/vendor-completions/_rbxj; }
+check "with completions" completions
 manuals() {
     local page package
     for page in $(cd "$top/man" && echo *.scd) rbxj_open.3.scd; do
