@@ -244,4 +244,16 @@ audit --adopt --yes
 call replay
 check "any byte: adopted and undone" is "$(ls "$boxes" | grep -c tmp-)" 1
 
+# ---- a root that is an overlay, as a container's ----
+
+overlay
+mkdir "$root/tmp/rustbox-1" "$root/var/rustbox-2"
+touch "$root/rbxj" "$root/dev/null"
+mount --bind /dev/null "$root/dev/null"
+mount --bind "$rbxj" "$root/rbxj"
+mount --bind /proc "$root/proc"
+printf '[discover]\ntmpdirs=/var/rustbox-*\n' >"$root/rbxj.conf"
+timeout 30 chroot "$root" /rbxj --config /rbxj.conf --state-dir /srv --runtime-dir /run audit --json >"$work/out" 2>"$work/err"
+check "overlay: it is looked at" json '[i["name"] for i in d["unjournaled"]] == ["/tmp/rustbox-1", "/var/rustbox-2"]'
+
 finish
