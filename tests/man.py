@@ -302,7 +302,10 @@ def journal():
 
 
 def references():
+    there = set(pages) | {name + ".3" for name in re.findall(r"\brbxj_\w+(?=;)", read("src/librbxj.map"))}
     for name, page in pages.items():
+        said = {f"{n}.{s}" for n, s in re.findall(r"\*?\b((?:lib)?rbxj[\w.-]*?)\*?\((\d)\)", page.replace("\\_", "_"))}
+        check(f"{name}: what it refers to is there", sorted(said - there))
         check(f"{name}: version and SEE ALSO",
               [] if re.match(r'\S+ "rbxj @VERSION@"\n', page) and section(page, "SEE ALSO") else ["one of them is missing"])
     seen = section(pages["rbxj.1"], "SEE ALSO").replace("*", "")
