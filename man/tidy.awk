@@ -8,6 +8,19 @@
 /^\.nh$/ { next }
 /^\.TH / { $2 = toupper($2); $0 = $0 "\n.nh" }
 
+# What can be typed has minuses, which are neither shown as hyphens nor broken at.
+literal && !/^\./ { gsub(/-/, "\\-") }
+!literal {
+    line = ""
+    while (match($0, /\\fB[^\\]*-[^\\]*\\fR/)) {
+        name = substr($0, RSTART, RLENGTH)
+        gsub(/-/, "\\-", name)
+        line = line substr($0, 1, RSTART - 1) name
+        $0 = substr($0, RSTART + RLENGTH)
+    }
+    $0 = line $0
+}
+
 # A paragraph begins where something follows it.
 /^\.P$/ { paragraph = 1; next }
 paragraph && /^\.RE$/ { print; next }
