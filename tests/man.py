@@ -298,6 +298,27 @@ def journal():
                                if not re.search(rf"#define {name} 1$", record + internal, re.M) or text not in page])
 
 
+# ---- the overview ----
+
+
+def overview():
+    page = pages["rbxj.1"]
+    there = set(re.findall(r'X\("(\w+)"', read("src/reaper/event_ids.h")))
+    said = {name for line in re.findall(r"^_.*_$", section(page, "EVENTS"), re.M) for name in re.findall(r"\b_?([a-z]+(?:_[a-z]+)*)_", line)}
+    check("rbxj(1) has the events that there are", same(there, said, "the source", "the page"))
+    statuses = set(re.findall(r"STATUS_\w+ = (\d)", read("src/cli/cli.h")))
+    check("and the exit statuses", same(statuses, defined(section(page, "EXIT STATUS"), r"\d"), "the source", "the page"))
+    text = "".join(read(f"{path}/{name}") for path in ("src/base", "src/journal", "src/reaper", "src/cli")
+                   for name in sorted(os.listdir(f"{tree}/{path}")))
+    there = set(re.findall(r'getenv\("(\w+)"\)', text))
+    there |= {name for call in re.findall(r"variable\((.*)\)", text) for name in re.findall(r'"(\w+)"', call)}
+    there |= {"WATCHDOG_USEC"} if "sd_watchdog_enabled" in text else set()
+    said = {name for line in defined(section(page, "ENVIRONMENT"), "[A-Z]") for name in line.split(", ")}
+    check("and the environment", same(there, said, "the source", "the page"))
+    without = [name for name in pages if name[-1] == "1" and not section(pages[name], "EXIT STATUS")]
+    check("every command's page has its exit status", without)
+
+
 # ---- what pages say of each other ----
 
 
@@ -319,6 +340,7 @@ configuration()
 hook()
 library()
 journal()
+overview()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)
