@@ -38,7 +38,8 @@
  * fields are for later versions and must be zero.
  *
  * Any language that can call C can call this: there are no macros to expand, no variable arguments, and enums
- * are ints. See also rbxj(1) and, for those who would rather write lines of JSON to a child, rbxj hook.
+ * are ints. See also librbxj(3) and, for those who would rather write lines of JSON to a child,
+ * rbxj-hook(7).
  */
 #ifndef RBXJ_H
 #define RBXJ_H
@@ -339,7 +340,7 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
 
 struct rbxj_health {
     const char *status;            /* "healthy", "unhealthy", "quarantined"; a literal */
-    const char *quarantine_reason; /* one of the words of rbxj(1), a literal; NULL: not quarantined */
+    const char *quarantine_reason; /* one of the words of rbxj-health(1), a literal; NULL: not quarantined */
     char quarantine_detail[400];   /* what was given as the reason, escaped; may be empty */
     int64_t quarantine_ns;         /* CLOCK_REALTIME; 0: not quarantined */
     int can_accept_submissions;    /* would rbxj_begin() be let through? */
@@ -409,7 +410,7 @@ struct rbxj_audit {
 };
 
 /* What matches the patterns of [discover] and is journaled nowhere, and what is journaled and is no longer there, as
- * the JSON document of rbxj(1) in *ret_json, to be freed with free(3). how NULL: looks only. Looking changes nothing,
+ * the JSON document of rbxj-audit(1) in *ret_json, to be freed with free(3). how NULL: looks only. Looking changes nothing,
  * not even the journal, and needs no handle.
  *
  * With adopt, what was found is written into the journal with the identity that it has now, as durably as
@@ -433,12 +434,12 @@ struct rbxj_incidents; /* incident records, newest first */
 int rbxj_incidents(const struct rbxj_options *options, const char *id, int64_t since_ns,
                    struct rbxj_incidents **ret, struct rbxj_error *error);
 size_t rbxj_incidents_len(const struct rbxj_incidents *incidents);
-/* Incident i as a JSON object (the fields of rbxj(1), one line); lives as long as incidents. NULL past the
+/* Incident i as a JSON object (the fields of rbxj-incidents(1), one line); lives as long as incidents. NULL past the
  * end. */
 const char *rbxj_incidents_json(const struct rbxj_incidents *incidents, size_t i);
 void rbxj_incidents_free(struct rbxj_incidents *incidents);
 
-/* The metrics of rbxj(1) in Prometheus' text format; ret_text is to be freed with free(3). Changes nothing.
+/* The metrics of rbxj-metrics(1) in Prometheus' text format; ret_text is to be freed with free(3). Changes nothing.
  * Errors: those of rbxj_list(). ret_text is set then, too (but for ENOMEM): it tells of the damage, or that the
  * health is unknown, and leaves out what can't be read. */
 int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error);
@@ -446,7 +447,7 @@ int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbx
 /* ---- damaged journals ---- */
 
 /* What can be read of journals, however damaged, without LMDB: metas, snapshots, and every record that is whole or was
- * one, as the JSON document of rbxj(1) in *ret_json, to be freed with free(3). path: a data file, or a directory that
+ * one, as the JSON document of rbxj-forensics(1) in *ret_json, to be freed with free(3). path: a data file, or a directory that
  * has some (a state, runtime or journal directory); NULL: those of options. Nothing of them is changed, and nothing but
  * leave to read them is needed.
  *

@@ -324,9 +324,12 @@ def overview():
 
 def references():
     there = set(pages) | {name + ".3" for name in re.findall(r"\brbxj_\w+(?=;)", read("src/librbxj.map"))}
+    texts = pages | {name: read(name) for name in ("include/rbxj.h", "src/cli/main.c", "systemd/rbxj.catalog", "README.md")}
+    texts |= {f"systemd/{name}": read(f"systemd/{name}") for name in os.listdir(tree + "/systemd") if name.endswith(".in")}
+    for name, text in sorted(texts.items()):
+        said = {f"{n}.{s}" for n, s in re.findall(r"\*?\b((?:lib)?rbxj[\w.-]*?)\*?\((\d)\)", text.replace("\\_", "_"))}
+        check(f"{name}: the pages that it refers to are there", sorted(said - there))
     for name, page in pages.items():
-        said = {f"{n}.{s}" for n, s in re.findall(r"\*?\b((?:lib)?rbxj[\w.-]*?)\*?\((\d)\)", page.replace("\\_", "_"))}
-        check(f"{name}: what it refers to is there", sorted(said - there))
         check(f"{name}: version and SEE ALSO",
               [] if re.match(r'\S+ "rbxj @VERSION@"\n', page) and section(page, "SEE ALSO") else ["one of them is missing"])
     seen = section(pages["rbxj.1"], "SEE ALSO").replace("*", "")

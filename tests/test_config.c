@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The configuration: a typo in a safety setting must not pass, and the defaults are those of rbxj(1).
+ * The configuration: a typo in a safety setting must not pass, and the defaults are those of rbxj.conf(5).
  */
 #include "config_fixture.h"
 
