@@ -349,7 +349,14 @@ struct rbxj_health {
     uint32_t stale_boxes, live_boxes, held_boxes, unknown_boxes; /* held ones are stale, too */
     uint32_t flags;                                              /* 0 */
     char last_cleanup_error[500]; /* "mount_unmount_failed: ..."; may be empty */
-    uint64_t reserved[8];
+    /* what was seen besides the boxes; rbxj_evidence() has each in words */
+    uint32_t orphan_processes;    /* they outlived their box, and no record names them */
+    uint32_t zombie_processes;    /* of boxes; none makes unhealthy, nor does a blocked one */
+    uint32_t blocked_processes;   /* of boxes, in state D */
+    uint32_t foreign_resources;   /* something of somebody else is where something of a dead box was */
+    uint32_t exhausted_resources; /* file systems and journals with less room than min_free */
+    uint32_t not_looked_at;       /* what could not be: it may be well or not */
+    uint64_t reserved[5];
 };
 
 /* What can be seen; changes nothing, needs no handle. A damaged journal is a status (quarantined,
@@ -357,6 +364,10 @@ struct rbxj_health {
  * new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
  * unknown. */
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
+
+/* What rbxj_health() has counted besides the boxes, in words, as the JSON document of rbxj(1) in *ret_json, to be freed
+ * with free(3). Looks again; changes nothing. Errors: those of rbxj_health(). */
+int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rbxj_error *error);
 
 /* A replay, and then: a quarantine that a recovery may release (cleanup_failure, orphan_process_detected,
  * resource_exhaustion) is released if nothing is left; a journal whose content is damaged quarantines. how NULL: all

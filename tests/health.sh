@@ -316,6 +316,99 @@ check "damaged: moved aside whole" there "$work"/run/journal.damaged-*/data.mdb
 check "damaged: not clean" is "$status" 1
 rm -rf "$work/t11"
 
+# ---- room ----
+
+# fill DIR: but for a few bytes.
+fill() { dd if=/dev/zero of="$1/fill" bs=64k >"$work/dd" 2>&1; [ -s "$1/fill" ]; }
+exhausted() { json 'd["exhausted_resources"] == 1 and "'"$1"'" in [e for e in d["evidence"] if e["kind"] == "exhausted_resource"][0]["message"]'; }
+snap() { find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort; }
+
+fresh
+mkdir "$work/full" "$work/inodes"
+mount -t tmpfs -o size=4m none "$work/full"
+mount -t tmpfs -o size=4m,nr_inodes=100 none "$work/inodes"
+start roomy --tmpdir "$work/full/t"
+keeper=$supervisor
+fill "$work/full"
+health
+check "a full box root: unhealthy" is "$status" 1
+check "a full box root: named" exhausted "$work/full: 0% of its space is free"
+check "a full box root: why" json 'd["status"] == "unhealthy" and d["last_cleanup_error"].startswith("resource_exhaustion: ")'
+before=$(snap)
+health --check
+check "--check quarantines nobody" is "$status" 1
+check "--check writes nothing" is "$(snap)" "$before"
+call health
+check "a full box root: for people" out_has "exhausted_resource: box root $work/full"
+printf '[health]\nmin_free = 0%%\n' >"$work/conf"
+health --config "$work/conf"
+check "min_free = 0%: nobody asks" healthy
+health --recover
+check "--recover: quarantined for it" is "$status" 2
+check "--recover: the reason" json 'd["quarantine_reason"] == "resource_exhaustion" and "min_free = 5%" in d["quarantine_detail"]'
+check "--recover: the flag for units" there "$work/run/quarantined"
+check "--recover: no new box" refused
+health --recover
+check "still full: still quarantined" is "$status" 2
+call metrics
+check "counted once" out_has 'rustbox_worker_quarantined_total{reason="resource_exhaustion"} 1'
+check "its metric" out_has 'rbxj_exhausted_resources 1'
+rm "$work/full/fill"
+health
+check "room again: a look releases nothing" is "$status" 2
+health --recover
+check "room again: released" healthy
+check "room again: the flag is gone" gone "$work/run/quarantined" "$work/state/quarantine"
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+
+start few --tmpdir "$work/inodes/t"
+keeper=$supervisor
+(cd "$work/inodes" && for i in {1..100}; do : >"f$i" || break; done) 2>/dev/null
+health
+check "no inodes: unhealthy" is "$status" 1
+check "no inodes: named" exhausted "$work/inodes: 0% of its inodes are free"
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+health
+check "nothing of a box is there any more: nobody asks" healthy
+umount "$work/full" "$work/inodes"
+
+fresh
+mount -t tmpfs -o size=16m,mode=0700 none "$work/state"
+healthy_now
+fill "$work/state"
+health
+check "a full state directory" exhausted "state directory $work/state: 0% of its space is free"
+umount "$work/state"
+mount -t tmpfs -o size=16m,mode=0700 none "$work/run"
+fill "$work/run"
+health
+check "a full runtime directory" exhausted "runtime directory $work/run: 0% of its space is free"
+umount "$work/run"
+
+# a journal whose map is full: intents are refused, and this says so before
+fresh
+printf '[journal]\nmap_size = 1M\npreallocate = 1M\n' >"$work/conf"
+sleep 120 &
+keeper=$!
+for i in {1..4000}; do
+    echo '{"op":"begin","box":"'"$i"'","pid":'$keeper',"plan":[{"kind":"tmpdir","path":"'"$work/journaled/$i"'"}]}'
+done >"$work/requests"
+mkdir "$work/journaled"
+"$rbxj" --config "$work/conf" hook <"$work/requests" >"$work/replies"
+check "the journal is full" grep -q journal_full "$work/replies"
+health --config "$work/conf"
+check "a full journal: unhealthy" is "$status" 1
+check "a full journal: named" json '[e["message"][:12] for e in d["evidence"]][0] == "boot journal"'
+health
+check "a larger map: healthy" healthy
+kill "$keeper"
+wait "$keeper" 2>/dev/null
+health --recover --config "$work/conf"
+check "nothing is in it: healthy" healthy
+rm -r "$work/journaled"
+
 # ---- wrong use ----
 
 fresh

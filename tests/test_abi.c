@@ -56,7 +56,10 @@
         AT(rbxj_health, failed_cleanup_count, 432) AT(rbxj_health, stale_boxes, 436) \
         AT(rbxj_health, live_boxes, 440) AT(rbxj_health, held_boxes, 444) \
         AT(rbxj_health, unknown_boxes, 448) AT(rbxj_health, flags, 452) \
-        AT(rbxj_health, last_cleanup_error, 456) AT(rbxj_health, reserved, 960) \
+        AT(rbxj_health, last_cleanup_error, 456) AT(rbxj_health, orphan_processes, 956) \
+        AT(rbxj_health, zombie_processes, 960) AT(rbxj_health, blocked_processes, 964) \
+        AT(rbxj_health, foreign_resources, 968) AT(rbxj_health, exhausted_resources, 972) \
+        AT(rbxj_health, not_looked_at, 976) AT(rbxj_health, reserved, 984) \
     SIZE(rbxj_clean, 56) AT(rbxj_clean, clean, 0) AT(rbxj_clean, locks, 4) AT(rbxj_clean, mounts, 8) \
         AT(rbxj_clean, cgroups, 12) AT(rbxj_clean, processes, 16) AT(rbxj_clean, temp_dirs, 20) \
         AT(rbxj_clean, reserved, 24) \
@@ -91,6 +94,7 @@
     SIGNATURE(rbxj_begin, int (*)(struct rbxj *, const struct rbxj_box *, uint64_t *, struct rbxj_error *)) \
     SIGNATURE(rbxj_close, void (*)(struct rbxj *)) \
     SIGNATURE(rbxj_end, int (*)(struct rbxj *, const char *, struct rbxj_error *)) \
+    SIGNATURE(rbxj_evidence, int (*)(const struct rbxj_options *, char **, struct rbxj_error *)) \
     SIGNATURE(rbxj_forensics, int (*)(const struct rbxj_options *, const char *, const char *, char **, struct rbxj_error *)) \
     SIGNATURE(rbxj_forget, int (*)(const struct rbxj_options *, const char *, uint32_t, const char *, struct rbxj_error *)) \
     SIGNATURE(rbxj_health, int (*)(const struct rbxj_options *, struct rbxj_health *, struct rbxj_error *)) \

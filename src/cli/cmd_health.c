@@ -44,7 +44,7 @@ static const char *text_or_null(const char *text)
     return text && text[0] ? text : NULL;
 }
 
-static void print_health_json(const struct rbxj_health *h)
+static void print_health_json(const struct rbxj_health *h, cJSON *evidence)
 {
     struct doc doc;
     doc_init(&doc);
@@ -59,15 +59,42 @@ static void print_health_json(const struct rbxj_health *h)
     doc_number(&doc, doc.root, "live_boxes", h->live_boxes);
     doc_number(&doc, doc.root, "held_boxes", h->held_boxes);
     doc_number(&doc, doc.root, "unknown_boxes", h->unknown_boxes);
+    doc_number(&doc, doc.root, "orphan_processes", h->orphan_processes);
+    doc_number(&doc, doc.root, "zombie_processes", h->zombie_processes);
+    doc_number(&doc, doc.root, "blocked_processes", h->blocked_processes);
+    doc_number(&doc, doc.root, "foreign_resources", h->foreign_resources);
+    doc_number(&doc, doc.root, "exhausted_resources", h->exhausted_resources);
+    doc_number(&doc, doc.root, "not_looked_at", h->not_looked_at);
     doc_bool(&doc, doc.root, "escalate", h->escalate);
+    (void)doc_add(&doc, doc.root, "evidence", evidence);
     print_document(&doc);
 }
 
-static void print_health(const struct print_style *style, const struct rbxj_health *h)
+/* The list of what was seen, each in words; empty where that can't be looked at again. */
+static cJSON *evidence_of(const struct cli *cli, const struct rbxj_health *h)
 {
+    _cleanup_free_ char *text = NULL;
+    bool any = h->orphan_processes || h->zombie_processes || h->blocked_processes || h->foreign_resources ||
+               h->exhausted_resources || h->not_looked_at;
+    cJSON *document = any && rbxj_evidence(&cli->options, &text, NULL) == 0 ? cJSON_Parse(text) : NULL;
+    cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(document, "evidence");
+    cJSON_Delete(document);
+    return list ? list : cJSON_CreateArray();
+}
+
+static void print_evidence(const cJSON *list)
+{
+    const cJSON *item;
+    cJSON_ArrayForEach(item, list)
+        print_line("%s: %s", doc_get_text(item, "kind"), doc_get_text(item, "message"));
+}
+
+static void print_health(const struct cli *cli, const struct rbxj_health *h)
+{
+    const struct print_style *style = &cli->style;
     char since[32];
     if (style->json) {
-        print_health_json(h);
+        print_health_json(h, evidence_of(cli, h));
         return;
     }
     if (style->quiet)
@@ -80,6 +107,9 @@ static void print_health(const struct print_style *style, const struct rbxj_heal
     if (h->quarantine_reason)
         print_line("quarantine_reason=\"%s\" quarantine_timestamp=\"%s\" quarantine_detail=\"%s\"",
                    h->quarantine_reason, h->quarantine_ns ? since : "", h->quarantine_detail);
+    cJSON *evidence = evidence_of(cli, h);
+    print_evidence(evidence);
+    cJSON_Delete(evidence);
     if (h->last_cleanup_error[0])
         print_line("last_cleanup_error=\"%s\"", h->last_cleanup_error);
     if (h->escalate)
@@ -120,7 +150,7 @@ static int check(struct cli *cli)
     int rc = rbxj_health(&cli->options, &health, &error);
     if (rc < 0)
         return unknown(cli, rc, &error);
-    print_health(&cli->style, &health);
+    print_health(cli, &health);
     return status_of_health(&health);
 }
 
@@ -142,7 +172,7 @@ static int recover(struct cli *cli)
         return unknown(cli, rc, &error);
     if (rc < 0)
         complain(cli, rc, &error);
-    print_health(&cli->style, &health);
+    print_health(cli, &health);
     return status_of_health(&health);
 }
 

@@ -17,7 +17,7 @@
 /* All but the bytes, of which a copy has others. */
 static int scan_size(const struct pages *p, bool boot, void *ret)
 {
-    struct journal_size size = {.there = true};
+    struct journal_size size = {.there = true, .used = p->live * p->meta.page_size, .map = p->meta.map_size};
     for (size_t i = 0; i < p->dbs_len; i++)
         if (strcmp(p->dbs[i].name, DB_RECORDS) == 0)
             size.records = p->dbs[i].tree.entries;

@@ -213,11 +213,15 @@ struct journal_size {
     bool there;
     uint64_t records; /* boxes' headers included */
     uint64_t bytes;   /* allocated */
+    uint64_t used;    /* by the newest snapshot */
+    uint64_t map;     /* as stored: whoever opens it may raise it */
     uint32_t lost;    /* disk journal: boot journals that were lost within a boot, not yet audited (K21) */
 };
 /* ret_boot NULL: only the disk journal is looked at. */
 int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
                   struct journal_size *ret_disk, struct rbxj_error *e);
+/* Of a map of that size intents may use so much; the rest is kept for undoing (K26). */
+uint64_t journal_room(uint64_t map);
 /* Somebody has looked into the boot journals that were lost: none is any more (K21). */
 int journal_audited(struct journal *j, struct rbxj_error *e);
 

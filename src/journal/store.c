@@ -250,6 +250,11 @@ static int free_pages(MDB_env *env, uint64_t *ret)
 
 #define RESERVE_USED(bytes) ((bytes) / 10 * 6)
 
+uint64_t journal_room(uint64_t map)
+{
+    return RESERVE_USED(map);
+}
+
 int store_make_room(struct store *s, const char *what, const struct journal_options *options,
                     struct rbxj_error *e)
 {

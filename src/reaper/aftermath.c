@@ -30,7 +30,7 @@ int aftermath_quarantine(const struct config *config, struct journal *journal, i
     more.quarantined[reason] = 1;
     if (journal)
         (void)journal_count(journal, &more, NULL);
-    return 0;
+    return 1;
 }
 
 /* Now: what was begun since the snapshot may have its incident already. */

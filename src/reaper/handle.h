@@ -65,12 +65,25 @@ const char *cause_of(const struct teardown *t);
 int inspect(const struct config *config, const char *box, struct counters *ret_counters,
             struct rbxj_result **ret, struct rbxj_error *e);
 
+/* The same, and who wants to see more of it is shown the boxes with their records, and which of them live. 0 or a negative
+ * code. */
+struct visitor {
+    int (*visit)(void *data, struct snapshot *s, const enum liveness *live, struct rbxj_error *e);
+    void *data;
+};
+int inspect_with(const struct config *config, const char *box, struct counters *ret_counters,
+                 const struct visitor *visitor, struct rbxj_result **ret, struct rbxj_error *e);
+
 /* ---- health.c ---- */
 
-/* rbxj_health() with a configuration that is loaded. disk: what journal_sizes() says of it, NULL: that is asked here;
- * ret_counters may be NULL. */
-int health_look(const struct config *config, const struct journal_size *disk, struct rbxj_health *ret,
-                struct counters *ret_counters, struct rbxj_error *e);
+struct evidence;
+struct journal_sizes {
+    struct journal_size boot, disk;
+};
+/* rbxj_health() with a configuration that is loaded. sizes: what journal_sizes() says of them, NULL: that is asked here;
+ * ret_counters may be NULL; ev gets what was seen besides the boxes, whatever is returned. */
+int health_look(const struct config *config, const struct journal_sizes *sizes, struct rbxj_health *ret,
+                struct counters *ret_counters, struct evidence *ev, struct rbxj_error *e);
 
 /* The end of a reset: a replay, and where nothing is left the quarantine is over, but for one that stays. */
 int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,

@@ -41,13 +41,10 @@ static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum livenes
     return r;
 }
 
-static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *result, struct rbxj_error *e)
+static int list_all(struct reaper *reaper, const char *box, const enum liveness *live,
+                    struct rbxj_result *result, struct rbxj_error *e)
 {
     struct snapshot *s = reaper->snapshot;
-    _cleanup_free_ enum liveness *live = NULL;
-    int found = classify(NULL, reaper->config, s, &live, e);
-    if (found < 0)
-        return found;
     result->list = true;
     result->boxes = calloc(s->len + 1, sizeof(*result->boxes));
     if (!result->boxes)
@@ -64,9 +61,10 @@ static int list_all(struct reaper *reaper, const char *box, struct rbxj_result *
     return 0;
 }
 
-int inspect(const struct config *config, const char *box, struct counters *ret_counters,
-            struct rbxj_result **ret, struct rbxj_error *e)
+int inspect_with(const struct config *config, const char *box, struct counters *ret_counters,
+                 const struct visitor *visitor, struct rbxj_result **ret, struct rbxj_error *e)
 {
+    _cleanup_free_ enum liveness *live = NULL;
     struct snapshot snapshot = {0};
     struct reaper reaper = {
         .config = config, .snapshot = &snapshot, .deadline_ns = INT64_MAX, .timeout_ns = config->timeout_ns};
@@ -79,7 +77,11 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
     if (r == 0)
         r = snapshot_check(&snapshot, e);
     if (r == 0)
-        r = list_all(&reaper, box, result, e);
+        r = classify(NULL, config, &snapshot, &live, e);
+    if (r == 0)
+        r = list_all(&reaper, box, live, result, e);
+    if (r == 0 && visitor)
+        r = visitor->visit(visitor->data, &snapshot, live, e);
     mounts_free(reaper.mounts);
     snapshot_clear(&snapshot);
     if (r < 0)
@@ -87,6 +89,12 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
     else
         *ret = result;
     return r;
+}
+
+int inspect(const struct config *config, const char *box, struct counters *ret_counters,
+            struct rbxj_result **ret, struct rbxj_error *e)
+{
+    return inspect_with(config, box, ret_counters, NULL, ret, e);
 }
 
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,

@@ -4,6 +4,7 @@
  * a zero in its place would be taken for a counter that began anew.
  */
 #include "base/cleanup.h"
+#include "reaper/evidence.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
 
@@ -13,7 +14,7 @@ struct sources {
     bool has_counters, has_health, has_boxes, has_sizes;
     struct counters counters;
     struct rbxj_health health;
-    struct journal_size boot, disk;
+    struct journal_sizes sizes;
 };
 
 static void put_family(FILE *out, const char *name, const char *type, const char *help)
@@ -88,6 +89,14 @@ static void put_boxes(FILE *out, const struct rbxj_health *health)
     put_sample(out, name, "state", "unknown", health->unknown_boxes);
 }
 
+static void put_evidence(FILE *out, const struct rbxj_health *health)
+{
+    put_number(out, "rbxj_foreign_resources", "gauge",
+               "Things of somebody else where something of a dead box was.", health->foreign_resources);
+    put_number(out, "rbxj_exhausted_resources", "gauge",
+               "File systems and journals with less room than min_free.", health->exhausted_resources);
+}
+
 static void put_counters(FILE *out, const struct counters *c)
 {
     static const char *const outcomes[COUNTED_OUTCOMES] = {"success", "partial", "failure"};
@@ -121,8 +130,8 @@ static void put_size(FILE *out, const char *name, const char *help, const struct
     const struct {
         const char *journal;
         const struct journal_size *size;
-    } journals[] = {{"boot", &s->boot}, {"disk", &s->disk}};
-    bool any = s->has_sizes || s->boot.there || s->disk.there;
+    } journals[] = {{"boot", &s->sizes.boot}, {"disk", &s->sizes.disk}};
+    bool any = s->has_sizes || s->sizes.boot.there || s->sizes.disk.there;
     if (any)
         put_family(out, name, "gauge", help);
     for (size_t i = 0; i < ARRAY_LEN(journals); i++)
@@ -140,6 +149,11 @@ static uint64_t bytes_of(const struct journal_size *size)
     return size->bytes;
 }
 
+static uint64_t used_of(const struct journal_size *size)
+{
+    return size->used;
+}
+
 static int put_all(const struct sources *s, char **ret)
 {
     char *text = NULL;
@@ -152,11 +166,14 @@ static int put_all(const struct sources *s, char **ret)
         put_escalate(out, &s->health);
     if (s->has_boxes)
         put_boxes(out, &s->health);
+    if (s->has_health)
+        put_evidence(out, &s->health);
     if (s->has_counters)
         put_counters(out, &s->counters);
     put_size(out, "rbxj_journal_records", "Records in a journal, the headers of boxes included.", s,
              records_of);
     put_size(out, "rbxj_journal_bytes", "Bytes allocated for a journal's data file.", s, bytes_of);
+    put_size(out, "rbxj_journal_used_bytes", "Bytes of it that its newest snapshot needs.", s, used_of);
     bool failed = ferror(out);
     /* without memory for the last byte fclose() succeeds, and there is no text (glibc) */
     if (fclose(out) != 0 || failed || !text) {
@@ -187,14 +204,16 @@ static int look_for_damage(const struct config *config, struct sources *s, struc
 static int read_all(const struct rbxj_options *options, struct sources *s, struct rbxj_error *e)
 {
     _cleanup_(config_clear) struct config config = {0};
-    static const struct journal_size unknown;
+    static const struct journal_sizes unknown;
+    struct evidence ev = {0};
     struct rbxj_error sizes = {0};
     int first = config_load(options, &config, e);
     if (first < 0)
         return first;
-    int r = journal_sizes(config.state_dir, config.runtime_dir, &s->boot, &s->disk, &sizes);
+    int r = journal_sizes(config.state_dir, config.runtime_dir, &s->sizes.boot, &s->sizes.disk, &sizes);
     s->has_sizes = r == 0;
-    first = health_look(&config, r == 0 ? &s->disk : &unknown, &s->health, &s->counters, e);
+    first = health_look(&config, r == 0 ? &s->sizes : &unknown, &s->health, &s->counters, &ev, e);
+    evidence_clear(&ev);
     s->has_health = s->has_boxes = s->has_counters = first == 0;
     if (first == 0 && !s->health.can_accept_submissions)
         first = look_for_damage(&config, s, e);
