@@ -1,15 +1,16 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# The manual pages against the source and the program, both ways: man.py TREE PROGRAM BUILD. A page is read as it is
-# written (man/*.scd); what it defines is what stands first in a line, in bold: "*--box*=_ID_".
+# The manual pages against the source and the program, both ways: man.py TREE PROGRAM BUILD DOCUMENTS. A page is read as
+# it is written (man/*.scd); what it defines is what stands first in a line, in bold: "*--box*=_ID_". For man.sh.
+import json
 import os
 import re
 import subprocess
 import sys
 import tempfile
 
-tree, program, build = (os.path.realpath(argument) for argument in sys.argv[1:4])
+tree, program, build, documents = (os.path.realpath(argument) for argument in sys.argv[1:5])
 count = failures = 0
 
 
@@ -46,8 +47,7 @@ def plain(text):
 
 def section(page, title):
     """What is under a heading of a page, up to the next of the same kind."""
-    found = re.search(rf"^# {re.escape(title)}\n(.*?)(?=^# |\Z)", page, re.M | re.S)
-    return found[1] if found else ""
+    return "".join(re.findall(rf"^# {re.escape(title)}\n(.*?)(?=^# |\Z)", page, re.M | re.S))
 
 
 def defined(text, pattern):
@@ -319,6 +319,31 @@ def overview():
     check("every command's page has its exit status", without)
 
 
+# ---- JSON ----
+
+
+def keys_of(value):
+    if isinstance(value, dict):
+        yield from value
+        value = list(value.values())
+    for each in value if isinstance(value, list) else []:
+        yield from keys_of(each)
+
+
+def documents_said():
+    """Each key of the documents that man.sh has made is in the page of the command, or in one to which that refers."""
+    for name in sorted(os.listdir(documents)):
+        page, what = name.rsplit(".", 1)
+        with open(f"{documents}/{name}", "rb") as file:
+            keys = set(keys_of(json.load(file)))
+        text = pages[page]
+        for other in "rbxj-health.1", "rbxj-replay.1", "rbxj.1":
+            if f"*{other[:-2]}*(1)" in section(text, "OUTPUT"):
+                text += pages[other]
+        text = text.replace("\\_", "_")
+        check(f"{page}: JSON ({what})", [key for key in sorted(keys) if f"_{key}_" not in text] if keys else ["none"])
+
+
 # ---- what pages say of each other ----
 
 
@@ -326,9 +351,11 @@ def references():
     there = set(pages) | {name + ".3" for name in re.findall(r"\brbxj_\w+(?=;)", read("src/librbxj.map"))}
     texts = pages | {name: read(name) for name in ("include/rbxj.h", "src/cli/main.c", "systemd/rbxj.catalog", "README.md")}
     texts |= {f"systemd/{name}": read(f"systemd/{name}") for name in os.listdir(tree + "/systemd") if name.endswith(".in")}
+    missing = []
     for name, text in sorted(texts.items()):
         said = {f"{n}.{s}" for n, s in re.findall(r"\*?\b((?:lib)?rbxj[\w.-]*?)\*?\((\d)\)", text.replace("\\_", "_"))}
-        check(f"{name}: the pages that it refers to are there", sorted(said - there))
+        missing += [f"{name}: {page}" for page in sorted(said - there)]
+    check("the pages that are referred to are there", missing)
     for name, page in pages.items():
         check(f"{name}: version and SEE ALSO",
               [] if re.match(r'\S+ "rbxj @VERSION@"\n', page) and section(page, "SEE ALSO") else ["one of them is missing"])
@@ -344,6 +371,7 @@ hook()
 library()
 journal()
 overview()
+documents_said()
 references()
 print(f"1..{count}")
 sys.exit(failures > 0)
