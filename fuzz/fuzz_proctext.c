@@ -45,6 +45,9 @@ static void try_lists(const char *text)
             abort();
     if (lines > strlen(text))
         abort();
+    char cgroup[16];
+    if (proctext_cgroup(text, cgroup, sizeof(cgroup)) && !strstr(text, cgroup))
+        abort();
     if (proctext_is_in_cgroup(text, "/sys/fs/cgroup/rbxj/box7") && !strstr(text, "/box7"))
         abort();
 }

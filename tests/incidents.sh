@@ -149,7 +149,26 @@ call incidents --json
 check "crash: one incident" json '[i["boxes"] for i in d["incidents"]] == [["7"]]'
 check "crash: open" json 'd["incidents"][0]["open"] and d["incidents"][0]["left"] > 0 and d["incidents"][0]["recovery_s"] is None'
 check "crash: its cause" json 'd["incidents"][0]["cause"] == "supervisor_crash" and d["incidents"][0]["procedure"] == "replay"'
+held_by_this() {
+    python3 -I -S -c 'import json, sys, time, datetime
+entry = [e for e in json.load(open(sys.argv[1]))["incidents"][0]["entries"] if e.get("event") == "mount_unmount_failed"][0]
+held, pid = entry["held_by"][0], sys.argv[2]
+read = lambda name: open("/proc/" + pid + "/" + name).read()
+stat = read("stat").rsplit(")", 1)[1].split()
+paths = [line.split(":", 2)[2] for line in read("cgroup").split("\n") if line]
+started = datetime.datetime.strptime(held["started"], "%Y-%m-%dT%H:%M:%SZ").replace(tzinfo=datetime.timezone.utc).timestamp()
+boot = time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)
+wrong = [name for name, right in {
+    "pid": held["pid"] == int(pid), "comm": held["comm"] == read("comm").strip("\n"), "state": held["state"] in "SRD",
+    "started": abs(boot + int(stat[19]) / 100 - started) < 3, "cgroup": held["cgroup"] in paths}.items() if not right]
+sys.exit("wrong: %s of %s" % (wrong, held) if wrong else 0)' "$work/out" $$
+}
+check "crash: who held it" held_by_this
 check "crash: why" json 'any(e.get("event") == "mount_unmount_failed" and e["error"]["errno"] == 16 for e in d["incidents"][0]["entries"])'
+call incidents --markdown
+check "crash: who held it is in the document" out_has "- held by \`pid $$ ("
+call incidents show "$(basename "$log"/20*)"
+check "crash: and shown" out_has "    held by pid $$ ("
 call replay
 call incidents --json
 check "again: the same one" json '[i["count"] for i in d["incidents"]] == [2]'
@@ -189,6 +208,20 @@ check "killed half-way: unfinished" json '[(i["outcome"], i["recovery_s"]) for i
 call replay
 call incidents --json
 check "killed half-way: taken up" json '[(i["outcome"], i["count"]) for i in d["incidents"] if i["boxes"] == ["9"]] == [("success", 2)]'
+
+# ---- who held a lock ----
+
+crash 31 --lock "$work/lock31" --tmpdir "$work/box31"
+exec 8<"$work/lock31"
+flock 8
+call replay
+call incidents --json
+check "held: by whom" json '[[h["pid"] for h in e["held_by"]] for e in d["incidents"][0]["entries"] if e["kind"] == "lock"] == [['$$']]'
+check "held: only that one is" json '[e["kind"] for e in d["incidents"][0]["entries"] if "held_by" in e] == ["lock"]'
+exec 8<&-
+call replay
+call incidents --json
+check "held: no longer" json 'd["incidents"][0]["boxes"] == ["31"] and not any("held_by" in e for e in d["incidents"][0]["entries"])'
 
 # ---- what the kernel said ----
 

@@ -19,6 +19,7 @@ static void k4_a_live_supervisor_makes_it_busy(void **state)
         assert_int_equal(FOUND_BUSY, x.finding.found);
         assert_true(has(x.finding.error.message, "other"));
         assert_int_equal(-EBUSY, kind->undo(&x.undo, &x.record, fresh()));
+        assert_int_equal(x.finding.keepers.at[0].pid, supervisor);
         assert_int_equal(FOUND_BUSY, look());
         assert_true(lives(payload) && lives(supervisor));
         harness_kill(supervisor);

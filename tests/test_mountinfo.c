@@ -290,6 +290,8 @@ static int who_holds_a_namespace(const char *path)
     NEED(mounts_read(&mounts, NULL) == 0);
     NEED(mounts_in(mounts, ns, &space, &e) == -EBUSY);
     NEED(strstr(e.detail, "has it open"));
+    NEED(strstr(e.detail, harness_format("pid %d ", (int)mounts_holder(mounts, ns))));
+    NEED(mounts_holder(mounts, ns + 1) == 0);
     mounts_free(mounts);
     /* an nsfs mount instead */
     char link[64];

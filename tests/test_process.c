@@ -175,6 +175,7 @@ static void k4_a_live_supervisor_is_never_killed(void **state)
     assert_int_equal(-EBUSY, kind->undo(&x.undo, &x.record, fresh()));
     assert_int_equal(FOUND_BUSY, x.finding.found);
     assert_true(has(x.finding.error.message, "other"));
+    assert_int_equal(x.finding.keepers.at[0].pid, pid);
     assert_int_equal(FOUND_BUSY, look());
     assert_true(lives(pid));
 }
@@ -394,6 +395,7 @@ static void will_not_die(const char *cgroup, pid_t pid, const char *state)
     assert_int_equal(FOUND_BUSY, x.finding.found);
     if (!has(x.finding.error.message, state))
         fail_msg("%s", x.finding.error.message);
+    assert_int_equal(x.finding.keepers.at[0].pid, pid);
     harness_write(harness_format("%s/freezer.state", cgroup), "THAWED");
     (void)harness_wait(pid);
     assert_int_equal(FOUND_GONE, look());

@@ -72,6 +72,27 @@ static void a_cgroup_is_known_by_its_end(void **state)
     assert_false(proctext_is_in_cgroup("", "/sys/fs/cgroup/rbxj/box7"));
 }
 
+static void a_cgroup_is_named(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *text, *path;
+    } rows[] = {
+        {"0::/rbxj/box7\n", "/rbxj/box7"},
+        {"4:memory:/m:x\n1:name=systemd:/s\n0::/rbxj/box7\n", "/rbxj/box7"},
+        {"9:pids:/\n4:memory:/m\n1:name=systemd:/s\n0::/\n", "/m"},
+        {"9:pids:/\n0::/\n", "/"},
+        {"0::/a path that is too long\n4:memory:/m\n", "/m"},
+    };
+    char path[16];
+    for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
+        assert_true(proctext_cgroup(rows[i].text, path, sizeof(path)));
+        assert_string_equal(path, rows[i].path);
+    }
+    assert_false(proctext_cgroup("", path, sizeof(path)));
+    assert_false(proctext_cgroup("4:memory\n\n::\n", path, sizeof(path)));
+}
+
 static void every_line_is_a_pid(void **state)
 {
     (void)state;
@@ -121,6 +142,7 @@ int main(void)
         harness_test(ids_are_read),
         harness_test(a_flock_is_its_inodes),
         harness_test(a_cgroup_is_known_by_its_end),
+        harness_test(a_cgroup_is_named),
         harness_test(every_line_is_a_pid),
         harness_test(a_kernel_message_is_taken_apart),
         harness_test(a_container_says_which),

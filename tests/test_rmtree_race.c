@@ -35,7 +35,8 @@ static void k17_refilled_three_times_is_busy_naming_the_writer(void **state)
     (void)state;
     harness_need_root();
     struct refill data = {.top = make_top(harness_disk())};
-    struct rmtree how = {.deadline_ns = in_seconds(20), .stamped = refill, .data = &data};
+    pid_t seen = 0;
+    struct rmtree how = {.deadline_ns = in_seconds(20), .stamped = refill, .data = &data, .writer = &seen};
     (void)refill(&data, -1, 1, 1, NULL);
     pid_t writer = fork();
     if (writer == 0) {
@@ -56,6 +57,7 @@ static void k17_refilled_three_times_is_busy_naming_the_writer(void **state)
     assert_true(data.made >= 3);
     assert_non_null(strstr(error.message, "refilled"));
     assert_non_null(strstr(error.detail, harness_format("pid %d ", writer)));
+    assert_int_equal(seen, writer);
     assert_int_equal(remove_tree(data.top), 0);
 }
 

@@ -116,18 +116,44 @@ static bool is_below_tail(const char *within, const char *path)
     return false;
 }
 
+/* The path of a line, "4:memory:/box7"; its length, 0: there is none. */
+static size_t path_of(const char *line, size_t len, const char **ret)
+{
+    const char *end = line + len, *path = memchr(line, ':', len);
+    path = path ? memchr(path + 1, ':', (size_t)(end - path - 1)) : NULL;
+    if (!path)
+        return 0;
+    *ret = path + 1;
+    return (size_t)(end - path - 1);
+}
+
+bool proctext_cgroup(const char *text, char *buf, size_t size)
+{
+    const char *line, *path;
+    size_t len;
+    bool found = false;
+    while (next_line(&text, &line, &len)) {
+        size_t n = path_of(line, len, &path);
+        bool unified = begins(line, len, "0::"), first = !found || strcmp(buf, "/") == 0;
+        if (!n || n >= size || !(first || (unified && n > 1)))
+            continue;
+        memcpy(buf, path, n);
+        buf[n] = 0;
+        found = true;
+    }
+    return found;
+}
+
 bool proctext_is_in_cgroup(const char *text, const char *path)
 {
     char within[PATH_MAX];
-    const char *line;
+    const char *line, *name;
     size_t len;
     while (next_line(&text, &line, &len)) {
-        const char *end = line + len, *name = memchr(line, ':', len); /* "4:memory:/box7" */
-        name = name ? memchr(name + 1, ':', (size_t)(end - name - 1)) : NULL;
-        size_t n = name ? (size_t)(end - name - 1) : 0;
+        size_t n = path_of(line, len, &name);
         if (n < 2 || n >= sizeof(within)) /* an own cgroup is never the root */
             continue;
-        memcpy(within, name + 1, n);
+        memcpy(within, name, n);
         within[n] = 0;
         if (is_below_tail(within, path))
             return true;

@@ -35,6 +35,9 @@ bool proctext_has_flock(const char *text, uint64_t dev, uint64_t ino);
  * hierarchy. */
 bool proctext_is_in_cgroup(const char *text, const char *path);
 
+/* /proc/PID/cgroup: the path within its hierarchy, of v2's, or where that is the root of the first that is not. */
+bool proctext_cgroup(const char *text, char *buf, size_t size);
+
 /* cgroup.procs: the next line's pid, 0 for one that can't be seen from here; false: there is none. */
 bool proctext_next_pid(const char **text, pid_t *ret);
 

@@ -99,6 +99,20 @@ struct incident_cell incident_taint(const cJSON *document)
     return t;
 }
 
+struct incident_cell incident_keeper(const cJSON *keeper)
+{
+    struct incident_cell t;
+    if (doc_get_text(keeper, "comm"))
+        (void)snprintf(t.text, sizeof(t.text), "pid %.0f (%.64s, state %.1s), started %.32s, cgroup %.230s",
+                       doc_get_number(keeper, "pid", 0), incident_field(keeper, "comm"),
+                       incident_field(keeper, "state"), incident_field(keeper, "started"),
+                       incident_field(keeper, "cgroup"));
+    else
+        (void)snprintf(t.text, sizeof(t.text), "pid %.0f, which was gone a moment later",
+                       doc_get_number(keeper, "pid", 0));
+    return t;
+}
+
 /* What strdup(), malloc() or asprintf() has come to. */
 char *incident_must(char *text)
 {

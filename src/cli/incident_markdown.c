@@ -65,6 +65,11 @@ static void markdown_entry(const cJSON *entry)
                                                                        : "unfinished");
     print_line("- %s %s of box %s: %s%s%s%s%s", kind, name, box, outcome, message ? ", " : "",
                message ? said : "", why ? ", " : "", why ? more : "");
+    for (const cJSON *item = doc_get_first(entry, "held_by"); item; item = item->next) {
+        struct incident_cell keeper = incident_keeper(item);
+        _cleanup_free_ char *span = code(keeper.text);
+        print_line("  - held by %s", span);
+    }
 }
 
 static void markdown_entries(const cJSON *d, const char *title, bool left)

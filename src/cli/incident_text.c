@@ -67,6 +67,10 @@ static void print_entry(const cJSON *entry)
                content ? content : "", message ? ": " : "", message ? message : "",
                detail && *detail ? "; " : "", detail && *detail ? detail : "", note ? "; " : "",
                note ? note : "");
+    for (const cJSON *item = doc_get_first(entry, "held_by"); item; item = item->next) {
+        struct incident_cell keeper = incident_keeper(item);
+        print_line("    held by %s", keeper.text);
+    }
 }
 
 static void print_items(const char *title, const cJSON *items)

@@ -327,6 +327,7 @@ static int find_ancestors(struct undo *u)
 static int spare(struct finding *f, pid_t pid, const char *why)
 {
     f->found = FOUND_BUSY;
+    keepers_add(&f->keepers, pid);
     return error_set(&f->error, EBUSY, EBUSY, "pid %d: is not killed, it is %s", pid, why);
 }
 

@@ -157,6 +157,8 @@ static void add_entry(struct doc *doc, cJSON *entries, const struct rbxj_result_
         (void)doc_text(doc, entry, "event", event_of_entry(box, e));
     if (e->note)
         (void)doc_text(doc, entry, "note", e->note);
+    if (outcome && outcome_is_left(outcome))
+        keepers_tell(doc, entry, &more->keepers);
     if (more->oom_kills)
         doc_number(doc, entry, "oom_kills", (double)more->oom_kills);
 }

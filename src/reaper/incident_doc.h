@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The document of an incident, in memory: how it is begun, told of a replay, and closed. No file is touched
- * here. Fields (rbxj-incidents(1)): id, detected, updated, cause, boxes, executions, procedure, recovery_s, outcome,
+ * here; of a process that keeps something /proc is asked. Fields (rbxj-incidents(1)): id, detected, updated, cause, boxes,
+ * executions, procedure, recovery_s, outcome,
  * count, left, notes, evidence, kernel (incident_kernel.h), version, open, entries, entries_omitted.
  *
  *   cause     the worst of its boxes at detection: lock_corruption, cleanup_failure, system_crash,

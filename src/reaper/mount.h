@@ -118,6 +118,6 @@ int mount_holders_find(struct undo *u, int32_t id, uint64_t unique, uint64_t dev
 /* Kills those that are proven of this box and waits for them; how many. */
 size_t mount_holders_kill(struct undo *u, const struct mount_holders *holders);
 /* "working directory of pid 4711 (sleep, ...) and 2 more" as the error's detail. */
-void mount_holders_describe(const struct mount_holders *holders, struct rbxj_error *e);
+void mount_holders_describe(const struct mount_holders *holders, struct finding *f);
 
 #endif

@@ -37,6 +37,8 @@ int mount_find_space(struct undo *u, const struct record *r, struct mount_space 
         return rc;
     f->found = rc == -ENOENT ? FOUND_GONE : FOUND_BUSY;
     f->refused = rc == -EACCES;
+    if (rc == -EBUSY)
+        keepers_add(&f->keepers, mounts_holder(u->mounts, ns));
     return 0;
 }
 

@@ -138,7 +138,7 @@ int mount_holders_find(struct undo *u, int32_t id, uint64_t unique, uint64_t dev
     return 0;
 }
 
-void mount_holders_describe(const struct mount_holders *holders, struct rbxj_error *e)
+void mount_holders_describe(const struct mount_holders *holders, struct finding *f)
 {
     static const char *const how[] = {['c'] = "working directory",
                                       ['r'] = "root directory",
@@ -151,8 +151,10 @@ void mount_holders_describe(const struct mount_holders *holders, struct rbxj_err
     procid_describe(holders->at[0].pid, who, sizeof(who));
     if (holders->len > 1)
         (void)snprintf(more, sizeof(more), " and %zu more", holders->len - 1);
-    error_detail(e, "held by pid %d (%s): its %s%s", holders->at[0].pid, who, how[(int)holders->at[0].how],
-                 more);
+    for (size_t i = 0; i < holders->len; i++)
+        keepers_add(&f->keepers, holders->at[i].pid);
+    error_detail(&f->error, "held by pid %d (%s): its %s%s", holders->at[0].pid, who,
+                 how[(int)holders->at[0].how], more);
 }
 
 /* ---- killing ---- */

@@ -372,3 +372,11 @@ int mounts_in(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struc
     }
     return -ENOENT;
 }
+
+pid_t mounts_holder(const struct mounts *mounts, uint64_t ns)
+{
+    for (size_t i = 0; i < mounts->holders_len; i++)
+        if (mounts->holders[i].ns == ns)
+            return mounts->holders[i].pid;
+    return 0;
+}

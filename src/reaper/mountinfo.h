@@ -111,6 +111,8 @@ void mounts_note_stays(struct mounts *mounts, uint64_t ns);
  *   -EBUSY    something holds it, but no process is in it; e says what
  *   -EACCES   not to be known: /proc hides processes from us */
 int mounts_in(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struct rbxj_error *e);
+/* Then it is kept by this process; 0: by none that was seen. */
+pid_t mounts_holder(const struct mounts *mounts, uint64_t ns);
 
 /* ---- identity of a mount, through the kernel and not through names ---- */
 

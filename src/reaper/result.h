@@ -27,6 +27,7 @@ struct result_entry {
     bool evidence;
     bool not_mounted;   /* refused only because a file system is not there yet (K14) */
     const char *action; /* literal: what undoing it is called */
+    struct keepers keepers;
     uint64_t oom_kills; /* in a cgroup, as far as was seen */
     char note[200];     /* what was seen besides, or empty */
     int64_t time_ns;

@@ -314,6 +314,13 @@ static int walk_restart(struct walk *w)
     return 0;
 }
 
+static void name_writer(const struct walk *w)
+{
+    pid_t pid = rmtree_name_writer(w->top, w->e);
+    if (w->how->writer)
+        *w->how->writer = pid;
+}
+
 /* rmdir of the level at hand, after a pass in which nothing was kept: 0 gone, 1 another round, or <0. */
 static int level_remove(struct walk *w, struct level *l)
 {
@@ -344,7 +351,7 @@ static int level_remove(struct walk *w, struct level *l)
         if (++l->rounds < ROUNDS)
             return 1;
         r = fail(w, l->fd, NULL, EBUSY, "refilled while it was removed");
-        rmtree_name_writer(w->top, w->e);
+        name_writer(w);
         return r;
     default:
         if (!above)

@@ -38,7 +38,7 @@ static bool process_is_inside(int proc, const char *pid, const char *dir)
     return false;
 }
 
-void rmtree_name_writer(int top_fd, struct rbxj_error *e)
+pid_t rmtree_name_writer(int top_fd, struct rbxj_error *e)
 {
     char top[PATH_MAX + NAME_MAX + 2], who[160];
     fd_path(top_fd, top, sizeof(top));
@@ -50,6 +50,7 @@ void rmtree_name_writer(int top_fd, struct rbxj_error *e)
             continue;
         procid_describe(atoi(d->d_name), who, sizeof(who));
         error_detail(e, "written to by pid %s (%s)", d->d_name, who);
-        return;
+        return atoi(d->d_name);
     }
+    return 0;
 }

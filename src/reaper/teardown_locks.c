@@ -15,6 +15,7 @@
 struct holders {
     struct teardown *t;
     struct rbxj_error *e;
+    struct keepers keepers;
     size_t payload;
 };
 
@@ -39,6 +40,7 @@ static int judge_holder(void *data, pid_t pid)
     if (payload)
         return payload < 0 ? payload : 0;
     procid_describe(pid, who, sizeof(who));
+    keepers_add(&h->keepers, pid);
     error_detail(h->e, "held by pid %d (%s)", pid, who);
     return 1;
 }
@@ -58,7 +60,7 @@ static void cannot_ask(struct teardown *t, struct teardown_item *item, const str
 static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t ino)
 {
     struct rbxj_error error = {0};
-    struct holders h = {t, &error, 0};
+    struct holders h = {.t = t, .e = &error};
     bool blind = false;
     (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
                     item->record->path);
@@ -76,6 +78,7 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     item->withheld = t->held = true;
     item->look.found = FOUND_BUSY;
     item->look.error = error;
+    item->look.keepers = h.keepers;
 }
 
 /* Who holds it can't be known: why is in error, or errno. */

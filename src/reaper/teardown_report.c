@@ -47,6 +47,7 @@ static int report_item(const struct teardown *t, const struct teardown_item *ite
         .time_ns = item->record->time_ns,
         .oom_kills = item->done.oom_kills > item->look.oom_kills ? item->done.oom_kills
                                                                  : item->look.oom_kills,
+        .keepers = f->keepers,
         .error = f->error,
     };
     if (!ret->error.code && detail[0]) /* a note on what was undone: OOM kills */

@@ -28,6 +28,7 @@
 #include "base/config.h"
 #include "base/error.h"
 #include "journal/record.h"
+#include "reaper/keepers.h"
 
 #include <limits.h>
 
@@ -60,6 +61,7 @@ struct finding {
     enum lock_content content;
     uint64_t oom_kills; /* of a cgroup that is there and ours: how often the kernel killed in it for memory */
     uint64_t identity;  /* a number for what was seen, for the plan id; 0: nothing there */
+    struct keepers keepers;  /* who keeps it busy, as far as was seen */
     struct rbxj_error error; /* why, when it is foreign, busy, refused or failed */
 };
 

@@ -204,7 +204,11 @@ static int kill_members(struct undo *u, const struct record *r, const struct pla
 static int still_populated(const struct record *r, const struct place *place, struct finding *f)
 {
     char who[200];
+    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
     cgroup_describe(place->fd, who, sizeof(who));
+    if (cgroup_members(place->fd, &members) == 0)
+        for (size_t i = 0; i < members.len && i < KEEPERS_MAX; i++)
+            keepers_add(&f->keepers, members.pids[i]);
     f->found = FOUND_BUSY;
     (void)error_set(&f->error, RBXJ_E_BUSY, 0, "cgroup %s: in use by %s", r->path, who);
     return -EBUSY;

@@ -175,7 +175,7 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
     f->identity = r->mount.unique ? r->mount.unique : (uint64_t)r->mount.id;
     (void)error_set(&f->error, RBXJ_E_BUSY, EBUSY, "mount %s: detached, but still in use", r->path);
     if (rc == 0)
-        mount_holders_describe(&holders, &f->error);
+        mount_holders_describe(&holders, f);
     return 0;
 }
 
@@ -317,7 +317,7 @@ static int mount_undo(struct undo *u, struct record *r, struct finding *f)
         f->found = FOUND_BUSY;
     if (rc == -EBUSY && !f->error.code) {
         rc = error_set(&f->error, RBXJ_E_BUSY, EBUSY, "unmount %s", sight.mount->target);
-        mount_holders_describe(&holders, &f->error);
+        mount_holders_describe(&holders, f);
     }
     return rc;
 }

@@ -112,6 +112,7 @@ static int would_not_die(const struct record *r, struct finding *f)
     char state[128];
     procid_describe(r->process.pid, state, sizeof(state));
     f->found = FOUND_BUSY;
+    keepers_add(&f->keepers, r->process.pid);
     (void)error_set(&f->error, RBXJ_E_BUSY, 0, "pid %d: killed, but does not die: %s", r->process.pid, state);
     return -ETIMEDOUT;
 }

@@ -325,8 +325,11 @@ static int remove_ours(struct undo *u, const struct record *r, struct tmpdir_pla
             n = &p->aside;
     }
     struct stamp_check check = {.u = u, .r = r, .path = r->path};
-    struct rmtree how = {.deadline_ns = u->deadline_ns, .stamped = refuse_anothers, .data = &check};
+    pid_t writer = 0;
+    struct rmtree how = {
+        .deadline_ns = u->deadline_ns, .stamped = refuse_anothers, .data = &check, .writer = &writer};
     rc = rmtree(p->parent, n->name, fd, &how, &f->error);
+    keepers_add(&f->keepers, writer);
     if (rc == -EBUSY)
         f->found = FOUND_BUSY;
     return rc;
