@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import tempfile
+from email.utils import parsedate_to_datetime
 
 tree, program, build, documents = (os.path.realpath(argument) for argument in sys.argv[1:5])
 count = failures = 0
@@ -360,6 +361,10 @@ def references():
     for name, page in pages.items():
         check(f"{name}: version and SEE ALSO",
               [] if re.match(r'\S+ "rbxj @VERSION@"\n', page) and section(page, "SEE ALSO") else ["one of them is missing"])
+    released = re.search(r"^RELEASED := (\S+)$", read("Makefile"), re.M)[1]
+    date = re.search(r"^ -- .*  (.*)$", read("debian/changelog"), re.M)[1]
+    check("their date is that of the packages",
+          same({released}, {parsedate_to_datetime(date).strftime("%Y-%m-%d")}, "Makefile", "debian/changelog"))
     seen = section(pages["rbxj.1"], "SEE ALSO").replace("*", "")
     check("rbxj(1) names every page",
           [name for name in pages if name != "rbxj.1" and f"{name[:-2]}({name[-1]})" not in seen])
