@@ -264,7 +264,7 @@ zsh_completes() {
 zsh_completes_names() {
     is "$(complete_line 'rbxj list --box ')" seven && is "$(complete_line 'rbxj incidents show ')" "$incident"
 }
-if command -v zsh >/dev/null; then
+if zsh -f -c 'zmodload zsh/zpty && zpty shell true' 2>/dev/null; then
     check "zsh completes commands and options" zsh_completes
     check "zsh completes boxes and incidents" zsh_completes_names
 fi
