@@ -3,7 +3,7 @@
  * Want of descriptors says nothing about what is there: whoever meets it fails, and takes nothing for gone, for empty,
  * for another, or for nobody's. (Every call of a whole life failing once is tried by crash/crash_fail.c.)
  */
-#include "harness.h"
+#include "seccomp_fixture.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -13,12 +13,9 @@
 #include "reaper/undo.h"
 
 #include <errno.h>
-#include <linux/filter.h>
-#include <linux/seccomp.h>
 #include <stddef.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -138,31 +135,7 @@ static void k4_nobody_is_killed(void **state)
 /* In this process from now on: that call on that descriptor. */
 static void fail_on(long call, int fd, int errnum)
 {
-    struct sock_filter code[] = {
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)call, 0, 3),
-        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, args[0])),
-        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, (uint32_t)fd, 0, 1),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | (uint32_t)errnum),
-        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-    };
-    struct sock_fprog program = {.len = ARRAY_LEN(code), .filter = code};
-    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) < 0 ||
-        prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) < 0)
-        _exit(100);
-}
-
-static void child_says(int (*run)(void), int errnum)
-{
-    int status;
-    (void)fflush(NULL);
-    pid_t pid = fork();
-    assert_true(pid >= 0);
-    if (pid == 0)
-        _exit(run());
-    assert_int_equal(waitpid(pid, &status, 0), pid);
-    assert_true(WIFEXITED(status));
-    assert_int_equal(WEXITSTATUS(status), errnum);
+    seccomp_when(call, 0, (uint32_t)fd, SECCOMP_RET_ERRNO | (uint32_t)errnum);
 }
 
 /* The n-th descriptor that is opened from now on. */

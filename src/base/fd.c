@@ -12,6 +12,7 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 int fd_openat2(int dirfd, const char *path, int flags, mode_t mode, uint64_t resolve)
 {
@@ -298,11 +299,28 @@ int64_t now_realtime_ns(void)
     return now_ns(CLOCK_REALTIME);
 }
 
+/* What nobody else has at any other time. */
+static void mix_unique(uint8_t *buf, size_t len)
+{
+    static _Atomic uint64_t count;
+    const uint64_t own[] = {(uint64_t)now_realtime_ns(), (uint64_t)now_monotonic_ns(), (uint64_t)getpid(),
+                            count++};
+    for (size_t at = 0; at < len; at += sizeof(XXH64_hash_t)) {
+        XXH64_hash_t hash = XXH3_64bits_withSeed(own, sizeof(own), at);
+        for (size_t i = 0; i < sizeof(hash) && at + i < len; i++)
+            buf[at + i] ^= (uint8_t)(hash >> 8 * i);
+    }
+}
+
 void random_bytes(void *buf, size_t len)
 {
-    /* never short for up to 256 bytes; blocks only before the pool is seeded (getrandom(2)) */
-    while (getrandom(buf, len, 0) != (ssize_t)len)
-        ;
+    if (getrandom(buf, len, GRND_NONBLOCK) == (ssize_t)len) /* never short for up to 256 bytes */
+        return;
+    /* Early in a boot, without a saved seed or an instruction for it: the kernel would first make entropy out of
+     * jitter, for a second or so, or, before 5.4, wait until something happens. */
+    if (getrandom(buf, len, GRND_INSECURE) != (ssize_t)len)
+        memset(buf, 0, len); /* before 5.6 */
+    mix_unique(buf, len);
 }
 
 void hex_encode(char *out, const void *data, size_t len)

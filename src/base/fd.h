@@ -80,7 +80,8 @@ bool path_is_below(const char *path, const char *dir);
 int64_t now_monotonic_ns(void);
 int64_t now_realtime_ns(void);
 
-/* Fills buf from getrandom(2); never short. */
+/* Fills buf with up to 256 bytes from getrandom(2). Never waits: early in a boot, before the kernel's pool is seeded, they
+ * are unique, but no secret. Names, ids and stamps need no more: that they are new. */
 void random_bytes(void *buf, size_t len);
 /* Lower-case hex of len bytes into out (2 * len + 1 bytes). */
 void hex_encode(char *out, const void *data, size_t len);
