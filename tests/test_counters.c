@@ -113,6 +113,30 @@ static void a_flush_commits_for_them_alone_and_once(void **state)
     assert_int_equal(must_read(&p).orphans, 5);
 }
 
+/* A replay that finds nothing: at each boot, and every five minutes. */
+static void the_time_of_the_last_replay_alone_costs_no_flush(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct journal *j = place_open(&p);
+    must_count(j, 5);
+    assert_ok(journal_flush(j, &e), e);
+    uint64_t before = atomic_load(&flushes);
+    assert_ok(journal_count(j, &(struct counters){.last_replay_ns = 200}, &e), e);
+    assert_ok(journal_flush(j, &e), e);
+    assert_int_equal(atomic_load(&flushes), before);
+    assert_int_equal(must_read(&p).last_replay_ns, 200);
+    assert_ok(journal_count(j, &(struct counters){.cleanups = {1}, .last_replay_ns = 300}, &e), e);
+    assert_ok(journal_flush(j, &e), e);
+    assert_true(atomic_load(&flushes) > before);
+    place_close();
+    next_boot(&p);
+    (void)place_open(&p);
+    assert_int_equal(must_read(&p).last_replay_ns, 300);
+}
+
 static void they_survive_the_loss_of_the_runtime_directory(void **state)
 {
     (void)state;
@@ -311,6 +335,7 @@ int main(void)
         journal_test(counting_costs_no_flush_and_survives_close_and_open),
         journal_test(a_commit_takes_them_along_and_the_next_boot_takes_them_over),
         journal_test(a_flush_commits_for_them_alone_and_once),
+        journal_test(the_time_of_the_last_replay_alone_costs_no_flush),
         journal_test(they_survive_the_loss_of_the_runtime_directory),
         journal_test(a_killed_writer_loses_nothing_that_was_answered),
         journal_test(counts_of_many_processes_add_up),

@@ -84,11 +84,22 @@ int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more)
     return meta_put(txn, meta, META_COUNTERS, numbers, (len + 1) * sizeof(*numbers));
 }
 
-bool counters_differ(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta)
+enum counters_news counters_compare(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta)
 {
     MDB_val ours, theirs;
-    size_t n = find(from, from_meta, &ours);
-    return n && (find(to, to_meta, &theirs) != n || memcmp(ours.mv_data, theirs.mv_data, ours.mv_size) != 0);
+    size_t n = find(from, from_meta, &ours), number = sizeof(uint64_t);
+    if (!n)
+        return COUNTERS_SAME;
+    if (find(to, to_meta, &theirs) != n)
+        return COUNTERS_MORE;
+    if (memcmp(ours.mv_data, theirs.mv_data, ours.mv_size) == 0)
+        return COUNTERS_SAME;
+    const uint8_t *a = ours.mv_data, *b = theirs.mv_data;
+    for (size_t i = 1; i <= n; i++) /* behind the checksum */
+        if (i - 1 != offsetof(struct counters, last_replay_ns) / number &&
+            memcmp(a + i * number, b + i * number, number) != 0)
+            return COUNTERS_MORE;
+    return COUNTERS_TIME;
 }
 
 int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta)

@@ -2,9 +2,9 @@
  *
  * What is counted over all boxes and boots, for the metrics. The counters live in the boot journal, are
  * added to in one transaction without a flush, and go to disk with the next commit that anyone makes, a
- * replay's last act at the latest; whoever makes the boot journal takes them over from disk. A power cut
- * loses what was counted since the last commit: a count is never wrong by more than that, and never
- * decreases within a boot.
+ * replay's last act at the latest (but the time of one that changed nothing else is worth no commit); whoever
+ * makes the boot journal takes them over from disk. A power cut loses what was counted since the last commit:
+ * a count is never wrong by more than that, and never decreases within a boot.
  */
 #ifndef RBXJ_JOURNAL_COUNTERS_H
 #define RBXJ_JOURNAL_COUNTERS_H

@@ -137,8 +137,9 @@ int store_read_meta(struct store *s, const char *name, void *value, size_t len);
 void counters_parse(const void *stored, size_t len, struct counters *ret);
 /* Adds to what is stored; keeps what a newer version counts (K24). MDB_* */
 int counters_write(MDB_txn *txn, MDB_dbi meta, const struct counters *more);
-/* Has from something that to has not? */
-bool counters_differ(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
+/* What from has that to has not: nothing, only the time of a later replay, or more. */
+enum counters_news { COUNTERS_SAME, COUNTERS_TIME, COUNTERS_MORE };
+enum counters_news counters_compare(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
 /* As they are, whatever version counted them. MDB_* */
 int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
 
