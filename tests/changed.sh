@@ -180,6 +180,7 @@ changed_lock() {
     undone "lock emptied"
 }
 
+is_in() { [ "$(readlink "/proc/$1/cwd")" = "$2" ]; }
 changed_mount() {
     fresh
     local w=$work/w m=$work/w/mnt
@@ -215,7 +216,7 @@ changed_mount() {
     crash 7 --mount "tmpfs,x,$m" || return
     (cd "$m" && exec sleep 120) &
     local holder=$!
-    while [ "$(readlink "/proc/$holder/cwd")" != "$m" ]; do sleep 0.01; done
+    check "mount in use: by somebody" until_true is_in "$holder" "$m"
     call replay --json
     check "mount in use: 1" is "$status" 1
     check "mount in use: busy, names the holder" json \

@@ -75,10 +75,11 @@ crash() {
 }
 # A zombie that nobody has reaped is dead.
 payload_lives() { grep -qE '^State:.[^ZX]' "/proc/$(cat "$work/payload")/status" 2>/dev/null; }
+payload_is_dead() { ! payload_lives; }
 kill_payload() {
     payload_lives || return 0
     kill -KILL "$(cat "$work/payload")"
-    while payload_lives; do sleep 0.01; done
+    until_true payload_is_dead
 }
 
 # ---- words ----

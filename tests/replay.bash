@@ -49,8 +49,9 @@ crash() {
     kill -KILL "$supervisor"
     wait "$supervisor" 2>/dev/null
     kill -KILL "$(cat "$work/up/$1")"
-    while lives "$(cat "$work/up/$1")"; do sleep 0.01; done
+    until_true is_dead "$(cat "$work/up/$1")"
 }
+is_dead() { ! lives "$1"; }
 
 undone() {
     call replay
