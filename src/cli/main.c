@@ -72,7 +72,9 @@ const struct command commands[] = {
         .name = "health",
         .synopsis = "[OPTION...]",
         .summary = "the worker's health; recover, verify, quarantine",
-        .details = "Without an option, and with --check, it looks only.",
+        .details =
+            "Without an option, and with --check, it looks only: at boxes, processes that outlived one, and\n"
+            "the room there is (min_free).",
         .exit_status =
             "Exit status: 0 healthy, 1 unhealthy, 2 quarantined (a damaged journal too), 3 unknown (wrong\n"
             "usage and no permission too); --verify-clean: 0 clean, 1 not; --quarantine and --unquarantine:\n"

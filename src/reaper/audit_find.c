@@ -189,40 +189,14 @@ static int visit_cgroup(int fd, void *data)
     return 0;
 }
 
-/* Is m the mount of its hierarchy that shows most of it? */
-static bool shows_most(const struct audit *a, const struct mount *m)
-{
-    struct mount_set same = mount_table_find(a->table, MOUNT_BY_DEV, m);
-    for (size_t i = 0; i < same.len; i++) {
-        const struct mount *other = same.mounts[i];
-        size_t len = strlen(other->root), ours = strlen(m->root);
-        if (other != m && mount_table_top(a->table, other->target) == other &&
-            (len < ours || (len == ours && other->id < m->id)))
-            return false;
-    }
-    return mount_table_top(a->table, m->target) == m;
-}
-
 static int find_cgroups(struct audit *a, struct rbxj_error *e)
 {
-    struct mount_set all = mount_table_all(a->table);
-    struct cgroup_search s = {a, e};
-    int r = 0;
-    for (size_t i = 0; a->config->cgroups && r == 0 && i < all.len; i++) {
-        const struct mount *m = all.mounts[i];
-        if (strcmp(m->fstype, "cgroup") != 0 && strcmp(m->fstype, "cgroup2") != 0)
-            continue;
-        if (!shows_most(a, m))
-            continue;
-        _cleanup_close_ int fd = fd_open_dir(AT_FDCWD, m->target);
-        if (fd < 0 && errno_is_want(-fd))
-            return error_sys(e, -fd, "%s", m->target);
-        r = fd < 0 ? 0 : cgroup_walk(fd, visit_cgroup, &s);
-        if (r < 0 && e && !e->code)
-            r = errno_is_want(-r) ? error_sys(e, -r, "%s", m->target)
-                                  : 0; /* removed meanwhile, or not ours to see */
-    }
-    return r;
+    struct rbxj_error own = {0};
+    struct cgroup_search s = {a, &own};
+    int r = a->config->cgroups ? cgroup_each(a->table, visit_cgroup, &s) : 0;
+    if (r < 0 && !own.code)
+        return error_sys(e, -r, "audit: the cgroups");
+    return own.code ? error_pass(e, &own) : 0;
 }
 
 /* ---- mounts ---- */

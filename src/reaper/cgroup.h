@@ -36,6 +36,11 @@ int cgroup_open(int parent, const char *base);
  * returns it. */
 int cgroup_walk(int fd, int (*visit)(int fd, void *data), void *data);
 
+/* The same for all cgroups of all hierarchies that are mounted here, each once; those that can't be read are left out. 0,
+ * or what visit returned if it is a code of ours or a want of memory or descriptors. (cgroup_each.c) */
+struct mount_table;
+int cgroup_each(const struct mount_table *table, int (*visit)(int fd, void *data), void *data);
+
 /* Has it neither processes nor children? 1, 0 or -errno. */
 int cgroup_is_empty(int fd);
 

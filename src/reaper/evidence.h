@@ -49,4 +49,9 @@ int room_look(const struct config *config, const struct snapshot *s, struct evid
 int room_look_at_journal(const struct config *config, const char *name, const struct journal_size *size,
                          struct evidence *ev);
 
+/* Processes: orphans (orphans.h), and those of boxes that are zombies or blocked. live: of each box of s. 0 or -errno for
+ * want of memory or descriptors. (evidence_processes.c) */
+int processes_look(const struct config *config, struct snapshot *s, const enum liveness *live,
+                   struct evidence *ev);
+
 #endif

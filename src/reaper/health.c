@@ -104,10 +104,11 @@ struct around {
 static int look_around(void *data, struct snapshot *s, const enum liveness *live, struct rbxj_error *e)
 {
     struct around *around = data;
-    (void)live;
     int r = room_look(around->config, s, around->ev);
     around->looked = true;
-    return r < 0 ? error_sys(e, -r, "health: what there is room for") : 0;
+    if (r == 0)
+        r = processes_look(around->config, s, live, around->ev);
+    return r < 0 ? error_sys(e, -r, "health: what is around the boxes") : 0;
 }
 
 static int look_at_journals(const struct config *config, const struct journal_sizes *sizes,

@@ -91,6 +91,11 @@ static void put_boxes(FILE *out, const struct rbxj_health *health)
 
 static void put_evidence(FILE *out, const struct rbxj_health *health)
 {
+    static const char name[] = "rbxj_processes";
+    put_family(out, name, "gauge", "Processes that outlived their box, and those of boxes in these states.");
+    put_sample(out, name, "state", "orphan", health->orphan_processes);
+    put_sample(out, name, "state", "zombie", health->zombie_processes);
+    put_sample(out, name, "state", "blocked", health->blocked_processes);
     put_number(out, "rbxj_foreign_resources", "gauge",
                "Things of somebody else where something of a dead box was.", health->foreign_resources);
     put_number(out, "rbxj_exhausted_resources", "gauge",

@@ -125,8 +125,9 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
 static int quarantine_by_evidence(const struct config *config, const struct evidence *ev,
                                   struct rbxj_error *e)
 {
-    const char *full = evidence_first(ev, EVIDENCE_EXHAUSTED);
-    return full ? enter(config, QUARANTINE_EXHAUSTION, full, e) : 0;
+    const char *orphan = evidence_first(ev, EVIDENCE_ORPHAN), *full = evidence_first(ev, EVIDENCE_EXHAUSTED);
+    int r = orphan ? enter(config, QUARANTINE_ORPHAN_PROCESS, orphan, e) : 0;
+    return r == 0 && full ? enter(config, QUARANTINE_EXHAUSTION, full, e) : r;
 }
 
 /* Released only if nothing of any dead box is left, whatever this recovery was asked to look at, and nothing else speaks

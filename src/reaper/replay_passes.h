@@ -6,6 +6,7 @@
 #define RBXJ_REAPER_REPLAY_PASSES_H
 
 #include "journal/journal.h"
+#include "reaper/orphans.h"
 #include "reaper/teardown.h"
 
 struct replay {
@@ -33,5 +34,9 @@ int replay_claim(struct replay *p, struct rbxj_error *e);
 int replay_choose(struct replay *p, struct rbxj_error *e);
 /* Undoes the boxes as far as can be. It always ends. */
 void replay_undo(struct replay *p);
+
+/* Before it, and after it: what outlives the boxes. (replay_orphans.c) */
+void replay_find_orphans(struct replay *p, struct orphans *ret);
+void replay_tell_orphans(struct replay *p, struct orphans *found);
 
 #endif
