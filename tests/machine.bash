@@ -79,9 +79,9 @@ INIT
 }
 
 finished() { grep -qx finished "$root/srv/report" 2>/dev/null || ! kill -0 "$machine" 2>/dev/null; }
-# boot NUMBER: until the command inside has come to its end, or the machine to its own.
+# boot NUMBER [WAITS]: until the command inside has come to its end, or the machine to its own; at most so often 10 s.
 boot() {
-    local _
+    local i waits=${2:-9}
     umount "$root/run"
     mount -t tmpfs -o mode=0755 none "$root/run"
     rm -f "$root/srv/report"
@@ -91,7 +91,7 @@ boot() {
         unshare --mount --propagation private --pid --fork --kill-child --cgroup --uts --ipc "$work/init" "$root" \
         >"$work/console" 2>&1 </dev/null &
     machine=$!
-    for _ in {1..9}; do ! until_true finished || break; done
+    for ((i = 0; i < waits; i++)); do ! until_true finished || break; done
 }
 # Everything in it is gone at once: its processes, its mounts, and its /run with the next boot.
 cut() {
