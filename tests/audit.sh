@@ -253,7 +253,10 @@ mount --bind /dev/null "$root/dev/null"
 mount --bind "$rbxj" "$root/rbxj"
 mount --bind /proc "$root/proc"
 printf '[discover]\ntmpdirs=/var/rustbox-*\n' >"$root/rbxj.conf"
-timeout 30 chroot "$root" /rbxj --config /rbxj.conf --state-dir /srv --runtime-dir /run audit --json >"$work/out" 2>"$work/err"
+inside() { timeout 30 chroot "$root" /rbxj --config /rbxj.conf --state-dir /srv --runtime-dir /run "$@" >"$work/out" 2>"$work/err"; }
+inside audit --json
 check "overlay: it is looked at" json '[i["name"] for i in d["unjournaled"]] == ["/tmp/rustbox-1", "/var/rustbox-2"]'
+inside health
+check "overlay: so is its room" is "$(grep unknown: "$work/out" "$work/err")" ""
 
 finish

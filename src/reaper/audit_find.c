@@ -58,14 +58,6 @@ struct expansion {
     const char *pattern;
 };
 
-/* What lies on a file system that may not answer is not looked at. The root answers, whatever it is (a container's is an
- * overlay): this program came from it. */
-static bool may_hang(const struct audit *a, const char *path)
-{
-    const struct mount *remote = mount_table_remote_above(a->table, path);
-    return remote && strcmp(remote->target, "/") != 0;
-}
-
 static bool is_pattern(const char *part)
 {
     return part[strcspn(part, "*?[\\")] != 0;
@@ -80,7 +72,8 @@ static int take_part(const struct expansion *x, int dirfd, const char *dir, cons
 {
     char path[PATH_MAX];
     struct stat st;
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path) || may_hang(x->a, path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path) ||
+        mount_table_remote_above(x->a->table, path))
         return 0;
     if (rest) {
         _cleanup_close_ int fd = fd_open_dir(dirfd, name);
@@ -135,11 +128,11 @@ static int find_paths(struct audit *a, enum rbxj_kind kind, const char *pattern,
         p = slash;
     }
     (void)snprintf(fixed, sizeof(fixed), "%.*s", (int)len, pattern);
-    if (may_hang(a, len ? fixed : "/"))
+    if (mount_table_remote_above(a->table, len ? fixed : "/"))
         return 0;
     if (!realpath(len ? fixed : "/", real))
         return errno_is_want(errno) ? error_sys(e, errno, "%s", fixed) : 0;
-    if (may_hang(a, real))
+    if (mount_table_remote_above(a->table, real))
         return 0;
     _cleanup_close_ int fd = fd_open_dir(AT_FDCWD, real);
     if (fd < 0)

@@ -204,8 +204,9 @@ static int read_into(struct mount_table *t, const char *path)
         rc = parse_all(t, len);
     if (rc < 0)
         return rc;
+    /* the root answers, whatever it is (a container's is an overlay): this program came from it */
     for (size_t i = 0; i < t->len; i++)
-        if (!fstype_is_local(t->mounts[i].fstype))
+        if (!fstype_is_local(t->mounts[i].fstype) && strcmp(t->mounts[i].target, "/") != 0)
             t->remote[t->remote_len++] = &t->mounts[i];
     return sort_all(t);
 }

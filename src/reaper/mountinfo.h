@@ -65,7 +65,7 @@ struct mount_set mount_table_find(const struct mount_table *table, enum mount_ke
 struct mount *mount_table_by_id(const struct mount_table *table, int32_t id);
 /* The one that a path lookup of exactly that target ends in: the one on which no other lies. NULL: none. */
 struct mount *mount_table_top(const struct mount_table *table, const char *target);
-/* The deepest mount at or above path, by names, on which a call may hang (K16); NULL: there is none. */
+/* The deepest mount at or above path, by names, on which a call may hang (K16), never the root; NULL: there is none. */
 const struct mount *mount_table_remote_above(const struct mount_table *table, const char *path);
 /* For path_probe(): data is a table. */
 bool mount_table_is_local(void *table, int id);
