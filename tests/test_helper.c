@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "harness.h"
+#include "seccomp_fixture.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -164,6 +164,112 @@ static void k16_hung_paths_are_told_apart(void **state)
     mounts_free(mounts);
 }
 
+/* ---- where calls are refused, as the seccomp filters of containers do ---- */
+
+static volatile sig_atomic_t handled;
+
+static void handle(int number)
+{
+    (void)number;
+    handled++;
+}
+
+/* What the host program has set does not count in the helper: the signal that it sends itself ends it. */
+static int signals_itself(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    sigset_t blocked;
+    struct sigaction ignored;
+    (void)sigprocmask(SIG_SETMASK, NULL, &blocked);
+    (void)sigaction(SIGUSR2, NULL, &ignored);
+    output[0] = sigismember(&blocked, SIGUSR1) == 0 && sigismember(&blocked, SIGHUP) == 1;
+    output[1] = ignored.sa_handler == SIG_IGN;
+    (void)kill(getpid(), *(int *)data);
+    output[2] = 1;
+    return 0;
+}
+
+#define EXPECT(condition)                                                                                    \
+    do {                                                                                                     \
+        if (!(condition))                                                                                    \
+            return __LINE__ & 127 ? __LINE__ & 127 : 1;                                                      \
+    } while (0)
+
+static int helper_is_whole(void)
+{
+    struct helper_result result;
+    int number = SIGUSR1;
+    sigset_t hup, now;
+    (void)sigemptyset(&hup);
+    (void)sigaddset(&hup, SIGHUP);
+    (void)sigprocmask(SIG_BLOCK, &hup, NULL);
+    (void)signal(SIGUSR1, handle);
+    (void)signal(SIGCHLD, handle);
+    (void)signal(SIGUSR2, SIG_IGN);
+    EXPECT(helper_run(answers, "hello", 0, in_ms(30000), &result) == 0);
+    EXPECT(result.code == 4711 && strcmp("hello", (char *)result.output) == 0);
+    EXPECT(helper_run(counts_descriptors, NULL, 0, in_ms(30000), &result) == 0 && result.code == 0);
+    EXPECT(helper_run(sleeps, NULL, 1, in_ms(100), &result) == -ETIMEDOUT);
+    EXPECT(helper_run(signals_itself, &number, 0, in_ms(30000), &result) == -EPIPE);
+    EXPECT(result.output[0] && result.output[1] && !result.output[2]);
+    /* the host program has noticed nothing */
+    EXPECT(handled == 0 && waitpid(-1, NULL, WNOHANG | __WCLONE) == -1 && errno == ECHILD);
+    EXPECT(sigprocmask(SIG_SETMASK, NULL, &now) == 0 && sigismember(&now, SIGHUP) == 1);
+    EXPECT(sigismember(&now, SIGUSR1) == 0 && kill(getpid(), SIGUSR1) == 0 && handled == 1);
+    return 0;
+}
+
+static int without_clone3(void)
+{
+    seccomp_fail(SYS_clone3, ENOSYS);
+    return helper_is_whole();
+}
+
+static int with_a_forbidden_clone3(void)
+{
+    seccomp_fail(SYS_clone3, EPERM);
+    return helper_is_whole();
+}
+
+static void k16_where_there_is_no_clone3(void **state)
+{
+    (void)state;
+    child_says(helper_is_whole, 0);
+    child_says(without_clone3, 0);
+    child_says(with_a_forbidden_clone3, 0);
+}
+
+static int notes_that_it_ran(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    (void)data;
+    output[0] = 1;
+    return 0;
+}
+
+static int without_close_range(void)
+{
+    struct helper_result result;
+    seccomp_fail(SYS_close_range, ENOSYS);
+    EXPECT(helper_run(notes_that_it_ran, NULL, 0, in_ms(30000), &result) == -ENOSYS);
+    EXPECT(!result.output[0] && !result.left.pid);
+    return 0;
+}
+
+static int without_any_clone(void)
+{
+    struct helper_result result;
+    seccomp_fail(SYS_clone3, ENOSYS);
+    seccomp_fail(SYS_clone, EPERM);
+    EXPECT(helper_run(answers, "hello", 0, in_ms(30000), &result) == -EPERM);
+    return 0;
+}
+
+static void k16_what_can_be_no_helper_is_refused(void **state)
+{
+    (void)state;
+    child_says(without_close_range, 0);
+    child_says(without_any_clone, 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -172,6 +278,8 @@ int main(void)
         harness_test(k16_one_that_will_not_die_is_left_and_not_doubled),
         harness_test(k16_local_paths_need_no_helper),
         harness_test(k16_hung_paths_are_told_apart),
+        harness_test(k16_where_there_is_no_clone3),
+        harness_test(k16_what_can_be_no_helper_is_refused),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -149,6 +149,21 @@ static int next_fd(int n)
     return fds[n - 1];
 }
 
+static int ask_liveness_without_pidfds(void)
+{
+    enum liveness live = LIVE_DEAD;
+    seccomp_fail(SYS_pidfd_open, ENOSYS);
+    return box_find_liveness(NULL, harness_disk(), &box, &live) == 0 && live == LIVE_UNKNOWN ? 0 : 1;
+}
+
+static void k8_nobody_is_dead_where_pidfds_are_refused(void **state)
+{
+    (void)state;
+    other = harness_spawn(NULL);
+    assert_int_equal(procid_of(other, &box.supervisor), 0);
+    child_says(ask_liveness_without_pidfds, 0);
+}
+
 static int list_incidents(void)
 {
     struct incident_store_names names = {0};
@@ -198,6 +213,7 @@ int main(void)
         harness_test(k1_directory_is_not_empty),
         harness_test(k33_the_boot_journal_is_not_of_this_state_directory),
         harness_test(k8_supervisor_is_not_dead_nor_unknown),
+        harness_test(k8_nobody_is_dead_where_pidfds_are_refused),
         harness_test(k4_nobody_is_killed),
         harness_test(i10_a_part_of_the_incidents_is_not_all),
         harness_test(k10_a_namespace_is_not_gone),

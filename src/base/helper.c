@@ -24,6 +24,7 @@
 /* What helper and caller share. */
 struct page {
     int code;
+    int refused; /* errno: nothing was run */
     _Atomic bool answered;
     _Alignas(max_align_t) uint8_t output[HELPER_OUTPUT_MAX];
 };
@@ -87,19 +88,51 @@ static void left_add(uint64_t job, const struct helper_left *left)
 
 static _Noreturn void helper_main(helper_function *function, void *data, struct page *page)
 {
-    (void)syscall(SYS_close_range, 0U, ~0U, 0U);
-    page->code = function(data, page->output);
+    if (syscall(SYS_close_range, 0U, ~0U, 0U) < 0)
+        page->refused = errno; /* a helper that is left behind must not keep our locks */
+    else
+        page->code = function(data, page->output);
     atomic_store(&page->answered, true);
     for (;;)
         (void)syscall(SYS_exit_group, 0);
 }
 
-/* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. */
+/* What CLONE_CLEAR_SIGHAND does: a handler of the host program's must not run in the helper. What is ignored stays so. */
+static void clear_handlers(void)
+{
+    for (int number = 1; number <= SIGRTMAX; number++) {
+        struct sigaction action;
+        if (sigaction(number, NULL, &action) < 0 || action.sa_handler == SIG_IGN)
+            continue;
+        action = (struct sigaction){.sa_handler = SIG_DFL};
+        (void)sigaction(number, &action, NULL);
+    }
+}
+
+/* The same child, by the older call, which can't clear the handlers: no signal comes before that is done. */
+static long start_by_clone(int *ret_pidfd)
+{
+    sigset_t all, before;
+    (void)sigfillset(&all);
+    (void)pthread_sigmask(SIG_SETMASK, &all, &before);
+    long pid = syscall(SYS_clone, (unsigned long)CLONE_PIDFD, NULL, ret_pidfd, NULL, 0UL);
+    int errnum = errno;
+    if (pid == 0)
+        clear_handlers();
+    (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    errno = errnum;
+    return pid;
+}
+
+/* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. clone3() is refused by the
+ * seccomp filters of containers, which can't look into its argument, and its flag is since 5.5. */
 static pid_t start(helper_function *function, void *data, struct page *page, int *ret_pidfd)
 {
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
                               .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
     long pid = syscall(SYS_clone3, &args, sizeof(args));
+    if (pid < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL))
+        pid = start_by_clone(ret_pidfd);
     if (pid == 0)
         helper_main(function, data, page);
     if (pid < 0)
@@ -132,8 +165,8 @@ int helper_run(helper_function *function, void *data, uint64_t job, int64_t dead
         while (waitid(P_PID, (id_t)pid, &info, WEXITED | __WALL) < 0 && errno == EINTR)
             ;
     }
-    if (!rc && !atomic_load(&page->answered))
-        rc = -EPIPE;
+    if (!rc)
+        rc = atomic_load(&page->answered) ? -page->refused : -EPIPE;
     if (pid > 0)
         memcpy(ret->output, page->output, sizeof(ret->output));
     if (!rc)

@@ -42,7 +42,7 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
  *   -ETIMEDOUT  it did not, and was killed (ret->left.pid 0) or would not die either (ret->left)
  *   -EBUSY      one for this job that was left behind earlier is still there (ret->left)
  *   -EPIPE      it died without an answer
- *   -errno      it could not be started */
+ *   -errno      it could not be started, or could not let go of our descriptors: function was not run */
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);
 
