@@ -188,6 +188,7 @@ $(CRASHERS): $(BUILD)/tests/crash/%: $(BUILD)/tests/crash/%.o $(BUILD)/tests/cra
 VM = $(BUILD)/vm
 VM_PROGRAMS := $(addprefix $(BUILD)/vm/programs/, trivial marks many noflush.so)
 VM_SCENARIOS := a,b,c,d
+VM_FIGURES := nothing,many,deadline
 VM_DEPS = qemu-system-x86 mmdebstrap e2fsprogs $(shell command -v python3 >/dev/null || echo python3)
 
 .PHONY: vm-programs
@@ -200,7 +201,8 @@ vm-deb:
 	    [ -z "$$(find Makefile src include man systemd completions debian -newer "$$deb" -print -quit)" ] || \
 	    $(MAKE) --no-print-directory deb
 
-# A machine whose power is cut: vm-check only=a,d SEED=7; vm-torture N=100; vm-disk IMAGES=200 [NOFLUSH=1]; vm-figures.
+# A machine whose power is cut: vm-check only=a,d SEED=7; vm-torture N=100; vm-disk IMAGES=200 [NOFLUSH=1]; vm-figures
+# only=nothing.
 define vm_run
 @$(MAKE) --no-print-directory deps
 @if $(MAKE) --no-print-directory vm-deps; then \
@@ -223,12 +225,13 @@ vm-disk:
 	    tests/vm/disk.py --dir $(VM) --rbxj $(BUILD)/rbxj --images $(or $(IMAGES),200) --seed $(or $(SEED),random) \
 	    $(if $(NOFLUSH),--noflush))
 vm-figures:
-	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --only "" && tests/vm/figures.py --dir $(VM))
+	$(call vm_run,check.py --dir $(VM) --debs $(BUILD)/deb --only "" && tests/vm/figures.py --dir $(VM) \
+	    --only $(or $(only),$(VM_FIGURES)))
 
 $(VM)/programs/trivial: tests/vm/trivial.c $(PROGRAM)
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(quiet)$(CC) $(WARNINGS) -O2 -pie -fPIE -Wl,--no-as-needed -o $@ $< $(CLI_LIBS)
+	$(quiet)$(LINK) $(WARNINGS) -O2 -pie -fPIE -Wl,--no-as-needed -o $@ $< $(filter-out -lm,$(CLI_LIBS))
 
 $(addprefix $(VM)/programs/, marks many): $(VM)/programs/%: tests/vm/%.c $(BUILD)/librbxj.a
 	@mkdir -p $(@D)
