@@ -185,6 +185,34 @@ check "nor in a mount namespace that lives on" not_inside
 kill -KILL "$keeper"
 wait "$keeper" 2>/dev/null
 fresh
+# a process that is not root's, and nothing but itself to kill it by
+"$rbxj" run --box another --lock "$work/another.lock" -- setpriv --reuid=12345 --clear-groups sleep 300 >"$work/run.out" \
+    2>"$work/run.err" </dev/null &
+supervisor=$!
+payload_is_on() {
+    payload=$(cut -d' ' -f1 "/proc/$supervisor/task/$supervisor/children" 2>/dev/null)
+    [ -n "$payload" ] && is "$(stat -c %u "/proc/$payload")" 12345 >/dev/null
+}
+until_true payload_is_on || bad "a payload of another user"
+kill -KILL "$supervisor"
+wait "$supervisor" 2>/dev/null
+as_unit replay --boot
+check "a process of another user is killed with the unit's capabilities" is "$status" 0
+is_dead() { ! kill -0 "$payload" 2>/dev/null; }
+check "it is dead" is_dead
+is_dead || kill -KILL "$payload"
+fresh
+# a directory that only its file handle finds: nobody knows whose business it is now, but gone it is not
+crash moved --tmpdir "$shm/moved"
+mkdir "$shm/away"
+mv "$shm/moved" "$shm/away/moved"
+as_unit replay --boot
+was_moved() { is "$status" 1 && grep -qF "was moved to $shm/away/moved" "$work/err"; }
+check "one that was moved away is found with the unit's capabilities" was_moved
+mv "$shm/away/moved" "$shm/moved"
+as_unit replay --boot
+check "and removed when it is back" is "$status:$(ls "$shm")" 0:away
+fresh
 things recover
 as_unit health --recover
 check "and by health --recover" is "$status" 0
