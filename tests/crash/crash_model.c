@@ -60,6 +60,7 @@ void boot_next(void)
 
 static struct outcome {
     char trouble[1500];
+    struct op ops[MAX_OPS]; /* as they were done */
     int at;
     bool good;
 } * outcome;
@@ -78,12 +79,16 @@ static void run_sequence(const void *data)
                                     {.kind = OP_POWER_LOSS},
                                     {.kind = OP_REPLAY, .pick = 1}};
     static struct run run;
+    uint64_t random = s->random;
     world_make(s->always, s->real_disk);
     run.m.always = s->always;
     for (int i = 0; i < s->n + (int)ARRAY_LEN(end); i++) {
         outcome->at = i;
         (void)alarm(120);
-        if (!op_do(&run, i < s->n ? &s->ops[i] : &end[i - s->n]) || !run_check(&run, s->slow || i % 3 == 0)) {
+        struct op op = i >= s->n ? end[i - s->n] : random ? op_draw(&random, &run.m) : s->ops[i];
+        if (i < s->n)
+            outcome->ops[i] = op;
+        if (!op_infos[op.kind].act(&run, &op) || !run_check(&run, s->slow || i % 3 == 0)) {
             memcpy(outcome->trouble, run.trouble, sizeof(run.trouble));
             world_end();
             return;
@@ -154,12 +159,14 @@ static void run(const struct crash_case *c, uint64_t point)
     world_make_group();
     outcome = mmap(NULL, sizeof(*outcome), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     assert_true(outcome != MAP_FAILED);
-    struct sequence s;
-    sequence_draw(&s, point);
+    struct sequence s = sequence_draw(point);
     crash_count("operations", (uint64_t)s.n);
     if (holds(&s))
         return;
     printf("before it was made shorter: at %d: %s\n", outcome->at + 1, outcome->trouble);
+    memcpy(s.ops, outcome->ops, sizeof(s.ops));
+    s.random = 0;
+    s.n = outcome->at < s.n ? outcome->at + 1 : s.n;
     s.slow = true;
     if (holds(&s)) /* then it is in what is seen less often */
         s.slow = false;

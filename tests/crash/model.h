@@ -100,11 +100,7 @@ struct model {
         bool up;
         int life;
     } supervisor[SUPERVISORS];
-    struct { /* what the lines in locks say */
-        uint64_t line, incarnation;
-        uint32_t seq;
-    } lines[MAX_THINGS];
-    int lines_len;
+    uint64_t incarnations[MAX_THINGS]; /* by order */
 };
 
 /* ---- the rules ---- */
@@ -117,7 +113,9 @@ struct answer {
 };
 
 #define MODEL_LINE (1ULL << 63) /* in a content: a box's line, else a stranger's number */
-uint64_t model_line(uint64_t incarnation, uint32_t seq);
+uint64_t model_line(const struct mbox *b, uint32_t seq);
+/* Whose line it is: 0 nobody's. */
+uint64_t model_line_incarnation(const struct model *m, uint64_t line);
 /* Is p that place, or in it? The thing in which it is, and the file system: 0 the disk, -1 a volatile one,
  * else a mount. */
 bool model_contains(enum place outer, enum place p);

@@ -152,7 +152,7 @@ bool op_make(struct run *run, const struct op *op)
         t->locked_by = op->supervisor + 1;
     if (mount) {
         t->same_source = q.same_source;
-        t->stamp = q.same_source ? 0 : model_line(q.incarnation, r->seq);
+        t->stamp = q.same_source ? 0 : model_line(&m->now[op->box], r->seq);
     }
     return true;
 }
@@ -178,7 +178,7 @@ bool op_acquired(struct run *run, const struct op *op)
         return true;
     r->evidence = true;
     if (model_places[r->place].kind != RBXJ_MOUNT)
-        model_top(m, r->place)->stamp = model_line(m->now[op->box].incarnation, r->seq);
+        model_top(m, r->place)->stamp = model_line(&m->now[op->box], r->seq);
     return fill(run, op, r);
 }
 
@@ -235,7 +235,7 @@ bool op_give(struct run *run, const struct op *op)
     bool lock = model_places[r->place].kind == RBXJ_LOCK;
     uint64_t kept = r->before_content;
     if (!t || !r->evidence || t->id != r->got || op_is_mounted_in(m, t->id) ||
-        op_is_populated(r, &m->now[op->box]) || (lock && r->before && kept >> 63))
+        op_is_populated(r, &m->now[op->box]) || (lock && r->before && kept & MODEL_LINE))
         return true;
     struct request q = {
         .kind = R_GIVE, .box = op->box, .place = r->place, .present = lock && r->before, .content = kept};

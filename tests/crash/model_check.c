@@ -42,24 +42,11 @@ bool check_answer(struct run *run, const char *call, const struct answer *a, int
 
 /* ---- what is there ---- */
 
-/* Whose line it is. */
-static bool find_line(const struct model *m, uint64_t line, uint64_t *incarnation, uint32_t *seq)
-{
-    for (int i = 0; i < m->lines_len; i++)
-        if (m->lines[i].line == line) {
-            *incarnation = m->lines[i].incarnation;
-            *seq = m->lines[i].seq;
-            return true;
-        }
-    return false;
-}
-
 static bool check_place(struct run *run, enum place p)
 {
     struct model *m = &run->m;
     struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
-    uint64_t seen = world_see(p), incarnation = 0;
-    uint32_t seq = 0;
+    uint64_t seen = world_see(p);
     int mounts = 0;
     if (t && !seen)
         return trouble(run, "%s: %s is not there any more", world_path(p),
@@ -72,11 +59,9 @@ static bool check_place(struct run *run, enum place p)
         world_keep(p);
     if (t)
         t->seen = seen;
-    if (t && model_places[p].kind == RBXJ_LOCK) {
-        uint64_t content = find_line(m, t->content, &incarnation, &seq) ? 0 : t->content;
-        if (!world_content_is(p, content, incarnation, seq))
-            return trouble(run, "%s: does not hold what it should", world_path(p));
-    }
+    if (t && model_places[p].kind == RBXJ_LOCK &&
+        !world_content_is(p, t->content, model_line_incarnation(m, t->content), (uint32_t)t->content))
+        return trouble(run, "%s: does not hold what it should", world_path(p));
     for (int i = 0; i < m->n; i++)
         mounts += m->things[i].place == p && m->things[i].mount;
     return world_mounts(p) == mounts ||

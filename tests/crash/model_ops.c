@@ -64,11 +64,12 @@ static bool do_forget(struct run *run, const struct op *op)
     return true;
 }
 
-static bool do_health(struct run *run)
+static bool do_health(struct run *run, const struct op *op)
 {
     struct rbxj_health h;
     struct rbxj_error e = {0};
     uint32_t stale = 0, live = 0, held = 0;
+    (void)op;
     int r = rbxj_health(world_options(), &h, &e);
     for (int i = 0; i < BOXES; i++) {
         struct mbox *b = &run->m.now[i];
@@ -85,9 +86,10 @@ static bool do_health(struct run *run)
                    h.stale_boxes, h.held_boxes, live, stale, held);
 }
 
-static bool do_quarantine(struct run *run, bool enter)
+static bool do_quarantine(struct run *run, const struct op *op)
 {
     struct rbxj_error e = {0};
+    bool enter = op->kind == OP_QUARANTINE;
     int r = enter ? rbxj_quarantine(world_options(), "the model", &e)
                   : rbxj_unquarantine(world_options(), "the model", &e);
     run->m.quarantined = enter;
@@ -98,8 +100,9 @@ static bool do_quarantine(struct run *run, bool enter)
 
 /* ---- strangers ---- */
 
-static bool add(struct run *run, enum place p)
+static bool do_add(struct run *run, const struct op *op)
 {
+    enum place p = op->place;
     struct model *m = &run->m;
     struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
     enum rbxj_kind kind = model_places[p].kind;
@@ -124,25 +127,25 @@ static bool is_used(struct run *run, const struct thing *t)
     return op_is_mounted_in(&run->m, t->id) || (model_places[t->place].kind == RBXJ_CGROUP && run->forgotten);
 }
 
-static bool do_remove(struct run *run, enum place p, bool *done)
+static bool do_remove(struct run *run, const struct op *op)
 {
-    struct model *m = &run->m;
-    struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
-    *done = t && !is_used(run, t);
-    if (!*done)
+    enum place p = op->place;
+    struct thing *t = model_reachable(&run->m, p) ? model_top(&run->m, p) : NULL;
+    if (!t || is_used(run, t))
         return true;
-    model_remove(m, t->id);
+    model_remove(&run->m, t->id);
     return world_remove(p) || trouble(run, "%s: a stranger can't remove it", world_path(p));
 }
 
-static bool do_replace(struct run *run, enum place p)
+/* Or covers it, where it can't be removed. */
+static bool do_replace(struct run *run, const struct op *op)
 {
-    bool done;
-    return do_remove(run, p, &done) && (!done || add(run, p));
+    return do_remove(run, op) && do_add(run, op);
 }
 
-static bool do_scribble(struct run *run, enum place p)
+static bool do_scribble(struct run *run, const struct op *op)
 {
+    enum place p = op->place;
     struct thing *t = model_top(&run->m, p);
     if (model_places[p].kind != RBXJ_LOCK || !t)
         return true;
@@ -151,8 +154,9 @@ static bool do_scribble(struct run *run, enum place p)
            trouble(run, "%s: a stranger can't write to it", world_path(p));
 }
 
-static bool do_hold(struct run *run, enum place p)
+static bool do_hold(struct run *run, const struct op *op)
 {
+    enum place p = op->place;
     struct thing *t = model_top(&run->m, p);
     if (model_places[p].kind != RBXJ_LOCK || !t || t->held || t->locked_by)
         return true;
@@ -160,78 +164,55 @@ static bool do_hold(struct run *run, enum place p)
     return world_hold(p, t->id) || trouble(run, "%s: a stranger can't lock it", world_path(p));
 }
 
-static bool do_let_go(struct run *run)
+static bool do_let_go(struct run *run, const struct op *op)
 {
+    (void)op;
     for (int i = 0; i < run->m.n; i++)
         run->m.things[i].held = false;
     world_let_go(0);
     return true;
 }
 
-static bool do_power_loss(struct run *run)
+static bool do_power_loss(struct run *run, const struct op *op)
 {
+    (void)op;
     world_power_loss();
     model_power_loss(&run->m);
     return true;
 }
 
-bool op_do(struct run *run, const struct op *op)
+static bool do_crash(struct run *run, const struct op *op)
 {
-    bool done;
-    switch (op->kind) {
-    case OP_BEGIN:
-        return op_begin(run, op);
-    case OP_INTEND:
-        return op_intend(run, op);
-    case OP_TAKE:
-        return op_take(run, op);
-    case OP_ACQUIRE:
-        return op_acquire(run, op);
-    case OP_MAKE:
-        return op_make(run, op);
-    case OP_ACQUIRED:
-        return op_acquired(run, op);
-    case OP_GIVE:
-        return op_give(run, op);
-    case OP_RELEASED:
-        return op_released(run, op);
-    case OP_SPAWN:
-        return op_spawn(run, op);
-    case OP_UNDO:
-        return op_undo(run, op);
-    case OP_END:
-        return op_end(run, op);
-    case OP_CRASH:
-        supervisor_kill(op->supervisor);
-        model_crash(&run->m, op->supervisor);
-        return true;
-    case OP_POWER_LOSS:
-        return do_power_loss(run);
-    case OP_REPLAY:
-    case OP_DRY_RUN:
-    case OP_OTHER_PLAN:
-        return do_replay(run, op);
-    case OP_FORGET:
-        return do_forget(run, op);
-    case OP_HEALTH:
-        return do_health(run);
-    case OP_QUARANTINE:
-    case OP_UNQUARANTINE:
-        return do_quarantine(run, op->kind == OP_QUARANTINE);
-    case OP_ADD:
-        return add(run, op->place);
-    case OP_REMOVE:
-        return do_remove(run, op->place, &done);
-    case OP_REPLACE:
-        return do_replace(run, op->place);
-    case OP_SCRIBBLE:
-        return do_scribble(run, op->place);
-    case OP_HOLD:
-        return do_hold(run, op->place);
-    case OP_LET_GO:
-        return do_let_go(run);
-    case OPS:
-        break;
-    }
-    return false;
+    supervisor_kill(op->supervisor);
+    model_crash(&run->m, op->supervisor);
+    return true;
 }
+
+const struct op_info op_infos[OPS] = {
+    [OP_BEGIN] = {op_begin, 14, "%S begins box %B%I with %L"},
+    [OP_INTEND] = {op_intend, 8, "%S intends %P in box %B"},
+    [OP_TAKE] = {op_take, 10, "%S takes %P in box %B"},
+    [OP_ACQUIRE] = {op_acquire, 24, "%S acquires %R of box %B"},
+    [OP_MAKE] = {op_make, 10, "%S makes %R of box %B itself"},
+    [OP_ACQUIRED] = {op_acquired, 10, "%S says that it acquired %R of box %B"},
+    [OP_GIVE] = {op_give, 3, "%S gives back %R of box %B"},
+    [OP_RELEASED] = {op_released, 2, "%S says that it gave back %R of box %B"},
+    [OP_SPAWN] = {op_spawn, 4, "%S starts a process in box %B (%R)"},
+    [OP_UNDO] = {op_undo, 4, "%S undoes box %B"},
+    [OP_END] = {op_end, 3, "%S ends box %B"},
+    [OP_CRASH] = {do_crash, 6, "%S crashes"},
+    [OP_POWER_LOSS] = {do_power_loss, 2, "power loss"},
+    [OP_REPLAY] = {do_replay, 6, "replay (%R: every fourth of box %B alone)"},
+    [OP_DRY_RUN] = {do_replay, 3, "dry run (%R: every fourth of box %B alone)"},
+    [OP_OTHER_PLAN] = {do_replay, 1, "replay of a plan that has changed"},
+    [OP_FORGET] = {do_forget, 2, "forget %R of box %B"},
+    [OP_HEALTH] = {do_health, 2, "health"},
+    [OP_QUARANTINE] = {do_quarantine, 1, "quarantine"},
+    [OP_UNQUARANTINE] = {do_quarantine, 2, "unquarantine"},
+    [OP_ADD] = {do_add, 4, "a stranger adds something at %P"},
+    [OP_REMOVE] = {do_remove, 4, "a stranger removes what is at %P"},
+    [OP_REPLACE] = {do_replace, 5, "a stranger replaces what is at %P"},
+    [OP_SCRIBBLE] = {do_scribble, 3, "a stranger writes over %P"},
+    [OP_HOLD] = {do_hold, 3, "a stranger locks %P"},
+    [OP_LET_GO] = {do_let_go, 2, "strangers let go of locks"},
+};

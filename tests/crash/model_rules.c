@@ -23,9 +23,14 @@ const struct place_info model_places[PLACES] = {
     [GROUP_B] = {"group2", RBXJ_CGROUP, NOWHERE, true},
 };
 
-uint64_t model_line(uint64_t incarnation, uint32_t seq)
+uint64_t model_line(const struct mbox *b, uint32_t seq)
 {
-    return MODEL_LINE | (incarnation * 131 + seq);
+    return MODEL_LINE | (uint64_t)b->order << 32 | seq;
+}
+
+uint64_t model_line_incarnation(const struct model *m, uint64_t line)
+{
+    return line & MODEL_LINE ? m->incarnations[(line & ~MODEL_LINE) >> 32] : 0;
 }
 
 /* ---- things ---- */
@@ -249,6 +254,7 @@ void model_do_begin(struct model *m, int supervisor, int box, int parent, uint64
                        .next_seq = 1,
                        .on_disk = m->always,
                        .parent = parent < 0 ? 0 : m->now[parent].incarnation};
+    m->incarnations[b->order] = incarnation;
     for (int i = 0; i < n; i++)
         if (needs_disk(m, append(m, b, plan[i])))
             b->on_disk = true;
@@ -275,6 +281,15 @@ struct mrecord *model_do_intend(struct model *m, int box, enum place p)
     return r;
 }
 
+/* The record that its owner's call is about; NULL: it is refused. */
+static struct mrecord *asked(struct model *m, int supervisor, int box, uint32_t seq, struct answer *ret)
+{
+    *ret = model_owns(m, supervisor, box);
+    struct mrecord *r = ret->n ? NULL : model_record(&m->now[box], seq);
+    refuse(ret, !ret->n && !r, RBXJ_E_NO_SUCH_BOX);
+    return r;
+}
+
 /* K13: what is to be in another item of its box is acquired after that one, and before what hides that one. */
 static bool is_out_of_turn(struct model *m, struct mbox *b, const struct mrecord *r)
 {
@@ -291,9 +306,8 @@ static bool is_elsewhere(struct model *m, const struct mrecord *r)
 
 struct answer model_acquire(struct model *m, int supervisor, int box, uint32_t seq)
 {
-    struct answer a = model_owns(m, supervisor, box);
-    struct mrecord *r = a.n ? NULL : model_record(&m->now[box], seq);
-    refuse(&a, !a.n && !r, RBXJ_E_NO_SUCH_BOX);
+    struct answer a;
+    struct mrecord *r = asked(m, supervisor, box, seq, &a);
     if (!r)
         return a;
     struct thing *t = model_top(m, r->place);
@@ -318,13 +332,10 @@ void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq)
     bool lock = model_places[r->place].kind == RBXJ_LOCK;
     struct thing *t = lock && r->before ? model_top(m, r->place) : model_add(m, r->place);
     if (lock) {
-        t->content = model_line(b->incarnation, seq);
-        m->lines[m->lines_len].line = t->content;
-        m->lines[m->lines_len].incarnation = b->incarnation;
-        m->lines[m->lines_len++].seq = seq;
+        t->content = model_line(b, seq);
         t->locked_by = supervisor + 1;
     }
-    t->stamp = model_line(b->incarnation, seq);
+    t->stamp = model_line(b, seq);
     t->full = model_places[r->place].kind == RBXJ_TMPDIR;
     r->evidence = true;
     r->got = t->id;
@@ -334,17 +345,15 @@ void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq)
  * is not as it must be. */
 struct answer model_acquired(struct model *m, int supervisor, int box, uint32_t seq)
 {
-    struct answer a = model_owns(m, supervisor, box);
-    struct mrecord *r = a.n ? NULL : model_record(&m->now[box], seq);
-    refuse(&a, !a.n && !r, RBXJ_E_NO_SUCH_BOX);
+    struct answer a;
+    struct mrecord *r = asked(m, supervisor, box, seq, &a);
     if (!r)
         return a;
     struct thing *t = model_top(m, r->place);
     bool mount = model_places[r->place].kind == RBXJ_MOUNT;
     refuse(&a, is_out_of_turn(m, &m->now[box], r) || !t || is_elsewhere(m, r), RBXJ_E_BAD_REQUEST);
     refuse(&a, mount && t && t->id <= r->newest, RBXJ_E_BAD_REQUEST);
-    refuse(&a, mount && t && !t->same_source && t->stamp != model_line(m->now[box].incarnation, seq),
-           RBXJ_E_EXISTS);
+    refuse(&a, mount && t && !t->same_source && t->stamp != model_line(&m->now[box], seq), RBXJ_E_EXISTS);
     refuse(&a, model_places[r->place].kind == RBXJ_LOCK && r->before && t && t->id != r->before,
            RBXJ_E_EXISTS);
     refuse(&a, model_places[r->place].kind != RBXJ_LOCK && !mount && t && (t->mount || !model_is_empty(m, t)),
@@ -354,9 +363,8 @@ struct answer model_acquired(struct model *m, int supervisor, int box, uint32_t 
 
 struct answer model_released(struct model *m, int supervisor, int box, uint32_t seq)
 {
-    struct answer a = model_owns(m, supervisor, box);
-    struct mrecord *r = a.n ? NULL : model_record(&m->now[box], seq);
-    refuse(&a, !a.n && !r, RBXJ_E_NO_SUCH_BOX);
+    struct answer a;
+    struct mrecord *r = asked(m, supervisor, box, seq, &a);
     if (!r)
         return a;
     enum verdict v = model_judge_alone(m, &m->now[box], r); /* whatever became of its lower one */

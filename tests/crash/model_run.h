@@ -48,6 +48,7 @@ enum { MAX_OPS = 48 };
 struct sequence {
     bool always, real_disk; /* durability; a state directory that is flushed to a disk */
     bool slow;              /* the list, and for what is left over, after each operation, not every third */
+    uint64_t random;        /* its operations are still to be drawn; 0: they are there */
     struct op ops[MAX_OPS];
     int n;
 };
@@ -58,10 +59,17 @@ struct run {
     char trouble[1500];
 };
 
-void sequence_draw(struct sequence *s, uint64_t seed);
+/* model_draw.c: from what there is in the model, so that most operations find something to do. */
+struct sequence sequence_draw(uint64_t seed);
+struct op op_draw(uint64_t *random, struct model *m);
 void op_print(const struct op *op, char *buf, size_t size);
-/* False: run->trouble says what was not as it must be. */
-bool op_do(struct run *run, const struct op *op);
+
+extern const struct op_info {
+    bool (*act)(struct run *run,
+                const struct op *op); /* false: run->trouble says what was not as it must be */
+    unsigned weight;
+    const char *text; /* %B box, %S supervisor, %P place, %I parent, %L plan, %R record */
+} op_infos[OPS];
 /* model_calls.c: those of supervisors. */
 bool op_begin(struct run *run, const struct op *op);
 bool op_intend(struct run *run, const struct op *op);

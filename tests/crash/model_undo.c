@@ -12,7 +12,7 @@ static bool is_named_mount(struct mbox *b, const struct mrecord *r, const struct
 {
     if (!r->place || model_places[r->place].kind != RBXJ_MOUNT)
         return false;
-    return r->evidence ? r->got == t->id : t->stamp == model_line(b->incarnation, r->seq);
+    return r->evidence ? r->got == t->id : t->stamp == model_line(b, r->seq);
 }
 
 bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t)
@@ -46,28 +46,40 @@ static struct thing *next_above(struct model *m, const struct thing *t)
     return above;
 }
 
+static struct thing *named_mount(struct model *m, struct mbox *b, const struct mrecord *r)
+{
+    for (int i = m->n; i-- > 0;)
+        if (is_named_mount(b, r, &m->things[i]))
+            return &m->things[i];
+    return NULL;
+}
+
+/* By what is not of the box. */
+static bool is_covered(struct model *m, struct mbox *b, const struct mrecord *r, const struct thing *t)
+{
+    const struct thing *above = next_above(m, t);
+    return above && !model_is_of_box(b, r, above);
+}
+
 /* K1, K2, K13. */
 static enum verdict judge_mount(struct model *m, struct mbox *b, struct mrecord *r)
 {
-    struct thing *t = NULL, *top = model_top(m, r->place);
+    struct thing *t = named_mount(m, b, r), *top = model_top(m, r->place);
     if (b->boot != m->boot)
         return IS_GONE;
-    for (int i = 0; i < m->n; i++)
-        if (is_named_mount(b, r, &m->things[i]))
-            t = &m->things[i];
     for (int i = 0; !t && i < m->n && !r->evidence && !r->anothers; i++)
         if (m->things[i].place == r->place && m->things[i].id > r->newest && m->things[i].same_source &&
             !model_is_of_box(b, r, &m->things[i]))
             return IS_REFUSED;
     if (t)
-        return next_above(m, t) && !model_is_of_box(b, r, next_above(m, t)) ? IS_BUSY : IS_OURS;
+        return is_covered(m, b, r, t) ? IS_BUSY : IS_OURS;
     return top && top->mount && top->id > r->newest && !model_is_of_box(b, r, top) ? IS_ANOTHER : IS_GONE;
 }
 
 /* K1, K2, K5. */
 static enum verdict judge_lock(const struct mbox *b, const struct mrecord *r, const struct thing *t)
 {
-    uint64_t mine = model_line(b->incarnation, r->seq);
+    uint64_t mine = model_line(b, r->seq);
     enum verdict anothers = r->anothers && !r->evidence ? IS_ANOTHER : IS_REFUSED;
     if (!t)
         return IS_GONE;
@@ -86,7 +98,7 @@ enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *
 {
     enum rbxj_kind kind = r->place ? model_places[r->place].kind : RBXJ_PROCESS;
     struct thing *t = r->place ? model_top(m, r->place) : NULL;
-    uint64_t mine = model_line(b->incarnation, r->seq);
+    uint64_t mine = model_line(b, r->seq);
     bool other_boot = b->boot != m->boot;
     if (kind == RBXJ_PROCESS)
         return r->dead || other_boot ? IS_GONE : IS_OURS;
@@ -197,22 +209,16 @@ static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r
             if (&m->now[i] != b && !m->now[i].records[k].dropped && m->now[i].records[k].place &&
                 model_contains(r->place, m->now[i].records[k].place))
                 return true;
-    for (int i = 0; r->place && i < m->n; i++) {
-        const struct thing *t = &m->things[i];
-        if (model_places[r->place].kind == RBXJ_TMPDIR && t->mount && t->in == r->got && r->got)
+    for (int i = 0; r->got && i < m->n; i++)
+        if (m->things[i].mount && m->things[i].in == r->got && model_places[r->place].kind == RBXJ_TMPDIR)
             return true;
-        if (is_named_mount(b, r, t) && next_above(m, t) && !model_is_of_box(b, r, next_above(m, t)))
-            return true;
-    }
-    return false;
+    const struct thing *mount = named_mount(m, b, r);
+    return mount && is_covered(m, b, r, mount);
 }
 
 static void undo(struct model *m, struct mbox *b, struct mrecord *r)
 {
-    struct thing *t = r->place ? model_top(m, r->place) : NULL;
-    for (int i = 0; i < m->n; i++)
-        if (is_named_mount(b, r, &m->things[i]))
-            t = &m->things[i];
+    struct thing *mount = named_mount(m, b, r), *t = mount || !r->place ? mount : model_top(m, r->place);
     if (!t)
         return;
     if (model_places[r->place].kind == RBXJ_LOCK && r->before) {
