@@ -338,13 +338,22 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
 
 /* ---- the worker's health ---- */
 
+/* Why a person should look at this worker. */
+enum rbxj_escalation {
+    RBXJ_ESCALATE_FAILURES = 1,   /* a box failed too many replays in a row, or was held for so many */
+    RBXJ_ESCALATE_INCIDENTS = 2,  /* too many of them within 24 hours */
+    RBXJ_ESCALATE_CORRUPTION = 4, /* of a journal, or of a lock within 24 hours */
+    RBXJ_ESCALATE_JOURNAL = 8,    /* it can't be used, though its content is not wrong */
+    RBXJ_ESCALATE_KERNEL = 16     /* its taint, or what it logged of an incident within 24 hours */
+};
+
 struct rbxj_health {
     const char *status;            /* "healthy", "unhealthy", "quarantined"; a literal */
     const char *quarantine_reason; /* one of the words of rbxj-health(1), a literal; NULL: not quarantined */
     char quarantine_detail[400];   /* what was given as the reason, escaped; may be empty */
     int64_t quarantine_ns;         /* CLOCK_REALTIME; 0: not quarantined */
     int can_accept_submissions;    /* would rbxj_begin() be let through? */
-    int escalate;                  /* a person should look at this worker */
+    int escalate;                  /* enum rbxj_escalation, or'ed; 0: no person need look at this worker */
     uint32_t failed_cleanup_count; /* failed replays in a row, of the box that has the most */
     uint32_t stale_boxes, live_boxes, held_boxes, unknown_boxes; /* held ones are stale, too */
     uint32_t flags;                                              /* 0 */

@@ -102,6 +102,11 @@ check "with box, incident and reason" field "MESSAGE_ID=$(id_of worker_quarantin
     RBXJ_CAUSE=cleanup_failure
 says() { out_has "This worker takes no new boxes: cleanup_failure"; }
 check "and explained" says
+call --config "$work/rbxj.conf" health --recover # the fourth
+check "that a person should look is told" logged RBXJ_EVENT=worker_escalated
+check "with its reason" field "MESSAGE_ID=$(id_of worker_escalated)" PRIORITY=3 RBXJ_CAUSE=repeated_failure
+says() { out_has "A person should look at this worker: repeated_failure"; }
+check "and explained, too" says
 kill -KILL "$holder"
 wait "$holder" 2>/dev/null
 call health --recover

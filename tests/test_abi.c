@@ -63,6 +63,11 @@
     SIZE(rbxj_clean, 56) AT(rbxj_clean, clean, 0) AT(rbxj_clean, locks, 4) AT(rbxj_clean, mounts, 8) \
         AT(rbxj_clean, cgroups, 12) AT(rbxj_clean, processes, 16) AT(rbxj_clean, temp_dirs, 20) \
         AT(rbxj_clean, reserved, 24) \
+    VALUE(RBXJ_ESCALATE_FAILURES, 1) \
+    VALUE(RBXJ_ESCALATE_INCIDENTS, 2) \
+    VALUE(RBXJ_ESCALATE_CORRUPTION, 4) \
+    VALUE(RBXJ_ESCALATE_JOURNAL, 8) \
+    VALUE(RBXJ_ESCALATE_KERNEL, 16) \
     VALUE(RBXJ_E_BAD_REQUEST, 5001) \
     VALUE(RBXJ_E_NO_SUCH_BOX, 5002) \
     VALUE(RBXJ_E_BOX_LIVE, 5003) \

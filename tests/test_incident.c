@@ -357,10 +357,10 @@ static void notes_close_what_they_end(void **state)
     expect_number(id1, "open", 0);
     expect_text(id1, "outcome", "failure"); /* it was given up, not undone */
     assert_int_equal(listed(NULL, 0), 4);
-    size_t detected;
+    struct incident_counts counts;
     char error[400];
-    incidents_summary(&config, 0, &detected, error, sizeof(error));
-    assert_int_equal(detected, 1);
+    incidents_summary(&config, 0, &counts, error, sizeof(error));
+    assert_int_equal(counts.detected, 1);
     assert_string_equal(error, "");
 }
 
@@ -368,21 +368,21 @@ static void summary_for_the_health(void **state)
 {
     (void)state;
     state_begin();
-    size_t detected;
+    struct incident_counts counts;
     char error[400];
     harness_mkdir(path_of("", ""));
     const char *old = id_of_day(3, 1), *newer = id_of_day(2, 1);
     (void)replay_of(old, one_box(71, OUTCOME_FAILED));
     (void)replay_of(newer, one_box(72, OUTCOME_UNDONE));
     (void)replay_of(id1, one_box(73, OUTCOME_UNDONE));
-    incidents_summary(&config, 0, &detected, error, sizeof(error));
-    assert_int_equal(detected, 3);
+    incidents_summary(&config, 0, &counts, error, sizeof(error));
+    assert_int_equal(counts.detected, 3);
     assert_string_equal(error, "mount_unmount_failed: umount /srv/7: Device or resource busy");
-    incidents_summary(&config, now_realtime_ns() - 86400LL * 1000000000, &detected, error, sizeof(error));
-    assert_int_equal(detected, 1);
+    incidents_summary(&config, now_realtime_ns() - 86400LL * 1000000000, &counts, error, sizeof(error));
+    assert_int_equal(counts.detected, 1);
     assert_string_equal(error, "mount_unmount_failed: umount /srv/7: Device or resource busy");
     char small[10];
-    incidents_summary(&config, 0, &detected, small, sizeof(small));
+    incidents_summary(&config, 0, &counts, small, sizeof(small));
     assert_string_equal(small, "mount_unm");
 }
 

@@ -371,10 +371,10 @@ static void garbage_is_left_out(void **state)
     harness_write(path_of(id_of_day(1, 103), ""), "a file with the name of an incident");
     assert_int_equal(listed(NULL, 0), 2); /* the two whose id is right: whatever else is in them */
     assert_int_equal(listed(huge, 0), -1);
-    size_t detected;
+    struct incident_counts counts;
     char error[100];
-    incidents_summary(&config, 0, &detected, error, sizeof(error));
-    assert_int_equal(detected, 0);
+    incidents_summary(&config, 0, &counts, error, sizeof(error));
+    assert_int_equal(counts.detected, 0);
     assert_string_equal(error, "");
     struct rbxj_result *result = one_box(71, OUTCOME_FAILED);
     incidents_end(incidents_begin(&config, "replay", id1, NULL, result, no, NULL), result, &more);

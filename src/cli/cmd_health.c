@@ -7,6 +7,7 @@
 
 #include "base/cleanup.h"
 #include "cli/json.h"
+#include "reaper/escalation.h"
 
 #include <string.h>
 
@@ -66,6 +67,10 @@ static void print_health_json(const struct rbxj_health *h, cJSON *evidence)
     doc_number(&doc, doc.root, "exhausted_resources", h->exhausted_resources);
     doc_number(&doc, doc.root, "not_looked_at", h->not_looked_at);
     doc_bool(&doc, doc.root, "escalate", h->escalate);
+    cJSON *reasons = doc_array(&doc, doc.root, "escalate_reasons");
+    for (size_t i = 0; i < ESCALATIONS; i++)
+        if (h->escalate & escalations[i].bit)
+            (void)doc_text(&doc, reasons, NULL, escalations[i].name);
     (void)doc_add(&doc, doc.root, "evidence", evidence);
     print_document(&doc);
 }
@@ -112,8 +117,14 @@ static void print_health(const struct cli *cli, const struct rbxj_health *h)
     cJSON_Delete(evidence);
     if (h->last_cleanup_error[0])
         print_line("last_cleanup_error=\"%s\"", h->last_cleanup_error);
-    if (h->escalate)
-        print_line("escalate=true: a person should look at it; 'rbxj incidents' has the details");
+    if (h->escalate) {
+        char reasons[ESCALATION_TEXT_MAX];
+        escalation_format(h->escalate, reasons, sizeof(reasons));
+        print_line(
+            "escalate=true escalate_reasons=\"%s\": a person should look at it; 'rbxj incidents' has the "
+            "details",
+            reasons);
+    }
 }
 
 /* The message alone: the document is of the health's own form. */

@@ -4,7 +4,9 @@
 #include "base/cleanup.h"
 #include "base/doc.h"
 #include "cli/print.h"
+#include "reaper/kernel.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
@@ -96,6 +98,48 @@ struct incident_cell incident_taint(const cJSON *document)
          item = item->next)
         used += snprintf(t.text + used, sizeof(t.text) - (size_t)used, "%s%s", used ? ", " : "",
                          cJSON_GetStringValue(item) ? cJSON_GetStringValue(item) : "-");
+    return t;
+}
+
+/* Words of a list, "yes: " before the first of them. */
+static void add_reason(struct incident_cell *t, const char *format, ...)
+    __attribute__((format(printf, 2, 3)));
+static void add_reason(struct incident_cell *t, const char *format, ...)
+{
+    size_t used = strlen(t->text);
+    va_list args;
+    used += (size_t)snprintf(t->text + used, sizeof(t->text) - used, "%s", used ? ", " : "yes: ");
+    va_start(args, format);
+    (void)vsnprintf(t->text + used, sizeof(t->text) - used, format, args);
+    va_end(args);
+}
+
+static bool taint_is_trouble(const cJSON *kernel)
+{
+    for (const cJSON *item = doc_get_first(kernel, "taint"); item; item = item->next)
+        for (unsigned int bit = 0; bit < 64; bit++)
+            if (cJSON_GetStringValue(item) && (KERNEL_TAINT_TROUBLE >> bit & 1) &&
+                strcmp(cJSON_GetStringValue(item), kernel_taint_word(bit)) == 0)
+                return true;
+    return false;
+}
+
+struct incident_cell incident_escalation(const cJSON *document)
+{
+    enum { FAILURES = 3 }; /* of the runbook, whatever the configuration of this worker was then */
+    struct incident_cell t = {""};
+    const cJSON *kernel = incident_list(document, "kernel");
+    double failed = doc_get_number(document, "count", 0) - (incident_is_open(document) ? 0 : 1);
+    if (failed > FAILURES && failed < 1e9)
+        add_reason(&t, "recovery has failed %.0f times", failed);
+    if (strcmp(incident_field(document, "cause"), "lock_corruption") == 0 ||
+        strcmp(incident_field(document, "cause"), "journal_corruption") == 0)
+        add_reason(&t, "corruption");
+    if (taint_is_trouble(kernel) || doc_get_number(kernel, "hung_tasks", 0) > 0 ||
+        doc_get_number(kernel, "bugs", 0) > 0 || doc_get_number(kernel, "machine_oom_kills", 0) > 0)
+        add_reason(&t, "kernel trouble");
+    if (!t.text[0])
+        (void)strcpy(t.text, "no, by this incident");
     return t;
 }
 

@@ -26,6 +26,8 @@ struct incident_cell incident_boxes(const cJSON *document, size_t width);
 struct incident_cell incident_kernel(const cJSON *document);
 struct incident_cell incident_taint(const cJSON *document);
 
+/* Whether engineering should see it, and why, as far as this incident tells: "yes: corruption". */
+struct incident_cell incident_escalation(const cJSON *document);
 /* Of a process that held an entry: "pid 7 (sleep, state D), started 2026-11-24T03:00:00Z, cgroup /x". */
 struct incident_cell incident_keeper(const cJSON *keeper);
 

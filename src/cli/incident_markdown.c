@@ -48,6 +48,8 @@ static void markdown_facts(const cJSON *d)
     print_line("- **Time to recovery:** %s", incident_is_open(d) ? "not recovered yet" : took.text);
     print_line("- **Impact:** %.0f affected executions%s%s", doc_get_number(d, "executions", 0),
                boxes.text[0] ? ", boxes " : "", boxes.text[0] ? names : "");
+    struct incident_cell escalation = incident_escalation(d);
+    print_line("- **Escalate to engineering:** %s", escalation.text);
     print_line("- **Outcome:** %s, %.0f left; seen %.0f times, last at %s", outcome,
                doc_get_number(d, "left", 0), doc_get_number(d, "count", 0), incident_field(d, "updated"));
 }

@@ -15,6 +15,7 @@
     X("orphan_detected", "8b64dc2718854203b973f0b5874d5e88")                                                 \
     X("replay_done", "3c21ae74ed6e4977b76153faacbe026d")                                                     \
     X("worker_quarantined", "b1fe5e79f6ca4274980b31af4f197989")                                              \
+    X("worker_escalated", "7ba8c14da6f944b4b478ec0012249a9f")                                                \
     X("worker_released", "a338e5bfa4724a9ab1f89913c17b8b6c")                                                 \
     X("journal_corruption", "f75dbf5bbbd54fb0be3f55cd978ecd76")                                              \
     X("record_forgotten", "26fffb6a983647e987e61f6457d6561c")                                                \

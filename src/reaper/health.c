@@ -12,6 +12,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/escalation.h"
 #include "reaper/evidence.h"
 #include "reaper/handle.h"
 #include "reaper/incident.h"
@@ -84,12 +85,11 @@ static void set_quarantine(struct rbxj_health *h, const struct quarantine *q)
 static int add_history(const struct config *config, struct rbxj_health *h)
 {
     char last[sizeof(h->last_cleanup_error)] = "";
-    size_t today = 0;
-    int r = incidents_summary(config, now_realtime_ns() - DAY_NS, &today, last, sizeof(last));
+    struct incident_counts counts;
+    int r = incidents_summary(config, now_realtime_ns() - DAY_NS, &counts, last, sizeof(last));
     if (!h->last_cleanup_error[0])
         (void)strcpy(h->last_cleanup_error, last);
-    h->escalate = h->escalate || h->failed_cleanup_count > (uint32_t)config->escalate_failures ||
-                  today > (size_t)config->escalate_per_day;
+    h->escalate |= escalation_of(config, h, &counts);
     return r;
 }
 
@@ -212,7 +212,10 @@ static int look_at_all(struct around *around, const struct journal_sizes *sizes,
     }
     if (q.there)
         set_quarantine(&h, &q);
-    h.escalate = r < 0;
+    if (q.there && q.reason == QUARANTINE_CORRUPTION)
+        h.escalate = RBXJ_ESCALATE_CORRUPTION;
+    else if (r < 0)
+        h.escalate = RBXJ_ESCALATE_JOURNAL;
     int history = add_history(config, &h);
     if (history < 0)
         return error_sys(e, -history, "health: the incidents");

@@ -65,9 +65,16 @@ void incident_note(const struct config *config, const char *procedure, const cha
  * caller does. */
 int incident_keep(const struct config *config, const char *id, const char *name, int fd);
 
-/* How many were detected since then, and what the newest open one could not do ("mount_unmount_failed: ...");
- * for the health. last_error may be empty afterwards. 0, or a negative errno where memory or descriptors are short. */
-int incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
-                      size_t size);
+/* For the health. */
+struct incident_counts {
+    size_t detected; /* by a replay, since then */
+    size_t corrupt;  /* of these: of a lock */
+    size_t kernel;   /* since then: with hung tasks, bugs, or kills for want of memory of the machine */
+    size_t held;     /* so often was the open one found that is held for the longest */
+};
+/* And what the newest open one could not do ("mount_unmount_failed: ..."), where size is not 0; last_error may be empty
+ * afterwards. 0, or a negative errno where memory or descriptors are short. */
+int incidents_summary(const struct config *config, int64_t since_ns, struct incident_counts *ret,
+                      char *last_error, size_t size);
 
 #endif

@@ -22,24 +22,64 @@ static bool is_recovery(const cJSON *document)
     return false;
 }
 
-int incidents_summary(const struct config *config, int64_t since_ns, size_t *ret_detected, char *last_error,
-                      size_t size)
+static bool kernel_was_in_trouble(const cJSON *document)
+{
+    static const char *const counts[] = {"hung_tasks", "bugs", "machine_oom_kills"};
+    const cJSON *kernel = cJSON_GetObjectItemCaseSensitive(document, "kernel");
+    for (size_t i = 0; i < ARRAY_LEN(counts); i++)
+        if (doc_get_number(kernel, counts[i], 0) > 0)
+            return true;
+    return false;
+}
+
+/* Is a box of it held by somebody? That counts as no failed replay of it. */
+static bool is_held(const cJSON *document)
+{
+    for (const cJSON *entry = doc_get_first(document, "entries"); entry; entry = entry->next) {
+        const char *event = doc_get_text(entry, "event");
+        if (event && strcmp(event, "orphan_detected") == 0)
+            return true;
+    }
+    return false;
+}
+
+static void count(const cJSON *document, struct incident_counts *counts)
+{
+    const char *cause = doc_get_text(document, "cause");
+    bool recovery = is_recovery(document);
+    counts->detected += recovery;
+    counts->corrupt += recovery && cause && strcmp(cause, "lock_corruption") == 0;
+    counts->kernel += kernel_was_in_trouble(document);
+}
+
+static void count_open(const cJSON *document, struct incident_counts *counts)
+{
+    double times = doc_get_number(document, "count", 0);
+    if (is_held(document) && times > (double)counts->held && times < 1e9)
+        counts->held = (size_t)times;
+}
+
+int incidents_summary(const struct config *config, int64_t since_ns, struct incident_counts *ret,
+                      char *last_error, size_t size)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     _cleanup_close_ int fd = incident_store_open(config);
     bool told = size == 0;
-    *ret_detected = 0;
+    *ret = (struct incident_counts){0};
     if (size)
         last_error[0] = '\0';
     int r = fd < 0 ? fd : incident_store_list(fd, &names);
     for (size_t i = 0; r == 0 && i < names.len; i++) {
         bool counts = incident_id_time(names.ids[i]) >= since_ns;
-        bool tells = !told && incident_store_may_be_open(fd, names.ids[i]);
+        bool may_be_open = incident_store_may_be_open(fd, names.ids[i]);
         struct doc doc = {0};
-        r = counts || tells ? incident_store_read(fd, names.ids[i], &doc.root) : 0;
-        *ret_detected += counts && is_recovery(doc.root);
-        if (tells && document_open(&doc))
-            told = document_last_error(doc.root, last_error, size);
+        r = counts || may_be_open ? incident_store_read(fd, names.ids[i], &doc.root) : 0;
+        if (counts)
+            count(doc.root, ret);
+        if (may_be_open && document_open(&doc)) {
+            count_open(doc.root, ret);
+            told = told || document_last_error(doc.root, last_error, size);
+        }
         doc_clear(&doc);
     }
     return r < 0 && errno_is_want(-r) ? r : 0;

@@ -4,6 +4,7 @@
  * a zero in its place would be taken for a counter that began anew.
  */
 #include "base/cleanup.h"
+#include "reaper/escalation.h"
 #include "reaper/evidence.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
@@ -75,8 +76,12 @@ static void put_health(FILE *out, const struct sources *s)
 
 static void put_escalate(FILE *out, const struct rbxj_health *health)
 {
+    static const char reasons[] = "rbxj_escalate_reason";
     put_number(out, "rbxj_escalate", "gauge", "1: a person should look at this worker (rbxj health).",
                (uint64_t)(health->escalate != 0));
+    put_family(out, reasons, "gauge", "Why: 1 for each reason that there is, 0 for the others.");
+    for (size_t i = 0; i < ESCALATIONS; i++)
+        put_sample(out, reasons, "reason", escalations[i].name, (health->escalate & escalations[i].bit) != 0);
 }
 
 static void put_boxes(FILE *out, const struct rbxj_health *health)

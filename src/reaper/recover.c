@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/escalation.h"
 #include "reaper/events.h"
 #include "reaper/evidence.h"
 #include "reaper/handle.h"
@@ -163,8 +164,10 @@ static int recover(const struct config *config, const struct rbxj_replay *how, c
     evidence_clear(&ev);
     if (r >= 0 && h < 0)
         r = error_pass(error, &second);
-    if (h == 0)
+    if (h == 0) {
+        escalation_tell(config, &health);
         *ret_health = health;
+    }
     if (ret_result)
         *ret_result = steal_ptr(result);
     rbxj_result_free(result);
