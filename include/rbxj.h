@@ -407,11 +407,15 @@ int rbxj_quarantine(const struct rbxj_options *options, const char *reason, stru
 /* Ends any quarantine, and counts failures from none again. 0 also where there was none. The same errors. */
 int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
 
-/* How many things of the dead are still there, by kind; what live boxes hold does not count. */
+/* How many things are there that should not be, by kind: of the dead, and those that match the patterns of [discover] and
+ * are journaled nowhere. What live boxes hold does not count. */
 struct rbxj_clean {
-    int clean; /* nothing at all, and no record of a dead box either */
+    int clean; /* nothing at all, no record of a dead box either, and all could be looked at */
     uint32_t locks, mounts, cgroups, processes, temp_dirs;
-    uint64_t reserved[4];
+    uint32_t unjournaled;   /* how many of these are in no journal; rbxj_audit() names them */
+    uint32_t missing;       /* journaled, acquired, and no longer there; of live boxes, too */
+    uint32_t not_looked_at; /* places of which the file system does not answer */
+    uint64_t reserved[2];
 };
 /* Looks; changes nothing. Errors: those of rbxj_list(). */
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);

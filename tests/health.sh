@@ -13,6 +13,7 @@ refused() {
 }
 no_record_of() { call list --json --box "$1" && json 'd == {"boxes": []}'; }
 healthy_now() { health && healthy; }
+snap() { find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort; }
 flock_is_held() { ! flock -n "$1" true; }
 let_in() { call run --box new --tmpdir "$work/new" -- true && is "$status" 0; }
 
@@ -22,9 +23,12 @@ fresh
 health
 check "never used: healthy" healthy
 check "never used: nothing is made" is "$(ls -A "$work/state" "$work/run" | grep -v ':$' | tr -d '\n')" ""
-call health --verify-clean --json
+own_patterns "$work/own.conf"
+verify() { call health --verify-clean --json --config "$work/own.conf"; }
+verify
 check "never used: clean" is "$status" 0
-check "verify-clean's document" json 'd == {"clean": True, "locks": 0, "mounts": 0, "cgroups": 0, "processes": 0, "temp_dirs": 0}'
+check "verify-clean's document" json 'd == {"clean": True, "locks": 0, "mounts": 0, "cgroups": 0, "processes": 0, "temp_dirs": 0,
+    "unjournaled": 0, "missing": 0, "not_looked_at": 0}'
 
 cgroups=$([ -n "$group" ] && echo 1 || echo 0)
 start live --tmpdir "$work/live"
@@ -41,7 +45,7 @@ before=$(find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort)
 health --check
 check "--check says the same" is "$status" 1
 check "--check changes nothing" is "$(find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort)" "$before"
-call health --verify-clean --json
+verify
 check "not clean" is "$status" 1
 # the payload dies of its own: what counts is what is there
 check "not clean: what is there" json 'not d["clean"] and d["locks"] == 1 and d["mounts"] == 1 and d["temp_dirs"] == 1
@@ -50,7 +54,7 @@ health --recover
 check "--recover: healthy" healthy
 check "--recover: nothing is left" gone "$work/lock" "$work/tmp" ${group:+"$group/7"}
 check "--recover: the living are left alone" there "$work/live"
-health --verify-clean
+verify
 check "--recover: clean" is "$status" 0
 check "what the living hold does not count" json 'd["clean"] and d["temp_dirs"] == 0'
 kill -TERM "$keeper"
@@ -311,17 +315,53 @@ health --recover
 check "damaged: a recovery undoes nothing" there "$work/t11"
 check "damaged: and quarantines" there "$work/state/quarantine"
 check "damaged: status 2" is "$status" 2
-health --verify-clean
+verify
 check "damaged: moved aside whole" there "$work"/run/journal.damaged-*/data.mdb
 check "damaged: not clean" is "$status" 1
 rm -rf "$work/t11"
+
+# ---- verified both ways ----
+
+fresh
+mkdir -p "$work/boxes/a"
+start both --tmpdir "$work/boxes/tmp-live" --lock "$work/boxes/a/lock" --mount "tmpfs,none,$work/boxes/tmp-live"
+keeper=$supervisor
+verify
+check "what live boxes have is clean" is "$status" 0
+mkdir "$work/boxes/tmp-nobody" "$work/boxes/b" "$work/boxes/mnt"
+touch "$work/boxes/b/lock"
+mount -t tmpfs none "$work/boxes/mnt"
+[ -z "$group" ] || mkdir "$group/rbxj-own-${work##*.}-7"
+verify
+check "what is journaled nowhere is not" is "$status" 1
+check "it is counted by kind" json 'd["clean"] is False and d["temp_dirs"] == 1 and d["locks"] == 1 and d["mounts"] == 1
+    and d["cgroups"] == '"$cgroups"' and d["unjournaled"] == 3 + '"$cgroups"' and d["missing"] == 0'
+before=$(snap)
+verify
+check "it changes nothing" is "$(snap)" "$before"
+health
+check "it makes nobody unhealthy: a name proves nothing" healthy
+call health --verify-clean --config "$work/own.conf"
+check "for people" out_has "unjournaled=$((3 + cgroups)) missing=0"
+umount "$work/boxes/mnt"
+rm -r "$work/boxes/tmp-nobody" "$work/boxes/b" "$work/boxes/mnt"
+[ -z "$group" ] || rmdir "$group/rbxj-own-${work##*.}-7"
+verify
+check "without it: clean" is "$status" 0
+umount "$work/boxes/tmp-live"
+verify
+check "what is journaled, and no longer there: not clean" is "$status" 1
+check "it is missing" json 'd["missing"] == 1 and d["unjournaled"] == 0 and d["mounts"] == 0'
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+verify
+check "its box is over: clean" is "$status" 0
 
 # ---- room ----
 
 # fill DIR: but for a few bytes.
 fill() { dd if=/dev/zero of="$1/fill" bs=64k >"$work/dd" 2>&1; [ -s "$1/fill" ]; }
 exhausted() { json 'd["exhausted_resources"] == 1 and "'"$1"'" in [e for e in d["evidence"] if e["kind"] == "exhausted_resource"][0]["message"]'; }
-snap() { find "$work/state" "$work/run" -printf '%p %s %T@\n' | sort; }
 
 fresh
 mkdir "$work/full" "$work/inodes"
@@ -400,7 +440,7 @@ mkdir "$work/journaled"
 check "the journal is full" grep -q journal_full "$work/replies"
 health --config "$work/conf"
 check "a full journal: unhealthy" is "$status" 1
-check "a full journal: named" json 'any(e["message"].startswith("boot journal") for e in d["evidence"])'
+check "a full journal: named" exhausted "boot journal: 0% of what its map may hold is free"
 health
 check "a larger map: healthy" healthy
 kill "$keeper"

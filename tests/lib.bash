@@ -119,6 +119,12 @@ fresh() {
     export RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run
 }
 
+# own_patterns FILE: a configuration with patterns that match nothing of the machine's, of which other programs have some.
+own_patterns() {
+    printf '[discover]\nlocks=\nlocks=%s\ncgroups=\ncgroups=%s\nmounts=\nmounts=%s\ntmpdirs=\ntmpdirs=%s\n' \
+        "$work/boxes/*/lock" "rbxj-own-${work##*.}-*" "$work/boxes/*" "$work/boxes/tmp-*" >"$1"
+}
+
 # start BOX OPTION...: a supervisor whose payload stays; $supervisor.
 start() {
     local box=$1 up=$work/up-$1

@@ -76,7 +76,8 @@ check "the supervisors are dead" dead "$b"
 check "who kept a lock is dead" dead "$keeper"
 check "nothing is left" gone "$work/a" "$work/b" "$work/c" "$work/d" "$work/a.lock" "$work/d.lock" "$work/e.lock" "$shm/b"
 check "no record is left" no_record
-call health --verify-clean
+own_patterns "$work/own.conf"
+call health --verify-clean --config "$work/own.conf"
 check "verified clean" is "$status" 0
 call run --box a --tmpdir "$work/a" -- true
 check "boxes begin again" is "$status" 0

@@ -19,6 +19,8 @@ mounts=
 tmpdirs=
 EOF
 
+own_patterns "$work/own.conf"
+
 # A worker on which box 7 was left, and a lock that was never journaled.
 stale_worker() {
     [ ! -d "$work/state" ] || call replay
@@ -34,6 +36,8 @@ stale_worker() {
 run_row() {
     case $1 in
     "rbxj audit"*) call --config "$work/rbxj.conf" audit ;;
+    # the lock that was never journaled is not clean
+    *"--verify-clean") call --config "$work/own.conf" health --verify-clean ;;
     *) status=0 && timeout 30 bash -c "$1" >"$work/out" 2>"$work/err" </dev/null || status=$? ;;
     esac
 }

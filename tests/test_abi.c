@@ -62,7 +62,8 @@
         AT(rbxj_health, not_looked_at, 976) AT(rbxj_health, reserved, 984) \
     SIZE(rbxj_clean, 56) AT(rbxj_clean, clean, 0) AT(rbxj_clean, locks, 4) AT(rbxj_clean, mounts, 8) \
         AT(rbxj_clean, cgroups, 12) AT(rbxj_clean, processes, 16) AT(rbxj_clean, temp_dirs, 20) \
-        AT(rbxj_clean, reserved, 24) \
+        AT(rbxj_clean, unjournaled, 24) AT(rbxj_clean, missing, 28) AT(rbxj_clean, not_looked_at, 32) \
+        AT(rbxj_clean, reserved, 40) \
     VALUE(RBXJ_ESCALATE_FAILURES, 1) \
     VALUE(RBXJ_ESCALATE_INCIDENTS, 2) \
     VALUE(RBXJ_ESCALATE_CORRUPTION, 4) \

@@ -299,7 +299,8 @@ fi
 
 # ---- under the names that the runbook calls ----
 
-by_runbook() { PATH=$(dirname "$rbxj"):$PATH "$prefix/share/rbxj/$1" >"$work/out" 2>"$work/err" </dev/null; }
+own_patterns "$work/own.conf"
+by_runbook() { PATH=$(dirname "$rbxj"):$PATH "$prefix/share/rbxj/$1" --config "$work/own.conf" >"$work/out" 2>"$work/err" </dev/null; }
 recovers() { by_runbook rustbox-cleanup-all.sh && gone "$work/seven"; }
 check "rustbox-cleanup-all.sh recovers" recovers
 check "rustbox-audit-state.sh looks" by_runbook rustbox-audit-state.sh

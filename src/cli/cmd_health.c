@@ -24,7 +24,7 @@ enum { OPT_CHECK = 256, OPT_RECOVER, OPT_VERIFY, OPT_QUARANTINE, OPT_UNQUARANTIN
 const struct cli_option health_options[] = {
     {"check", OPT_CHECK, NULL, "look only (what it does without an option, too)"},
     {"recover", OPT_RECOVER, NULL, "replay, verify, and release a quarantine that this may release"},
-    {"verify-clean", OPT_VERIFY, NULL, "count what of the dead is still there"},
+    {"verify-clean", OPT_VERIFY, NULL, "count what is there and should not be, and what is not and should"},
     {"quarantine", OPT_QUARANTINE, NULL, "take no new boxes; those that run go on"},
     {"unquarantine", OPT_UNQUARANTINE, NULL, "take new boxes again, and count failures from none"},
     {"reason", OPT_REASON, "TEXT", "why; with --quarantine and --unquarantine"},
@@ -205,11 +205,16 @@ static int verify(struct cli *cli)
         doc_number(&doc, doc.root, "cgroups", clean.cgroups);
         doc_number(&doc, doc.root, "processes", clean.processes);
         doc_number(&doc, doc.root, "temp_dirs", clean.temp_dirs);
+        doc_number(&doc, doc.root, "unjournaled", clean.unjournaled);
+        doc_number(&doc, doc.root, "missing", clean.missing);
+        doc_number(&doc, doc.root, "not_looked_at", clean.not_looked_at);
         print_document(&doc);
     } else if (!cli->style.quiet) {
-        print_line("clean=%s locks=%u mounts=%u cgroups=%u processes=%u temp_dirs=%u",
-                   clean.clean ? "true" : "false", clean.locks, clean.mounts, clean.cgroups, clean.processes,
-                   clean.temp_dirs);
+        print_line(
+            "clean=%s locks=%u mounts=%u cgroups=%u processes=%u temp_dirs=%u unjournaled=%u missing=%u "
+            "not_looked_at=%u",
+            clean.clean ? "true" : "false", clean.locks, clean.mounts, clean.cgroups, clean.processes,
+            clean.temp_dirs, clean.unjournaled, clean.missing, clean.not_looked_at);
     }
     return clean.clean ? 0 : 1;
 }

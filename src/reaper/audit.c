@@ -49,6 +49,74 @@ static void drop_journaled(struct audit *a, const struct rbxj_result *journaled)
     a->len = n;
 }
 
+/* ---- what is there still ---- */
+
+/* Is the mount there still, and the same? Its id may be another one's by now. */
+static bool is_mounted(const struct mount_table *now, const struct mount_table *before, int32_t id)
+{
+    const struct mount *m = mount_table_by_id(now, id), *was = mount_table_by_id(before, id);
+    return m && was && m->dev == was->dev && m->parent == was->parent &&
+           strcmp(m->target, was->target) == 0 && strcmp(m->source, was->source) == 0;
+}
+
+/* 1: that very thing, or one of which that can't be told. 0, or -errno for want of memory or descriptors. */
+static int is_there(const struct audit_item *item)
+{
+    struct fileid id;
+    struct stat st;
+    if (!fileid_is_set(&item->id)) {
+        if (item->kind == RBXJ_MOUNT)
+            return 1;
+        if (lstat(item->name, &st) < 0)
+            return errno_is_want(errno) ? -errno : errno != ENOENT && errno != ENOTDIR;
+        return st.st_dev == item->dev && st.st_ino == item->ino;
+    }
+    int r = fileid_of_name(AT_FDCWD, item->name, &id);
+    if (r < 0)
+        return errno_is_want(-r) ? r : r != -ENOENT && r != -ENOTDIR;
+    return fileid_equal(&item->id, &id, true);
+}
+
+static int drop_gone(struct audit *a, struct rbxj_error *e)
+{
+    struct mount_table *now = NULL;
+    size_t n = 0;
+    int r = a->len ? mount_table_read("/proc/self/mountinfo", &now, e) : 0;
+    if (r < 0)
+        return r;
+    for (size_t i = 0; i < a->len; i++) {
+        struct audit_item *item = &a->items[i];
+        int there = r == 0 ? is_there(item) : 1;
+        if (there > 0 && item->kind == RBXJ_MOUNT)
+            there = is_mounted(now, a->table, item->mount_id);
+        if (there < 0)
+            r = error_sys(e, -there, "%s: is it there still", item->name);
+        if (there)
+            a->items[n++] = *item;
+        else
+            audit_item_clear(item);
+    }
+    a->len = n;
+    mount_table_free(now);
+    return r;
+}
+
+int audit_look(struct audit *a, struct rbxj_result **ret_journaled, struct rbxj_error *e)
+{
+    struct rbxj_result *journaled = NULL;
+    int r = audit_find(a, e);
+    if (r == 0)
+        r = inspect(a->config, NULL, NULL, &journaled, e);
+    if (r == 0) {
+        drop_journaled(a, journaled);
+        r = drop_gone(a, e);
+    }
+    if (r == 0)
+        *ret_journaled = steal_ptr(journaled);
+    rbxj_result_free(journaled);
+    return r;
+}
+
 /* ---- which of them ---- */
 
 static bool is_named(const struct rbxj_audit *how, const char *name)
@@ -113,8 +181,7 @@ static void tell_item(struct doc *doc, cJSON *list, const struct audit_item *ite
     doc_error(doc, o, "error", item->refused.code ? &item->refused : NULL);
 }
 
-/* What was acquired, and is no more: a process that has ended is not missing. */
-static bool is_missing(const struct result_entry *entry)
+bool audit_is_missing(const struct result_entry *entry)
 {
     return entry->found == FOUND_GONE && entry->evidence && entry->kind != RBXJ_PROCESS &&
            kind_of(entry->kind);
@@ -127,7 +194,7 @@ static size_t tell_missing(struct doc *doc, cJSON *list, const struct rbxj_resul
         const struct result_box *box = &journaled->boxes[i];
         for (size_t k = 0; k < box->len; k++) {
             const struct result_entry *entry = &box->entries[k];
-            if (!is_missing(entry))
+            if (!audit_is_missing(entry))
                 continue;
             cJSON *o = doc_object(doc, list, NULL);
             (void)doc_text(doc, o, "box", box->box.name);
@@ -173,13 +240,9 @@ int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how,
         how = &look;
     int r = config_load(options, &config, error);
     if (r == 0)
-        r = inspect(&config, NULL, NULL, &journaled, error);
+        r = audit_look(&a, &journaled, error);
     if (r == 0)
-        r = audit_find(&a, error);
-    if (r == 0) {
-        drop_journaled(&a, journaled);
         r = audit_use(&a, error);
-    }
     if (r == 0 && how->adopt)
         r = adopt(&a, how, error);
     if (r == 0)

@@ -10,7 +10,7 @@
 #ifndef RBXJ_REAPER_AUDIT_H
 #define RBXJ_REAPER_AUDIT_H
 
-#include "reaper/mountinfo.h"
+#include "reaper/answers.h"
 #include "reaper/undo.h"
 
 struct audit_item {
@@ -20,11 +20,13 @@ struct audit_item {
     char *fstype, *source; /* mount */
     int32_t mount_id;      /* mount */
     uint64_t dev, ino;     /* all but mounts */
-    int64_t time_ns;       /* last change of its content, CLOCK_REALTIME; 0: unknown (mount) */
-    pid_t pid;             /* lock: the one that its content names; 0: none */
-    bool pid_is_dead;      /* that one is no more, or began after the lock was written */
-    bool live;             /* somebody uses it, or that can't be known */
-    char user[200];        /* who */
+    struct fileid
+        id; /* all but cgroups, whose inode is never used again; of a mount its root; not set: not known */
+    int64_t time_ns;  /* last change of its content, CLOCK_REALTIME; 0: unknown (mount) */
+    pid_t pid;        /* lock: the one that its content names; 0: none */
+    bool pid_is_dead; /* that one is no more, or began after the lock was written */
+    bool live;        /* somebody uses it, or that can't be known */
+    char user[200];   /* who */
     bool journaled;
     bool left;                  /* not to be adopted */
     struct rbxj_error refused;  /* why it was not adopted */
@@ -34,16 +36,26 @@ struct audit_item {
 struct audit {
     const struct config *config;
     struct mount_table *table; /* this namespace's mounts, read at the start */
-    struct audit_item *items;  /* sorted by kind, then name; mounts of one target by their ids */
+    uint32_t unseen;           /* places that could not be looked at */
+    struct answers answers;
+    struct audit_item *items; /* sorted by kind, then name; mounts of one target by their ids */
     size_t len, room;
 };
 
 void audit_clear(struct audit *a);
 void audit_item_clear(struct audit_item *item);
 
-/* Fills items with all that matches. What lies on a file system that might not answer is left out (K16). 0 or a
- * negative code. */
+/* Fills items with all that matches. What lies on a file system that does not answer is left out (K16), and counted in
+ * unseen. 0 or a negative code. */
 int audit_find(struct audit *a, struct rbxj_error *e);
+
+/* What matches and is journaled nowhere, and the boxes, to be freed. In this order: what there is, then the journal, then
+ * what there is once more. What was there before and after is older than a record of it would be, as that is written ahead;
+ * what a box that began meanwhile has is in the journal, what one had that has ended is gone. 0 or a negative code. */
+int audit_look(struct audit *a, struct rbxj_result **ret_journaled, struct rbxj_error *e);
+/* What was acquired, and is no more: a process that has ended is not missing. */
+struct result_entry;
+bool audit_is_missing(const struct result_entry *entry);
 
 /* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a process
  * with a working directory, a root, a program, a descriptor or a map in the directory or mount, or with the lock file

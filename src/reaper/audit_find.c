@@ -52,6 +52,14 @@ static void fill_file(struct audit_item *item, const struct stat *st)
 
 /* ---- paths ---- */
 
+/* Then it is left out, and counted. 1, 0, or a negative code. */
+static int might_hang(struct audit *a, const char *path, struct rbxj_error *e)
+{
+    int r = answers_hangs(&a->answers, a->table, path);
+    a->unseen += r > 0;
+    return r < 0 ? error_sys(e, -r, "%s: does its file system answer", path) : r;
+}
+
 struct expansion {
     struct audit *a;
     enum rbxj_kind kind;
@@ -72,9 +80,11 @@ static int take_part(const struct expansion *x, int dirfd, const char *dir, cons
 {
     char path[PATH_MAX];
     struct stat st;
-    if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path) ||
-        mount_table_remote_above(x->a->table, path))
+    if ((size_t)snprintf(path, sizeof(path), "%s/%s", dir, name) >= sizeof(path))
         return 0;
+    int hangs = might_hang(x->a, path, e);
+    if (hangs)
+        return hangs < 0 ? hangs : 0;
     if (rest) {
         _cleanup_close_ int fd = fd_open_dir(dirfd, name);
         if (fd < 0)
@@ -89,7 +99,8 @@ static int take_part(const struct expansion *x, int dirfd, const char *dir, cons
     if (!item)
         return error_sys(e, ENOMEM, "audit");
     fill_file(item, &st);
-    return 0;
+    int r = fileid_of_name(dirfd, name, &item->id);
+    return r < 0 && errno_is_want(-r) ? error_sys(e, -r, "%s", path) : 0;
 }
 
 /* rest is relative to dir. Links on the way are not followed. */
@@ -128,12 +139,14 @@ static int find_paths(struct audit *a, enum rbxj_kind kind, const char *pattern,
         p = slash;
     }
     (void)snprintf(fixed, sizeof(fixed), "%.*s", (int)len, pattern);
-    if (mount_table_remote_above(a->table, len ? fixed : "/"))
-        return 0;
+    int hangs = might_hang(a, len ? fixed : "/", e);
+    if (hangs)
+        return hangs < 0 ? hangs : 0;
     if (!realpath(len ? fixed : "/", real))
         return errno_is_want(errno) ? error_sys(e, errno, "%s", fixed) : 0;
-    if (mount_table_remote_above(a->table, real))
-        return 0;
+    hangs = might_hang(a, real, e);
+    if (hangs)
+        return hangs < 0 ? hangs : 0;
     _cleanup_close_ int fd = fd_open_dir(AT_FDCWD, real);
     if (fd < 0)
         return errno_is_want(-fd) ? error_sys(e, -fd, "%s", real) : 0;
@@ -212,6 +225,10 @@ static int find_mounts(struct audit *a, struct rbxj_error *e)
         item->source = strdup(m->source[0] ? m->source : "none");
         if (!item->fstype || !item->source)
             return error_sys(e, ENOMEM, "audit");
+        int hangs = might_hang(a, m->target, e);
+        int r = hangs ? 0 : fileid_of_name(AT_FDCWD, m->target, &item->id);
+        if (hangs < 0 || (r < 0 && errno_is_want(-r)))
+            return hangs < 0 ? hangs : error_sys(e, -r, "%s", m->target);
     }
     return 0;
 }

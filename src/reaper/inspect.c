@@ -31,6 +31,7 @@ static int list_box(struct reaper *reaper, struct snapshot_box *sb, enum livenes
     r = teardown_report(&t, true, ret);
     if (r == 0) {
         ret->state = state_name(live, t.held);
+        ret->claimed = sb->claimer.pid != 0;
         ret->cause = live == LIVE_DEAD ? cause_of(&t) : NULL;
         ret->outcome = NULL;
         /* a box in which a living one lives counts as live, whatever became of its own supervisor */

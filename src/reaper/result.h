@@ -39,6 +39,7 @@ struct result_box {
     const char *state, *cause, *outcome; /* literals */
     char incident[32];                   /* its id, or empty */
     bool alive;
+    bool claimed; /* somebody is tearing it down; only in a list */
     struct result_entry *entries;
     size_t len;
 };

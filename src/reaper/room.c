@@ -9,8 +9,8 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "reaper/answers.h"
 #include "reaper/evidence.h"
-#include "reaper/mountinfo.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -22,6 +22,7 @@
 struct rooms {
     const struct config *config;
     struct mount_table *table;
+    struct answers answers;
     struct evidence *ev;
     uint64_t devs[FILE_SYSTEMS_MAX]; /* looked at */
     size_t len;
@@ -66,11 +67,11 @@ static int look_at(struct rooms *rooms, const char *what, const char *path)
     struct stat st;
     struct statvfs vfs;
     unsigned percent = 0;
-    const struct mount *remote = mount_table_remote_above(rooms->table, path);
-    if (!remote && realpath(path, real))
-        remote = mount_table_remote_above(rooms->table, real);
-    if (remote)
-        return not_seen(rooms, what, path, "its file system might not answer");
+    int hangs = answers_hangs(&rooms->answers, rooms->table, path);
+    if (!hangs && realpath(path, real))
+        hangs = answers_hangs(&rooms->answers, rooms->table, real);
+    if (hangs)
+        return hangs < 0 ? hangs : not_seen(rooms, what, path, "its file system does not answer");
     if (stat(path, &st) < 0 || (!is_known(rooms, st.st_dev) && statvfs(path, &vfs) < 0)) {
         int errnum = errno;
         return errno_is_want(errnum)                   ? -errnum

@@ -1,44 +1,123 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Is the worker clean? Of what the journal names, is any of it still there.
+ * Is the worker clean? Both ways: is anything there of what the journal names of the dead, and is anything there that looks
+ * like ours (by the patterns of [discover]) and is named nowhere; and has the journal anything that is no longer there.
+ * What live boxes have does not count, but for what they have lost.
+ *
+ * A box that is being torn down has given back what its records still name, and one that releases a thing does so before
+ * its record is dropped. So what a live box has lost is looked at twice, and not of one that somebody is tearing down.
  */
 #include "base/cleanup.h"
+#include "reaper/audit.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
 #include "reaper/result.h"
 
 #include <string.h>
 
+static uint32_t *count_of(struct rbxj_clean *clean, enum rbxj_kind kind)
+{
+    switch (kind) {
+    case RBXJ_LOCK:
+        return &clean->locks;
+    case RBXJ_CGROUP:
+        return &clean->cgroups;
+    case RBXJ_MOUNT:
+        return &clean->mounts;
+    case RBXJ_TMPDIR:
+        return &clean->temp_dirs;
+    case RBXJ_PROCESS:
+        return &clean->processes;
+    }
+    return NULL; /* of a kind that this version does not know */
+}
+
+static bool is_live(const struct result_box *box)
+{
+    return strcmp(box->state, "live") == 0;
+}
+
+static void count_dead(const struct rbxj_result *boxes, struct rbxj_clean *clean)
+{
+    for (size_t i = 0; i < boxes->len; i++) {
+        const struct result_box *box = &boxes->boxes[i];
+        if (is_live(box))
+            continue;
+        clean->clean = 0;
+        for (size_t k = 0; k < box->len; k++) {
+            uint32_t *count = count_of(clean, box->entries[k].kind);
+            clean->missing += audit_is_missing(&box->entries[k]);
+            if (count && box->entries[k].found != FOUND_GONE)
+                (*count)++;
+        }
+    }
+}
+
+static void count_unjournaled(const struct audit *a, struct rbxj_clean *clean)
+{
+    for (size_t i = 0; i < a->len; i++) {
+        (*count_of(clean, a->items[i].kind))++;
+        clean->unjournaled++;
+        clean->clean = 0;
+    }
+}
+
+static bool is_lost_there(const struct rbxj_result *boxes, uint64_t incarnation, uint32_t seq)
+{
+    for (size_t i = 0; i < boxes->len; i++) {
+        const struct result_box *box = &boxes->boxes[i];
+        for (size_t k = 0; box->box.incarnation == incarnation && k < box->len; k++)
+            if (box->entries[k].seq == seq)
+                return is_live(box) && !box->claimed && audit_is_missing(&box->entries[k]);
+    }
+    return false;
+}
+
+/* What live boxes have lost; then *ret_again is what was seen by the second look. */
+static int count_lost(const struct config *config, const struct rbxj_result *boxes, struct rbxj_clean *clean,
+                      struct rbxj_error *e)
+{
+    struct rbxj_result *again = NULL;
+    int r = 0;
+    for (size_t i = 0; i < boxes->len && r == 0; i++) {
+        const struct result_box *box = &boxes->boxes[i];
+        for (size_t k = 0; is_live(box) && !box->claimed && k < box->len && r == 0; k++) {
+            if (!audit_is_missing(&box->entries[k]))
+                continue;
+            r = again ? 0 : inspect(config, NULL, NULL, &again, e);
+            if (r == 0 && is_lost_there(again, box->box.incarnation, box->entries[k].seq)) {
+                clean->missing++;
+                clean->clean = 0;
+            }
+        }
+    }
+    rbxj_result_free(again);
+    return r;
+}
+
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error)
 {
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(audit_clear) struct audit a = {.config = &config};
     struct rbxj_clean clean = {.clean = 1};
     struct rbxj_result *boxes = NULL;
     struct quarantine q = {0};
     int r = config_load(options, &config, error);
     if (r == 0)
-        r = inspect(&config, NULL, NULL, &boxes, error);
-    if (r < 0)
-        return r;
-    /* what a damaged journal knew may be there, and nobody has looked into it yet */
-    if (quarantine_read(&config, &q) < 0 || (q.there && q.reason == QUARANTINE_CORRUPTION))
-        clean.clean = 0;
-    uint32_t *const counts[] = {[RBXJ_LOCK] = &clean.locks,
-                                [RBXJ_CGROUP] = &clean.cgroups,
-                                [RBXJ_MOUNT] = &clean.mounts,
-                                [RBXJ_TMPDIR] = &clean.temp_dirs,
-                                [RBXJ_PROCESS] = &clean.processes};
-    for (size_t i = 0; boxes && i < boxes->len; i++) {
-        const struct result_box *box = &boxes->boxes[i];
-        if (strcmp(box->state, "live") == 0)
-            continue;
-        clean.clean = 0;
-        for (size_t k = 0; k < box->len; k++)
-            if (box->entries[k].found != FOUND_GONE && kind_of(box->entries[k].kind))
-                (*counts[box->entries[k].kind])++;
+        r = audit_look(&a, &boxes, error);
+    if (r == 0) {
+        count_dead(boxes, &clean);
+        count_unjournaled(&a, &clean);
+        r = count_lost(&config, boxes, &clean, error);
     }
     rbxj_result_free(boxes);
+    if (r < 0)
+        return r;
+    clean.not_looked_at = a.unseen;
+    /* what a damaged journal knew may be there, and nobody has looked into it yet */
+    if (a.unseen || quarantine_read(&config, &q) < 0 || (q.there && q.reason == QUARANTINE_CORRUPTION))
+        clean.clean = 0;
     *ret = clean;
     return 0;
 }

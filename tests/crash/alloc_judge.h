@@ -95,7 +95,7 @@ static void world_start(void)
     harness_write(harness_format("%s/2.conf", conf_d), "[incidents]\nkeep = 50\n");
     world.options.config = harness_format("%s/rbxj.conf", harness_disk());
     harness_write(world.options.config, "[replay]\njobs = 1\n[paths]\nprotected = /srv/a\n"
-                                        "[discover]\nlocks = /srv/*.lock\n");
+                                        "[discover]\nlocks = /srv/*.lock\ncgroups =\nmounts =\ntmpdirs =\n");
     (void)supervisor_start("by", ALL, LIVES);
 }
 
