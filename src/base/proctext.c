@@ -147,8 +147,10 @@ bool proctext_cgroup(const char *text, char *buf, size_t size)
 bool proctext_is_in_cgroup(const char *text, const char *path)
 {
     char within[PATH_MAX];
-    const char *line, *name;
+    const char *line, *name, *last = strrchr(path, '/');
     size_t len;
+    if (!last || !strstr(text, last)) /* most are asked of many processes, and have none of them */
+        return false;
     while (next_line(&text, &line, &len)) {
         size_t n = path_of(line, len, &name);
         if (n < 2 || n >= sizeof(within)) /* an own cgroup is never the root */
