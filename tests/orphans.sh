@@ -140,9 +140,12 @@ check "... until it is dead" healthy
 # a supervisor of another state directory lives: its payload has an owner
 RBXJ_STATE_DIR=$work/state2 RBXJ_RUNTIME_DIR=$work/run2
 mkdir -m 0700 "$work/state2" "$work/run2"
+rm -f "$work/daemon"
 start other --cgroup "$group/other"
 other=$supervisor
+sh -c 'echo $$ >"$1/cgroup.procs"; setsid sleep 120 & echo $! >"$2"' sh "$group/other" "$work/daemon" # a child of init by now
 RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run
+check "a daemon in it" in_group "$group/other" "$(cat "$work/daemon")"
 health
 check "a box of another journal is nobody's orphan" healthy
 kill -TERM "$other" "$keeper"

@@ -14,8 +14,8 @@
  *                 start time for as long as it lives.
  *   marked        it is in a cgroup that bears our stamp (K1) of a record that is not in the journal: it was lost or
  *                 forgotten. Its topmost process there is a child of init, so whoever started it is
- *                 dead. Where its parent is anybody else it has an owner who lives, if only in a journal of another
- *                 state directory, or of a container.
+ *                 dead. Where its parent, or that of anything else in that cgroup, is anybody else it has an owner who
+ *                 lives, if only in a journal of another state directory, or of a container.
  *
  * It is none where it
  *

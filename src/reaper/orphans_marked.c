@@ -111,6 +111,17 @@ static int visit(int fd, void *data)
 
 /* ---- their processes ---- */
 
+/* Has somebody who lives started one of them? Then the box is his, and what has become a child of init in it is, too. */
+static bool is_owned(const struct stamped *in, const struct processes *table)
+{
+    for (size_t i = 0; i < in->members.len; i++) {
+        const struct process *p = processes_find(table, in->members.pids[i]);
+        if (p && p->parent > 1 && !cgroup_members_have(&in->members, p->parent))
+            return true;
+    }
+    return false;
+}
+
 /* Has nobody alive started what it belongs to: is its topmost process in that cgroup a child of init? 1, 0; -EAGAIN: its
  * parent can't be seen. */
 static int is_ownerless(const struct stamped *in, const struct processes *table, const struct process *p)
@@ -162,6 +173,8 @@ static int add_ownerless(const struct judgement *j, const struct stamped *in, st
                          bool *ret_unseen)
 {
     struct procid id = j->self;
+    if (is_owned(in, j->table))
+        return 0;
     *ret_unseen = in->members.hidden;
     for (size_t i = 0; i < in->members.len; i++) {
         const struct process *p = processes_find(j->table, in->members.pids[i]);
