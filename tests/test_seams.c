@@ -7,6 +7,7 @@
 #include "seams_fixture.h"
 
 #include "journal/internal.h"
+#include "reaper/quarantine.h"
 
 #include <linux/capability.h>
 #include <linux/fuse.h>
@@ -363,6 +364,42 @@ static void k16_a_dead_file_system_does_not_hang_the_reaper(void **state)
     replay_is_clean(2);
 }
 
+/* A box elsewhere, on a file system that is to be asked first, too. */
+static void k16_one_that_hangs_leaves_the_others_their_time(void **state)
+{
+    (void)state;
+    struct quarantine q;
+    world_open();
+    struct config config = {.state_dir = harness_format("%s", world.state),
+                            .runtime_dir = harness_format("%s", world.run)};
+    world.options.config = harness_format("%s/conf", harness_disk());
+    harness_write(world.options.config, "[replay]\nboot_deadline=20s\n");
+    harness_mkdir(in_work("dir"));
+    const char *layers = harness_format("%s/layers", harness_tmpfs());
+    harness_mkdir(layers);
+    harness_mkdir(in_work("overlay"));
+    for (int i = 0; i < 3; i++)
+        harness_mkdir(harness_format("%s/%c", layers, 'l' + i));
+    if (mount("overlay", in_work("overlay"), "overlay", 0,
+              harness_format("lowerdir=%s/l,upperdir=%s/m,workdir=%s/n", layers, layers, layers)) < 0)
+        harness_skip("no overlayfs");
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("overlay/lock")});
+    crash_with_plan("b");
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("dir/lock")});
+    crash_with_plan("a");
+    pid_t server = hung_fuse(in_work("../hung"));
+    assert_int_equal(mount(in_work("../hung"), in_work("dir"), NULL, MS_MOVE, NULL), 0);
+    replay_apart_tells(NULL, server, &(struct rbxj_replay){.boot = 1}, 1,
+                       "a 1 busy failed\nb 1 present undone\n");
+    assert_non_null(strstr(told->error, "dir/lock: its file system does not answer"));
+    assert_int_equal(quarantine_read(&config, &q), 1);
+    assert_true(q.there && q.reason == QUARANTINE_CLEANUP_FAILURE);
+    assert_non_null(strstr(q.detail, "box a: hung at boot"));
+    harness_kill(server);
+    assert_int_equal(umount2(in_work("dir"), MNT_DETACH), 0);
+    replay_is_clean(1);
+}
+
 /* One that has the journal for good costs a replay one timeout, not one for each box (K25). */
 static void k25_a_busy_journal_costs_one_wait(void **state)
 {
@@ -401,6 +438,7 @@ int main(void)
         harness_test(k13_where_an_earlier_try_was_never_mounted),
         harness_test(k35_protected_again_at_undo),
         harness_test(k16_a_dead_file_system_does_not_hang_the_reaper),
+        harness_test(k16_one_that_hangs_leaves_the_others_their_time),
         harness_test(k25_a_busy_journal_costs_one_wait),
         harness_test(k4_nothing_begins_inside_a_dead_box),
         harness_test(d6_a_pid_file_is_no_corruption),

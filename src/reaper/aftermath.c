@@ -5,6 +5,7 @@
 #include "reaper/events.h"
 #include "reaper/quarantine.h"
 
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #include <syslog.h>
@@ -79,22 +80,32 @@ static void count_box(struct counters *more, const struct teardown *t, const cha
     }
 }
 
-/* Failed again, and as often as is allowed, or late at boot: no new boxes (K31). True: that is settled, and
- * no other box has anything to add. */
+/* The first thing that is left, or of those the first that was waited for in vain; "": none was. */
+static const char *why_left(const struct result_box *box, bool in_vain)
+{
+    for (size_t k = 0; k < box->len; k++)
+        if (box->entries[k].error.message[0] && (!in_vain || box->entries[k].error.errnum == ETIMEDOUT))
+            return box->entries[k].error.message;
+    return "";
+}
+
+/* Failed again, and as often as is allowed, or late at boot, or hung then: no new boxes (K31). True: that is settled,
+ * and no other box has anything to add. */
 static bool judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
 {
     const struct config *config = a->reaper->config;
     char detail[600];
-    const char *why = "";
     if (strcmp(box->outcome, "success") == 0)
         return false;
-    for (size_t k = 0; !why[0] && k < box->len; k++)
-        why = box->entries[k].error.message;
+    const char *hung = strcmp(a->procedure, "boot") == 0 ? why_left(box, true) : "";
     if (t->failed && t->sb->box.failures >= (uint32_t)config->quarantine_after)
         (void)snprintf(detail, sizeof(detail), "box %s: %u replays failed in a row: %s", box->box.name,
-                       t->sb->box.failures, why);
+                       t->sb->box.failures, why_left(box, false));
     else if (a->late)
-        (void)snprintf(detail, sizeof(detail), "box %s: left at the boot deadline: %s", box->box.name, why);
+        (void)snprintf(detail, sizeof(detail), "box %s: left at the boot deadline: %s", box->box.name,
+                       why_left(box, false));
+    else if (hung[0])
+        (void)snprintf(detail, sizeof(detail), "box %s: hung at boot: %s", box->box.name, hung);
     else
         return false;
     const struct event about = {

@@ -122,6 +122,14 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
 
 /* ---- what might hang (K16) ---- */
 
+/* One that does not answer takes a part of what is left of a replay's time, so that something is left for those that do,
+ * however many are dead. */
+static int64_t probe_deadline(const struct teardown *t, int64_t now)
+{
+    int64_t left = t->reaper->deadline_ns - now, part = now + left / 8;
+    return part < t->u.deadline_ns ? part : t->u.deadline_ns;
+}
+
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
  * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that can't be
  * known now. */
@@ -141,9 +149,12 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
     for (size_t i = 0; i < reaper->dead_len; i++)
         if (reaper->dead[i] == remote->id)
             return 1;
+    int64_t now = now_monotonic_ns();
+    if (now >= t->u.deadline_ns) /* who is not asked has not failed to answer */
+        return error_set(e, EBUSY, ETIMEDOUT, "%s: the time is over before its file system was asked", path);
     struct path_probe probe = {.path = dir};
     r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
-                   t->u.deadline_ns, NULL);
+                   probe_deadline(t, now), NULL);
     if (r == 0 && probe.result != -ETIMEDOUT)
         return 0;
     if (r < 0 && r != -EBUSY) /* no helper could be had; EBUSY: an earlier one still waits there */
