@@ -131,6 +131,7 @@ check "a cgroup of ours that no record names: who is in it is an orphan" named o
 check "... unhealthy" is "$status" 1
 check "... and none of a living box" json 'd["orphan_processes"] == 2 and d["live_boxes"] == 1'
 check "... nor the recorded process, whose child it is" named orphan_process "$out"
+call replay
 health --recover
 check "... quarantined" quarantined
 dies "$middle"

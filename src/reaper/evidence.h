@@ -30,6 +30,7 @@ struct evidence {
     uint32_t counts[EVIDENCE_KINDS];
     struct evidence_item *items; /* of each kind the first EVIDENCE_TOLD */
     size_t len;
+    bool processes_unseen, room_unseen; /* there may be more of it than is told */
 };
 #define EVIDENCE_TOLD 20
 

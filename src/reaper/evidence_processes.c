@@ -36,8 +36,9 @@ static int look_for_orphans(const struct config *config, struct snapshot *s, con
         return -ENOMEM;
     for (size_t i = 0; i < s->len; i++)
         dead[i] = live[i] == LIVE_DEAD;
-    int r = orphans_load(config, &o);
-    if (r < 0 && !errno_is_want(-r))
+    int r = orphans_load(config, &o, NULL);
+    bool unread = r < 0 && !errno_is_want(-r);
+    if (unread)
         r = evidence_add(ev, EVIDENCE_UNKNOWN, "%s/orphans: which processes outlived their box: %s",
                          config->runtime_dir, strerrordesc_np(-r));
     if (r == 0)
@@ -52,6 +53,7 @@ static int look_for_orphans(const struct config *config, struct snapshot *s, con
             "%u cgroups bear our mark and are in no journal of ours, and whose processes are in them "
             "can't be seen from here",
             unseen);
+    ev->processes_unseen = unread || o.blind || table->blind;
     if (r == 0 && (o.blind || table->blind))
         r = evidence_add(ev, EVIDENCE_UNKNOWN, "processes: some could not be looked at");
     return r;

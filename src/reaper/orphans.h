@@ -69,8 +69,9 @@ int orphans_find_marked(const struct config *config, const struct snapshot *s, c
 
 /* ---- orphans_kept.c: RUNTIME/orphans ---- */
 
-/* Those that were found before, and still live. 0, or -errno: also -EBADMSG, it makes no sense. */
-int orphans_load(const struct config *config, struct orphans *ret);
+/* Those that were found before, and still live. elsewhere, which may be NULL, gets those that were found in another pid or
+ * time namespace, of which that can't be known; then ret is blind. 0, or -errno: also -EBADMSG, it makes no sense. */
+int orphans_load(const struct config *config, struct orphans *ret, struct orphans *elsewhere);
 /* Replaces them; none: removes the file. Under the reaper's lock. 0 or -errno. */
 int orphans_store(const struct config *config, const struct orphans *o);
 

@@ -57,29 +57,33 @@ static int read_all(const struct config *config, struct orphans *ret)
 }
 
 /* Those that another pid or time namespace has named can't be found here by their numbers. */
-static void keep_comparable(struct orphans *o)
+static int keep_comparable(struct orphans *o, struct orphans *elsewhere)
 {
     struct procid self;
     size_t n = 0;
     int r = procid_of(getpid(), &self);
-    for (size_t i = 0; i < o->len; i++) {
-        bool here = r == 0 && procid_comparable(&self, &o->list[i].id);
+    for (size_t i = 0; i < o->len && r == 0; i++) {
+        bool here = procid_comparable(&self, &o->list[i].id);
         o->blind = o->blind || !here;
         if (here)
             o->list[n++] = o->list[i];
+        else if (elsewhere)
+            r = orphans_add(elsewhere, &o->list[i].id, o->list[i].box);
     }
     o->len = n;
+    return r;
 }
 
-int orphans_load(const struct config *config, struct orphans *ret)
+int orphans_load(const struct config *config, struct orphans *ret, struct orphans *elsewhere)
 {
     struct orphans o = {0};
     int r = read_all(config, &o);
+    if (r == 0)
+        r = keep_comparable(&o, elsewhere);
     if (r < 0) {
         orphans_clear(&o);
         return r;
     }
-    keep_comparable(&o);
     orphans_keep_living(&o, 0);
     for (size_t i = 0; i < o.len && r == 0; i++)
         r = orphans_add(ret, &o.list[i].id, o.list[i].box);

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/baseline.h"
 #include "reaper/escalation.h"
 #include "reaper/events.h"
 #include "reaper/evidence.h"
@@ -123,20 +124,36 @@ int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, st
 }
 
 /* What was seen, and keeps new boxes out from now on. 1: the quarantine is news. */
-static int quarantine_by_evidence(const struct config *config, const struct evidence *ev,
-                                  struct rbxj_error *e)
+static int quarantine_by_evidence(const struct config *config, const struct rbxj_result *undone,
+                                  const struct evidence *ev, struct rbxj_error *e)
 {
+    char leftover[400];
+    int left = baseline_look(undone, leftover, sizeof(leftover));
+    if (left < 0)
+        return error_sys(e, -left, "recovery: whether anything is left of what was undone");
+    if (left > 0 && (left = enter(config, QUARANTINE_BASELINE, leftover, e)) != 0)
+        return left;
     const char *orphan = evidence_first(ev, EVIDENCE_ORPHAN), *full = evidence_first(ev, EVIDENCE_EXHAUSTED);
     int r = orphan ? enter(config, QUARANTINE_ORPHAN_PROCESS, orphan, e) : 0;
     return r == 0 && full ? enter(config, QUARANTINE_EXHAUSTION, full, e) : r;
 }
 
+/* Is it known that what it is for is over? What can't be seen may be there. */
+static bool is_verified(const char *reason, const struct evidence *ev)
+{
+    if (reason && strcmp(reason, quarantine_name(QUARANTINE_ORPHAN_PROCESS)) == 0)
+        return !ev->processes_unseen;
+    return !reason || strcmp(reason, quarantine_name(QUARANTINE_EXHAUSTION)) != 0 || !ev->room_unseen;
+}
+
 /* Released only if nothing of any dead box is left, whatever this recovery was asked to look at, and nothing else speaks
  * against it. 1: it was. */
-static int release_if_clean(const struct config *config, const struct rbxj_health *h, enum quarantine_by by,
-                            const char *why, struct rbxj_error *e)
+static int release_if_clean(const struct config *config, const struct rbxj_health *h,
+                            const struct evidence *ev, enum quarantine_by by, const char *why,
+                            struct rbxj_error *e)
 {
-    if (h->stale_boxes || h->unknown_boxes || h->orphan_processes || h->exhausted_resources)
+    if (h->stale_boxes || h->unknown_boxes || h->orphan_processes || h->exhausted_resources ||
+        !is_verified(h->quarantine_reason, ev))
         return 0;
     return release(config, by, why, e);
 }
@@ -153,9 +170,9 @@ static int recover(const struct config *config, const struct rbxj_replay *how, c
     int r = replay_run(config, how, procedure, &result, error);
     int h = health_look(config, NULL, &health, NULL, &ev, &second);
     if (h == 0 && r >= 0) {
-        int changed = quarantine_by_evidence(config, &ev, error);
+        int changed = quarantine_by_evidence(config, result, &ev, error);
         if (changed == 0)
-            changed = release_if_clean(config, &health, by, why, error);
+            changed = release_if_clean(config, &health, &ev, by, why, error);
         if (changed < 0)
             r = changed;
         if (changed > 0)

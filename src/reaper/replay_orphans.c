@@ -27,9 +27,11 @@ static void complain(const struct config *config, const char *what, int r)
 /* Those of which something is written down already are not news. */
 static int merge(const struct config *config, struct orphans *found)
 {
-    _cleanup_(orphans_clear) struct orphans kept = {0}, news = {0};
-    int r = orphans_load(config, &kept);
-    if (r < 0 && errno_is_want(-r))
+    _cleanup_(orphans_clear) struct orphans kept = {0}, elsewhere = {0}, news = {0};
+    int r = orphans_load(config, &kept, &elsewhere);
+    if (r == -EBADMSG) /* what it said is lost */
+        complain(config, "which were found before", r);
+    else if (r < 0)
         return r;
     size_t before = kept.len;
     for (size_t i = 0; i < found->len; i++) {
@@ -40,7 +42,11 @@ static int merge(const struct config *config, struct orphans *found)
             return r;
         before = kept.len;
     }
-    r = orphans_store(config, &kept);
+    r = 0;
+    for (size_t i = 0; i < elsewhere.len && r == 0; i++)
+        r = orphans_add(&kept, &elsewhere.list[i].id, elsewhere.list[i].box);
+    if (r == 0)
+        r = orphans_store(config, &kept);
     orphans_clear(found);
     *found = news;
     news = (struct orphans){0};

@@ -56,6 +56,7 @@ static int tell(struct rooms *rooms, const char *what, const char *path, const c
 
 static int not_seen(struct rooms *rooms, const char *what, const char *path, const char *why)
 {
+    rooms->ev->room_unseen = true;
     return evidence_add(rooms->ev, EVIDENCE_UNKNOWN, "%s %.250s: its room could not be looked at: %s", what,
                         path, why);
 }
