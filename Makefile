@@ -255,15 +255,15 @@ check:
 	@$(MAKE) --no-print-directory $(PARALLEL) $(ASAN) $(if $(PROGRAM),$(BUILD)/asan/rbxj) tests $(if $(T),,replayers)
 	@$(RUN_TESTS) $(TESTS) $(TESTS:$(BUILD)/%=$(BUILD)/asan/%) $(TEST_SCRIPTS) $(CRASHERS)
 
-# Prometheus and promtool, unpacked and not installed: nobody wants another server on his machine. What has no network
+# What a fleet is watched by, unpacked and not installed: nobody wants more servers on his machine. What has no network
 # skips the tests that take them.
-TOOLS = build/tools/usr/bin/promtool
+TOOLS = prometheus prometheus-node-exporter systemd-journal-remote libmicrohttpd12
 .PHONY: tools
-tools: $(if $(shell command -v promtool),,$(TOOLS))
-$(TOOLS):
+tools: $(TOOLS:%=build/tools/%.unpacked)
+build/tools/%.unpacked:
 	@mkdir -p build/tools
-	@cd build/tools && apt-get -qq download prometheus 2>/dev/null && dpkg -x prometheus_*.deb . && rm -f prometheus_*.deb || \
-	    echo "tools: no prometheus package to be had: some tests are skipped" >&2
+	@cd build/tools && apt-get -qq download $* 2>/dev/null && dpkg -x $*_*.deb . && rm -f $*_*.deb && touch $*.unpacked || \
+	    echo "tools: no package $* to be had: some tests are skipped" >&2
 
 # The crash programs at every point: hours. Goes on where it was stopped; "make clean" begins anew.
 .PHONY: torture

@@ -80,6 +80,7 @@ INIT
 
 finished() { grep -qx finished "$root/srv/report" 2>/dev/null || ! kill -0 "$machine" 2>/dev/null; }
 # boot NUMBER [WAITS]: until the command inside has come to its end, or the machine to its own; at most so often 10 s.
+# machine_net=yes: with a network of its own, of which the loopback has to be brought up.
 boot() {
     local i waits=${2:-9}
     umount "$root/run"
@@ -88,8 +89,8 @@ boot() {
     echo "$1" >"$root/srv/boot"
     # shellcheck disable=SC2016
     sh -c 'echo $$ >"$1/cgroup.procs"; shift; exec "$@"' sh "$group/machine" \
-        unshare --mount --propagation private --pid --fork --kill-child --cgroup --uts --ipc "$work/init" "$root" \
-        >"$work/console" 2>&1 </dev/null &
+        unshare --mount --propagation private --pid --fork --kill-child --cgroup --uts --ipc ${machine_net:+--net} \
+        "$work/init" "$root" >"$work/console" 2>&1 </dev/null &
     machine=$!
     for ((i = 0; i < waits; i++)); do ! until_true finished || break; done
 }
