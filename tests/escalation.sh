@@ -159,6 +159,32 @@ check "a corrupt lock: is recovered all the same" is "$status" 0
 call incidents --markdown
 check "a corrupt lock: the document says so" out_has '**Escalate to engineering:** yes: corruption'
 
+begin
+export RBXJ_DURABILITY=always
+crash 10 --lock "$work/10.lock" 2>/dev/null
+unset RBXJ_DURABILITY
+cp -a "$work/state/journal" "$work/sound"
+for meta in 0 1; do # the roots of both metas lead nowhere
+    printf '\377\377\0\0\0\0\0\0' |
+        dd of="$work/state/journal/data.mdb" bs=1 seek=$((meta * 4096 + 128)) conv=notrunc status=none
+done
+for run in 1 2 3; do
+    recover
+    check "a damaged journal, run $run" reasons corruption
+done
+check "a damaged journal: said once" is "$(told)" 1
+call incidents --json
+check "a damaged journal: is an incident, once" \
+    json '[(i["procedure"], i["cause"], i["boxes"]) for i in d["incidents"]] == [("quarantine", "journal_corruption", [])]'
+check "a damaged journal: that says where it is" json "'$work/state/journal.damaged-' in d['incidents'][0]['notes'][0]"
+call incidents --markdown
+check "a damaged journal: the document says so" out_has '**Escalate to engineering:** yes: corruption'
+mv "$work/sound" "$work/state/journal" # as a salvage is put in its place
+call health --unquarantine --reason "looked into it"
+recover
+check "a damaged journal: looked into" reasons ""
+rm -f "$work/10.lock"
+
 # ---- the kernel ----
 
 # A taint can't be taken back before the next boot: what this test needs to be seen is put over it.

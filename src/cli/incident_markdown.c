@@ -29,6 +29,7 @@ static const char *meaning_of(const char *cause)
         {"supervisor_crash", "the supervisor died while the machine went on"},
         {"cleanup_failure", "an earlier cleanup failed"},
         {"lock_corruption", "a lock file could not be read"},
+        {"journal_corruption", "a journal was damaged, and nothing was undone from it"},
     };
     for (size_t i = 0; i < ARRAY_LEN(meanings); i++)
         if (strcmp(cause, meanings[i][0]) == 0)

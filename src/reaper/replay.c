@@ -206,6 +206,13 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
     return 0;
 }
 
+static void note_damage(const struct config *config, const struct rbxj_error *e)
+{
+    char note[sizeof(e->message) + sizeof(e->detail) + 2];
+    (void)snprintf(note, sizeof(note), "%s%s%s", e->message, e->detail[0] ? "; " : "", e->detail);
+    incident_note(config, "quarantine", "journal_corruption", NULL, 0, false, note);
+}
+
 /* Not for a journal that is another's (K21) or whose disk is missing (K33): begin fails by itself there, for as
  * long as that lasts. Nothing is written to a damaged one: it is not counted. */
 static void quarantine_damaged(const struct config *config, struct rbxj_error *e)
@@ -222,7 +229,8 @@ static void quarantine_damaged(const struct config *config, struct rbxj_error *e
                                .name = aside ? where : NULL,
                                .errnum = e->errnum},
                "%s", e->message);
-    (void)aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, NULL, e->message, NULL);
+    if (aftermath_quarantine(config, NULL, QUARANTINE_CORRUPTION, NULL, e->message, NULL) > 0)
+        note_damage(config, e); /* once, however often it is found until somebody has looked into it */
 }
 
 /* Units condition on the flag, and a boot takes it away. */
