@@ -44,6 +44,16 @@ static void retention(void **state)
     (void)replay_of(id2, one_box(72, OUTCOME_UNDONE));
     assert_false(path_exists(path_of(ids[3], "")));
     assert_true(path_exists(document_path(ids[5])));
+
+    /* though nothing is found, with the evidence */
+    config.incidents_keep_days = 1;
+    struct rbxj_result *nothing = result_new();
+    incidents_end(incidents_begin(&config, "recover", id2, NULL, nothing, yes, NULL), nothing, &more);
+    rbxj_result_free(nothing);
+    assert_false(path_exists(path_of(ids[4], "")));
+    assert_false(path_exists(path_of(ids[5], "")));
+    assert_true(path_exists(document_path(old_open)));
+    assert_true(path_exists(document_path(id1)));
 }
 
 static void newest_stays_whatever_its_age(void **state)

@@ -357,7 +357,7 @@ void incidents_end(struct incidents *in, struct rbxj_result *result, struct coun
     for (size_t i = 0; result && i < result->len && i < in->boxes; i++)
         (void)snprintf(result->boxes[i].incident, sizeof(result->boxes[i].incident), "%s",
                        incidents_of(in, i));
-    if (in->fd >= 0 && in->len)
+    if (in->fd >= 0) /* those that are too old go though nothing was found */
         incident_store_retain(in->fd, in->config);
     free_all(in);
 }

@@ -74,9 +74,15 @@ static int make(int state)
     return fsync(state) < 0 ? -errno : 0; /* or what is written in it is lost with it in a power cut */
 }
 
-int incident_store_open_to_write(const struct config *config)
+/* Ours, and nobody else may write there. */
+static bool is_ours(int fd)
 {
     struct stat st;
+    return fstat(fd, &st) == 0 && st.st_uid == geteuid() && !(st.st_mode & 022);
+}
+
+int incident_store_open_to_write(const struct config *config)
+{
     _cleanup_close_ int state = fd_open_dir(AT_FDCWD, config->state_dir);
     if (state < 0)
         return state;
@@ -87,7 +93,7 @@ int incident_store_open_to_write(const struct config *config)
             return r;
         fd = fd_open_dir(state, "incidents");
     }
-    if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_uid != geteuid() || (st.st_mode & 022)))
+    if (fd >= 0 && !is_ours(fd))
         return -EPERM;
     return steal_fd(&fd);
 }
@@ -335,6 +341,8 @@ static bool is_older(const char *id, int64_t oldest_ns)
 
 void incident_store_retain(int fd, const struct config *config)
 {
+    if (!is_ours(fd)) /* it may have been opened for reading only */
+        return;
     sweep_unfinished(fd);
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     int64_t oldest_ns = now_realtime_ns() - (int64_t)config->incidents_keep_days * 86400 * 1000000000;
