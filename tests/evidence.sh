@@ -138,7 +138,19 @@ kill -TERM "$keeper"
 wait "$keeper" 2>/dev/null
 health
 check "nothing of a box is there any more: nobody asks" healthy
-umount "$work/full" "$work/inodes"
+umount "$work/inodes"
+
+# an image on which boxes mount: full, as ever
+mkdir "$work/full/proc"
+fill "$work/full"
+mount -o remount,ro "$work/full"
+start image --mount "tmpfs,none,$work/full/proc"
+keeper=$supervisor
+health
+check "read-only: has no room, and needs none" healthy
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+umount "$work/full"
 
 fresh
 mount -t tmpfs -o size=16m,mode=0700 none "$work/state"

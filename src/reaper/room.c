@@ -4,7 +4,8 @@
  *
  * Free is what an ordinary process may still take, of all that is or could be in use: df's view, by which what is kept
  * for root counts as neither. A file system that has no limit of its own (f_blocks or f_files 0: btrfs has no number of
- * inodes) is not full. Each is asked once, whatever lies on it, and only where that can't hang (K16).
+ * inodes) is not full, nor is one that is read-only there: an image (squashfs is always full) has what a box mounts on, and
+ * nothing that takes room. Each is asked once, whatever lies on it, and only where that can't hang (K16).
  */
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -79,7 +80,7 @@ static int look_at(struct rooms *rooms, const char *what, const char *path)
                : errnum == ENOENT || errnum == ENOTDIR ? 0
                                                        : not_seen(rooms, what, path, strerrordesc_np(errnum));
     }
-    if (is_known(rooms, st.st_dev))
+    if (is_known(rooms, st.st_dev) || (vfs.f_flag & ST_RDONLY))
         return 0;
     if (rooms->len == FILE_SYSTEMS_MAX)
         return not_seen(rooms, what, path, "there are too many file systems");
