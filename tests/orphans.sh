@@ -75,6 +75,25 @@ check "a recovery does" healthy
 call replay
 check "and it is forgotten" gone "$work/run/orphans"
 
+# A replay that is killed when it has killed what is in the cgroup: what proved the orphan is gone.
+fresh
+escape killed
+die
+strace -f -o "$work/trace" -e trace=unlinkat -e inject=unlinkat:signal=KILL:when=1 "$rbxj" replay >"$work/out" 2>"$work/err"
+check "killed before it has told of it" grep -q '+++ killed by SIGKILL' "$work/trace"
+check "... and nobody is quarantined yet" gone "$work/state/quarantine"
+call replay
+check "the next replay tells of it" err_has "event orphan_detected: box killed: pid $out ("
+health
+check "... and quarantines" quarantined
+check "... and counts it" counted 1 1
+call replay
+check "told once" is "$(grep -c orphan_detected "$work/err")" 0
+check "... and counted once" counted 1 1
+dies "$out"
+health --recover
+check "... until it is dead" healthy
+
 fresh
 escape 2
 die

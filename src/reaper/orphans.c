@@ -37,6 +37,15 @@ int orphans_add(struct orphans *o, const struct procid *id, const char *box)
     return 0;
 }
 
+int orphans_copy(struct orphans *to, const struct orphan *one)
+{
+    size_t before = to->len;
+    int r = orphans_add(to, &one->id, one->box);
+    if (r == 0 && to->len > before)
+        to->list[before].told = one->told;
+    return r;
+}
+
 void orphans_keep_living(struct orphans *o, int64_t deadline_ns)
 {
     size_t n = 0;

@@ -40,6 +40,7 @@
 struct orphan {
     struct procid id;
     char box[BOX_NAME_MAX + 1]; /* empty: not known */
+    bool told;                  /* the worker was quarantined for it, and it was counted */
 };
 
 struct orphans {
@@ -50,6 +51,7 @@ struct orphans {
 
 void orphans_clear(struct orphans *o);
 int orphans_add(struct orphans *o, const struct procid *id, const char *box);
+int orphans_copy(struct orphans *to, const struct orphan *one);
 /* Drops those that live no more, or end by then (CLOCK_MONOTONIC; 0: now); those of which that can't be known stay. */
 void orphans_keep_living(struct orphans *o, int64_t deadline_ns);
 /* "box 7: pid 12 (sleep, state S): ..." */
@@ -72,6 +74,8 @@ int orphans_find_marked(const struct config *config, const struct snapshot *s, c
 /* Those that were found before, and still live. elsewhere, which may be NULL, gets those that were found in another pid or
  * time namespace, of which that can't be known; then ret is blind. 0, or -errno: also -EBADMSG, it makes no sense. */
 int orphans_load(const struct config *config, struct orphans *ret, struct orphans *elsewhere);
+/* What a replay that was killed has found is told by the next one. Under the reaper's lock. 0 or -errno. */
+int orphans_note_told(const struct config *config, const struct orphans *told);
 /* Replaces them; none: removes the file. Under the reaper's lock. 0 or -errno. */
 int orphans_store(const struct config *config, const struct orphans *o);
 

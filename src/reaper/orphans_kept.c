@@ -32,7 +32,12 @@ static int read_one(const cJSON *item, const uint8_t boot[16], struct orphans *r
         return -EBADMSG;
     hex_encode(hex, boot, 16);
     memcpy(id.boot_id, boot, 16);
-    return strcmp(of, hex) == 0 ? orphans_add(ret, &id, box && box_name_is_valid(box) ? box : "") : 0;
+    if (strcmp(of, hex) != 0)
+        return 0;
+    int r = orphans_add(ret, &id, box && box_name_is_valid(box) ? box : "");
+    if (r == 0)
+        ret->list[ret->len - 1].told = doc_get_true(item, "told");
+    return r;
 }
 
 static int read_all(const struct config *config, struct orphans *ret)
@@ -68,7 +73,7 @@ static int keep_comparable(struct orphans *o, struct orphans *elsewhere)
         if (here)
             o->list[n++] = o->list[i];
         else if (elsewhere)
-            r = orphans_add(elsewhere, &o->list[i].id, o->list[i].box);
+            r = orphans_copy(elsewhere, &o->list[i]);
     }
     o->len = n;
     return r;
@@ -86,7 +91,7 @@ int orphans_load(const struct config *config, struct orphans *ret, struct orphan
     }
     orphans_keep_living(&o, 0);
     for (size_t i = 0; i < o.len && r == 0; i++)
-        r = orphans_add(ret, &o.list[i].id, o.list[i].box);
+        r = orphans_copy(ret, &o.list[i]);
     ret->blind = ret->blind || o.blind;
     orphans_clear(&o);
     return r;
@@ -108,6 +113,7 @@ static char *text_of(const struct orphans *o)
         doc_number64(&doc, item, "pid_ns", id->pid_ns);
         doc_number64(&doc, item, "time_ns", id->time_ns);
         (void)doc_text(&doc, item, "boot_id", boot);
+        doc_bool(&doc, item, "told", o->list[i].told);
     }
     return doc_finish(&doc);
 }
@@ -121,4 +127,16 @@ int orphans_store(const struct config *config, const struct orphans *o)
         return unlinkat(dir, FILE_NAME, 0) < 0 && errno != ENOENT ? -errno : 0;
     _cleanup_free_ char *text = text_of(o);
     return text ? fd_replace_file(dir, FILE_NAME, FILE_NAME ".", text, strlen(text), 0600, false) : -ENOMEM;
+}
+
+int orphans_note_told(const struct config *config, const struct orphans *told)
+{
+    _cleanup_(orphans_clear) struct orphans kept = {0}, elsewhere = {0};
+    int r = orphans_load(config, &kept, &elsewhere);
+    for (size_t i = 0; i < kept.len; i++)
+        for (size_t k = 0; k < told->len && !kept.list[i].told; k++)
+            kept.list[i].told = procid_equal(&kept.list[i].id, &told->list[k].id);
+    for (size_t i = 0; i < elsewhere.len && r == 0; i++)
+        r = orphans_copy(&kept, &elsewhere.list[i]);
+    return r < 0 ? r : orphans_store(config, &kept);
 }

@@ -24,7 +24,7 @@ static void complain(const struct config *config, const char *what, int r)
                "processes that outlive their box: %s: %s", what, strerrordesc_np(-r));
 }
 
-/* Those of which something is written down already are not news. */
+/* Writes them down, and leaves those that nobody was told of yet: a replay that was killed may have found more. */
 static int merge(const struct config *config, struct orphans *found)
 {
     _cleanup_(orphans_clear) struct orphans kept = {0}, elsewhere = {0}, news = {0};
@@ -33,20 +33,17 @@ static int merge(const struct config *config, struct orphans *found)
         complain(config, "which were found before", r);
     else if (r < 0)
         return r;
-    size_t before = kept.len;
-    for (size_t i = 0; i < found->len; i++) {
-        r = orphans_add(&kept, &found->list[i].id, found->list[i].box);
-        if (r == 0 && kept.len > before)
-            r = orphans_add(&news, &found->list[i].id, found->list[i].box);
-        if (r < 0)
-            return r;
-        before = kept.len;
-    }
     r = 0;
+    for (size_t i = 0; i < found->len && r == 0; i++)
+        r = orphans_add(&kept, &found->list[i].id, found->list[i].box);
+    for (size_t i = 0; i < kept.len && r == 0; i++)
+        if (!kept.list[i].told)
+            r = orphans_copy(&news, &kept.list[i]);
     for (size_t i = 0; i < elsewhere.len && r == 0; i++)
-        r = orphans_add(&kept, &elsewhere.list[i].id, elsewhere.list[i].box);
-    if (r == 0)
-        r = orphans_store(config, &kept);
+        r = orphans_copy(&kept, &elsewhere.list[i]);
+    if (r < 0)
+        return r;
+    r = orphans_store(config, &kept);
     orphans_clear(found);
     *found = news;
     news = (struct orphans){0};
@@ -81,7 +78,10 @@ void replay_find_orphans(struct replay *p, struct orphans *ret)
 
 static struct event event_of(const struct replay *p, const struct orphan *orphan)
 {
-    struct event event = {.event = "orphan_detected", .priority = LOG_ERR, .kind = "process"};
+    struct event event = {.event = "orphan_detected",
+                          .priority = LOG_ERR,
+                          .box = orphan->box[0] ? orphan->box : NULL,
+                          .kind = "process"};
     for (size_t i = 0; i < p->len; i++) {
         const struct box *box = &p->boxes[i].sb->box;
         if (strcmp(box->name, orphan->box) != 0)
@@ -132,8 +132,12 @@ void replay_tell_orphans(struct replay *p, struct orphans *found)
             about.kind = about.name = NULL;
         }
     }
+    if (aftermath_quarantine(config, p->reaper.journal, QUARANTINE_ORPHAN_PROCESS, &about, first, NULL) < 0)
+        return; /* the next replay tries again */
     more.orphans = found->len;
     more.containment_violations = count_boxes(found);
     (void)journal_count(p->reaper.journal, &more, NULL);
-    (void)aftermath_quarantine(config, p->reaper.journal, QUARANTINE_ORPHAN_PROCESS, &about, first, NULL);
+    int r = orphans_note_told(config, found);
+    if (r < 0)
+        complain(config, "that they were told could not be written down", r);
 }
