@@ -125,6 +125,15 @@ check "a living box' process may fork" healthy
 die
 health
 check "a dead box': its child is an orphan, itself is recorded" json 'd["orphan_processes"] == 1'
+start 31 --cgroup "$group/31"
+keeper=$supervisor
+echo "$child" >"$group/31/cgroup.procs"
+health
+check "who is in a living box' cgroup is its own" json 'd["orphan_processes"] == 0 and d["live_boxes"] == 1'
+echo "$child" >"$group/cgroup.procs"
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+health
 check "that one" named orphan_process "$child"
 health --recover
 check "a recovery kills the one, and tells of the other" quarantined
