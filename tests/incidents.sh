@@ -234,6 +234,7 @@ for box in 21 22 23; do crash $box --tmpdir "$work/box$box"; done
 traced replay
 check "kernel: asked once for three boxes" is "$(reads)" 1
 call incidents --json
+check "kernel: its release is told" json 'd["incidents"][0]["kernel"]["release"] == "'"$(uname -r)"'"'
 check "kernel: its taint is told" json 'd["incidents"][0]["kernel"]["tainted"] == int(open("/proc/sys/kernel/tainted").read())'
 kernel_of() { json '[i["kernel"] for i in d["incidents"] if i["boxes"] == ["'"$1"'"]][0]'"$2"; }
 

@@ -126,6 +126,7 @@ static void markdown_kernel(const cJSON *d)
     print_line("%s", "");
     print_line("## Kernel");
     print_line("%s", "");
+    markdown_line("**Release:** ", incident_field(kernel, "release"));
     print_line("- **Log of that time:** %s", said.text);
     if (error)
         markdown_line("", error);

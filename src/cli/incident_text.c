@@ -97,9 +97,10 @@ void incident_print_text(const cJSON *d)
     print_line("Recovery:   %s", took.text);
     struct incident_cell kernel = incident_kernel(d), taint = incident_taint(d);
     if (taint.text[0])
-        print_line("Taint:      %s", taint.text);
+        print_line("Kernel:     %s, taint: %s", incident_field(incident_list(d, "kernel"), "release"),
+                   taint.text);
     if (kernel.text[0])
-        print_line("Kernel:     %s", kernel.text);
+        print_line("            %s", kernel.text);
     const char *error = doc_get_text(incident_list(d, "kernel"), "error");
     if (error)
         print_line("            %s", error);

@@ -9,6 +9,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/utsname.h>
 
 #define FILE_NAME "kernel.log"
 #define WINDOW_NS (3600LL * 1000000000)
@@ -62,6 +63,12 @@ static int keep(const struct kernel_log *log, int fd, const char *id, int64_t si
 }
 
 /* ---- the document ---- */
+
+static void add_release(struct doc *doc, cJSON *object)
+{
+    struct utsname name;
+    (void)doc_text(doc, object, "release", uname(&name) == 0 ? name.release : NULL);
+}
 
 static void add_taint(struct doc *doc, cJSON *object, const struct incident_kernel *kernel)
 {
@@ -136,6 +143,7 @@ void incident_kernel_add(struct incident_kernel *kernel, int fd, const char *id,
     if (k < 0 && r == 0)
         (void)snprintf(why, sizeof(why), FILE_NAME " could not be written: %s", strerrordesc_np(-k));
     (void)doc_text(doc, object, "error", r < 0 || k < 0 ? why : NULL);
+    add_release(doc, object);
     add_taint(doc, object, kernel);
     add_counts(doc, object, log, old, since_ns);
     add_lines(doc, object, log, old, since_ns);

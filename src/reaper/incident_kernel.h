@@ -4,6 +4,7 @@
  * all incidents of a replay, when its last undo is done. It takes nothing away from an undo, and fails none.
  *
  *   error              why the log, or the file beside it, is not whole; null: it is
+ *   release            of the kernel
  *   tainted, taint     /proc/sys/kernel/tainted, and a word for each bit
  *   messages           how many were wanted (kernel.h); omitted: there were more
  *   oom_kills, machine_oom_kills, hung_tasks, bugs, io_errors    of these
