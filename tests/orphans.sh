@@ -144,6 +144,33 @@ dies "$child"
 health --recover
 check "no more of it" healthy
 
+# one below the other, 300 deep: each is one, and each is asked for once
+fresh
+rm -f "$work/root" "$work/deep"
+sleep 300 &
+supervisor=$!
+python3 -c 'import os, sys, time
+if (root := os.fork()) == 0:
+    for i in range(300):
+        if os.fork():
+            time.sleep(300)
+    open(sys.argv[2], "w").write("deep")
+    time.sleep(300)
+open(sys.argv[1], "w").write(str(root))
+time.sleep(300)' "$work/root" "$work/deep" &
+top_of_all=$!
+until_true [ -s "$work/root" ]
+for _ in {1..3}; do until_true [ -s "$work/deep" ] && break; done
+printf '{"op":"begin","box":"deep","pid":%d,"plan":[]}\n{"op":"intend","box":"deep","resource":{"kind":"process","pid":%d}}\n{"op":"acquired","box":"deep","seq":1}\n' \
+    $supervisor "$(cat "$work/root")" | "$rbxj" hook >"$work/out" 2>"$work/err"
+die
+health
+check "all that descend from a dead box' process are orphans" json 'd["orphan_processes"] == 300'
+ps -e -o pid=,args= | awk '/os.for[k]\(\)/ { print $1 }' | xargs -r kill -KILL # of this script's own process table
+wait "$top_of_all" 2>/dev/null
+health --recover
+check "no more of them" healthy
+
 # ---- our mark, and no record ----
 
 fresh

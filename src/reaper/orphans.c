@@ -12,6 +12,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#define FINDING_NS (10LL * 1000000000) /* an undo waits for it */
+
 /* In struct process: a living owner, or 1 + the index of the dead box whose it is. */
 #define MARK_LIVING UINT32_MAX
 
@@ -182,30 +184,50 @@ static uint32_t climb(const struct search *x, const struct process *p)
     return 0;
 }
 
-/* The same once more for this one alone, from the system as it is now. 1, 0, or -errno: that can't be known. */
-static int confirm(const struct search *x, const struct process *p)
+enum {
+    PROVEN_YES = 1,
+    PROVEN_NO
+}; /* struct process: does all that descends from it descend from a dead box? */
+
+/* What was found of the last one holds for all from p up to it. 1, 0. */
+static int note(const struct search *x, struct process *p, const struct process *last, bool yes)
 {
-    for (const struct process *at = p; at; at = processes_find(x->table, at->parent)) {
+    for (; p && !p->mark; p = p == last ? NULL : processes_find(x->table, p->parent))
+        p->proven = yes ? PROVEN_YES : PROVEN_NO;
+    return yes;
+}
+
+/* The same once more for this one alone, from the system as it is now. 1, 0, or -errno: that can't be known. Above one
+ * whose chain was right before nobody need be asked again: while it lives its chain is as it was, and if it died, who
+ * descends from it has another parent. */
+static int confirm(const struct search *x, struct process *p)
+{
+    for (struct process *at = p; at; at = processes_find(x->table, at->parent)) {
+        if (at != p && at->proven)
+            return note(x, p, at, at->proven == PROVEN_YES);
         int same = process_is_same(at);
         if (same <= 0)
-            return same;
+            return same < 0 ? same : note(x, p, at, false);
         if (at->mark)
-            return 1;
+            return note(x, p, at, true);
         ssize_t box = orphans_box_of(x->s, at->pid);
         if (box == -ENOENT)
             continue;
         if (box < 0)
             return box == -ESRCH ? 0 : (int)box;
-        if (at == p || !x->dead[box])
+        if (at == p)
             return 0;
+        if (!x->dead[box])
+            return note(x, p, at, false);
     }
     return 0;
 }
 
 static int find_descended(const struct search *x, struct orphans *ret)
 {
+    int64_t deadline = now_monotonic_ns() + FINDING_NS;
     for (size_t i = 0; i < x->table->len; i++) {
-        const struct process *p = &x->table->list[i];
+        struct process *p = &x->table->list[i];
         uint32_t box = p->mark || p->state == 'Z' || p->pid == 1 ? 0 : climb(x, p);
         int r = box ? confirm(x, p) : 0;
         struct procid id = x->self;
@@ -215,7 +237,10 @@ static int find_descended(const struct search *x, struct orphans *ret)
             r = orphans_add(ret, &id, x->s->boxes[box - 1].box.name);
         if (r < 0 && errno_is_want(-r))
             return r;
-        ret->blind = ret->blind || r < 0;
+        bool late = now_monotonic_ns() > deadline;
+        ret->blind = ret->blind || r < 0 || late;
+        if (late)
+            break;
     }
     return 0;
 }

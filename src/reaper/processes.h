@@ -15,7 +15,9 @@ struct process {
     pid_t pid, parent; /* parent 0: it is not in this pid namespace */
     uint64_t start_time;
     char state;
-    uint32_t mark; /* the reader's: 0 */
+    uint32_t mark; /* the reader's: 0, as are the next two */
+    uint32_t above;
+    uint8_t proven;
 };
 
 struct processes {
