@@ -6,18 +6,18 @@
 
 guide_machine() {
     machine_make /usr/local
-    mkdir -p "$root/var/lib/rustbox/boxes/9" "$root/srv/pages"
+    mkdir -p "$root/var/lib/rustbox/boxes/9"
     enable systemd-tmpfiles-setup.service
 }
 # guide PAGE.md: with the situations of pages/PAGE.bash.
 guide() {
     local name=${1%.md}
-    mkdir -p "$root/root/pages"
-    cp "$top/tests/page.py" "$top/docs/$1" "$top/tests/pages/$name.bash" "$root/root/pages/"
-    machine_runs "bash -c 'cd /root/pages; python3 -I -S page.py $1 $name.bash ${RBXJ_TEST_UPDATE:+--update}; echo finished'"
+    mkdir -p "$root/opt/pages"
+    cp "$top/tests/page.py" "$top/docs/$1" "$top/tests/pages/$name.bash" "$root/opt/pages/"
+    machine_runs "bash -c 'cd /opt/pages; python3 -I -S page.py $1 $name.bash ${RBXJ_TEST_UPDATE:+--update}; echo finished'"
     enable inside.service
     boot 1 "${RBXJ_TEST_UPDATE:+60}"
     cut
-    [ -z "${RBXJ_TEST_UPDATE:-}" ] || cp "$root/root/pages/$1" "$top/docs/$1"
+    [ -z "${RBXJ_TEST_UPDATE:-}" ] || cp "$root/opt/pages/$1" "$top/docs/$1"
     report "$1 "
 }

@@ -2,6 +2,8 @@
 #
 # The situations of docs/integrators-guide.md (page.py), inside a machine with nothing of rbxj enabled.
 # shellcheck disable=SC2317
+umount -l /dev/kmsg 2>/dev/null
+rm -f /dev/kmsg # what the kernel says here is not about this machine
 shopt -u expand_aliases
 export LD_LIBRARY_PATH=/usr/local/lib PKG_CONFIG_PATH=/usr/local/lib/pkgconfig
 mount -t tmpfs box /srv

@@ -2,8 +2,11 @@
 #
 # The situations of docs/operators-guide.md (page.py), inside the machine of guides.sh.
 # shellcheck disable=SC2317
+umount -l /dev/kmsg 2>/dev/null
+rm -f /dev/kmsg # what the kernel says here is not about this machine
 boxes=/var/lib/rustbox/boxes
 started=()
+theirs='' # what is somebody's, and rightly still there when its situation is over
 mount -t tmpfs boxes /var/lib/rustbox # the root is an overlay
 mkdir -p "$boxes/9"
 options() {
@@ -50,9 +53,11 @@ is_dead() { ! grep -q '^[^)]*) [^ZX]' "/proc/$1/stat" 2>/dev/null; }
 # A worker as it is after "First start", and nothing that an earlier situation has told.
 worker() {
     systemctl stop rbxj-watch.service rbxj-health.timer rbxj-audit.timer rustbox.service 2>/dev/null
+    local pid
     builtin kill -KILL "${started[@]}" 2>/dev/null
+    for pid in "${started[@]}"; do until_true is_dead "$pid"; done
     started=()
-    [ ! -d /run/rbxj ] || rbxj -q replay
+    [ ! -d /run/rbxj ] || until_true rbxj -q replay || return
     rm -rf /run/rbxj/* /var/lib/rbxj/* /etc/rbxj /root/* "$boxes"/*
     systemctl reset-failed
     systemctl restart rbxj-reaper.service
@@ -63,9 +68,9 @@ worker() {
 situation_is_over() {
     local path
     [ -z "${somebody:-}" ] || builtin kill -KILL "$somebody" 2>/dev/null
-    somebody=
+    rm -rf $theirs
+    somebody='' theirs=''
     rbxj health && rbxj health --verify-clean || return
-    rm -f /tmp/rustbox-7/thesis.txt && rmdir /tmp/rustbox-7 2>/dev/null # somebody's, and still there in its situation
     for path in "$boxes"/*/lock /tmp/rustbox-* "$boxes/7/root" /sys/fs/cgroup/rustbox-*; do
         [ ! -e "$path" ] || [[ $path == *9* ]] || { echo "$path is there"; return 1; }
     done
@@ -79,6 +84,7 @@ situation_old_installation() {
     echo '{"pid":999999999,"box_id":"3","created_at":"2026-01-01T00:00:00Z"}' >"$boxes/3/lock"
     mount -t tmpfs rustbox "$boxes/3/root"
     somebody flock -F "$boxes/9/lock" sleep 1000
+    theirs=$boxes/9/lock
     until_true held "$boxes/9/lock"
 }
 held() { [ -e "$1" ] && ! flock -n "$1" true; }
@@ -93,6 +99,7 @@ uses() { [ "$(readlink "/proc/$somebody/cwd")" = "$1" ]; }
 situation_foreign() {
     worker && killed 7 || return
     mv /tmp/rustbox-7 /tmp/gone && rm -rf /tmp/gone
+    theirs=/tmp/rustbox-7
     mkdir /tmp/rustbox-7 && echo "thesis" >/tmp/rustbox-7/thesis.txt
 }
 situation_held() {
