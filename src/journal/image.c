@@ -10,6 +10,7 @@
 #include <string.h>
 #include <sys/mman.h>
 
+#define META_TRIES 100
 #define COPY_TRIES 5
 #define SLOT_TRIES 100
 #define META_BYTES 152
@@ -21,23 +22,40 @@ struct metas {
     struct pages_meta meta[2];
 };
 
-static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
+static int read_metas_once(int fd, struct metas *ret, struct pages_fault *fault)
 {
     uint8_t head[HEAD_BYTES];
     ssize_t n = fd_pread_all(fd, head, sizeof(head), 0);
     if (n < 0)
         return (int)n;
+    *ret = (struct metas){0};
     for (int i = 0; i < 2; i++) {
+        size_t at = i ? ret->meta[0].page_size : 0;
+        if (at + META_BYTES <= (size_t)n)
+            memcpy(ret->bytes[i], head + at, META_BYTES);
         int r = pages_read_meta(head, (size_t)n, i, &ret->meta[i], fault);
         if (r < 0)
             return r;
-        memcpy(ret->bytes[i], head + (i ? ret->meta[0].page_size : 0), META_BYTES);
     }
     if (!pages_metas_follow(ret->meta)) {
         *fault = (struct pages_fault){1, PAGES_UNRELATED};
         return -EBADMSG;
     }
     return 0;
+}
+
+/* They are not read at one moment: on a busy machine writers come between. Then the next reading has others, and only what
+ * stays as it is, is damaged. */
+static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
+{
+    int r = read_metas_once(fd, ret, fault);
+    for (int i = 0; i < META_TRIES && r == -EBADMSG; i++) {
+        struct metas before = *ret;
+        r = read_metas_once(fd, ret, fault);
+        if (r == -EBADMSG && memcmp(before.bytes, ret->bytes, sizeof(before.bytes)) == 0)
+            return r;
+    }
+    return r == -EBADMSG ? -EAGAIN : r;
 }
 
 static int read_pages(int fd, void *to, size_t len, uint64_t offset)
@@ -102,12 +120,20 @@ static int read_once(int fd, struct image *ret, struct pages_fault *fault)
     return n < 0 ? (int)n : -EAGAIN;
 }
 
+/* Damaged is what was so each time, however often it changed before. */
+static bool is_decided(int r, int *changed, int *damaged, int tries)
+{
+    *changed += r == -EAGAIN;
+    *damaged = r == -EBADMSG ? *damaged + 1 : 0;
+    return (r != -EAGAIN && r != -EBADMSG) || *changed == tries || *damaged == COPY_TRIES;
+}
+
 int image_read(int fd, struct image *ret, struct pages_fault *fault)
 {
-    int r = -EAGAIN;
-    /* a meta that has no sound form may have been read while it was written */
-    for (int i = 0; i < COPY_TRIES && (r == -EAGAIN || r == -EBADMSG); i++)
+    int r, changed = 0, damaged = 0;
+    do
         r = read_once(fd, ret, fault);
+    while (!is_decided(r, &changed, &damaged, COPY_TRIES));
     return r;
 }
 
@@ -139,11 +165,10 @@ static int read_in_slot(struct store *s, struct image *ret, struct pages_fault *
 
 int image_read_store(struct store *s, struct image *ret, struct pages_fault *fault)
 {
-    int r = -EAGAIN, damaged = 0;
-    for (int i = 0; i < SLOT_TRIES && (r == -EAGAIN || (r == -EBADMSG && damaged < COPY_TRIES)); i++) {
+    int r, changed = 0, damaged = 0;
+    do
         r = read_in_slot(s, ret, fault);
-        damaged += r == -EBADMSG;
-    }
+    while (!is_decided(r, &changed, &damaged, SLOT_TRIES));
     if (r == -EBADMSG && s->sound) /* who opens it next looks at it as a whole */
         atomic_store(&s->sound->ino, 0);
     return r;
