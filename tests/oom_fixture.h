@@ -31,12 +31,14 @@ static inline const char *oom_hierarchy(void)
 /* The group is allowed 8 MiB, and no swap. */
 static inline void oom_limit(const char *group)
 {
-    static const char *const files[] = {"memory.limit_in_bytes", "memory.memsw.limit_in_bytes", "memory.max"};
-    for (size_t i = 0; i < sizeof(files) / sizeof(*files); i++)
-        if (path_exists(harness_format("%s/%s", group, files[i])))
-            harness_write(harness_format("%s/%s", group, files[i]), "8388608");
-    if (path_exists(harness_format("%s/memory.swap.max", group)))
-        harness_write(harness_format("%s/memory.swap.max", group), "0");
+    static const char *const settings[][2] = {{"memory.limit_in_bytes", "8388608"},
+                                              {"memory.memsw.limit_in_bytes", "8388608"},
+                                              {"memory.swappiness", "0"},
+                                              {"memory.max", "8388608"},
+                                              {"memory.swap.max", "0"}};
+    for (size_t i = 0; i < sizeof(settings) / sizeof(*settings); i++)
+        if (path_exists(harness_format("%s/%s", group, settings[i][0])))
+            harness_write(harness_format("%s/%s", group, settings[i][0]), settings[i][1]);
 }
 
 /* Of a process, that nobody else on this machine has. */

@@ -8,8 +8,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/sysmacros.h>
+#include <time.h>
 
-#define READING_NS 300000000 /* a ring of some megabytes takes a tenth of it */
+#define READING_NS 300000000 /* of this thread's time; a ring of some megabytes takes a tenth of it */
 #define RECORD_MAX 8192      /* of one reading, by the kernel */
 #define SLACK_NS 1000000000  /* the two clocks are not read at once, and drift */
 
@@ -97,19 +98,27 @@ const struct kernel_line *kernel_log_line(const struct kernel_log *log, size_t i
     return &log->lines[(log->first + i) % KERNEL_LINES];
 }
 
+/* However loaded the machine is. */
+static int64_t thread_ns(void)
+{
+    struct timespec now;
+    return clock_gettime(CLOCK_THREAD_CPUTIME_ID, &now) < 0 ? now_monotonic_ns()
+                                                            : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
+}
+
 /* Each read is one record. 0 at the end, or -errno. */
 static int read_all(int fd, int64_t since_ns, struct kernel_log *log)
 {
     char text[RECORD_MAX];
-    int64_t started = now_monotonic_ns(), boot_ns = now_realtime_ns() - started;
-    while (now_monotonic_ns() - started < READING_NS) {
+    int64_t started = thread_ns(), boot_ns = now_realtime_ns() - now_monotonic_ns();
+    for (unsigned int n = 0; n % 64 || thread_ns() - started < READING_NS; n++) {
         struct kmsg_record r;
-        ssize_t n = read(fd, text, sizeof(text) - 1);
-        if (n < 0 && (errno == EINTR || errno == EPIPE)) /* overwritten meanwhile: on with what is there */
+        ssize_t len = read(fd, text, sizeof(text) - 1);
+        if (len < 0 && (errno == EINTR || errno == EPIPE)) /* overwritten meanwhile: on with what is there */
             continue;
-        if (n <= 0)
-            return n == 0 || errno == EAGAIN ? 0 : -errno;
-        text[n] = 0;
+        if (len <= 0)
+            return len == 0 || errno == EAGAIN ? 0 : -errno;
+        text[len] = 0;
         if (proctext_kmsg(text, &r) < 0)
             continue;
         int64_t at_ns = boot_ns + (int64_t)r.time_us * 1000;
