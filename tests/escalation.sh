@@ -6,6 +6,12 @@
 . "${0%/*}/lib.bash"
 
 printf '[replay]\nbusy_retries=1\n[health]\nescalate_per_day=3\n' >"$work/rbxj.conf"
+# What happens to this machine meanwhile is no affair of this script; and a taint can't be taken back before the next boot:
+# what it needs to be seen is put over it.
+[ ! -e /dev/kmsg ] || mount --bind /dev/null /dev/kmsg
+echo 0 >"$work/tainted"
+mount --bind "$work/tainted" /proc/sys/kernel/tainted
+
 # recover: as rbxj-health.timer has it run every five minutes; what it says is in said, the health in out.
 recover() {
     call --config "$work/rbxj.conf" health --recover --json
@@ -187,14 +193,10 @@ rm -f "$work/10.lock"
 
 # ---- the kernel ----
 
-# A taint can't be taken back before the next boot: what this test needs to be seen is put over it.
 begin
-own=$(cat /proc/sys/kernel/tainted)
 taint() {
     echo "$1" >"$work/tainted"
-    mount --bind "$work/tainted" /proc/sys/kernel/tainted
     recover
-    umount /proc/sys/kernel/tainted
 }
 taint $((1 | 512 | 4096 | 8192))
 check "taint: modules and a warning are none" reasons ""
@@ -203,7 +205,8 @@ for bit in 4 5 7 14; do
     check "taint: bit $bit" reasons kernel
 done
 check "taint: said once" is "$(told)" 1
-[ $((own & 16560)) != 0 ] || { recover; check "taint: of this machine" reasons ""; }
+taint 0
+check "taint: none" reasons ""
 
 # hung TASKS BUGS KILLS AGO: an incident of so long ago.
 hung() {
@@ -215,22 +218,20 @@ hung() {
         {"messages":9,"oom_kills":5,"hung_tasks":'"$1"',"bugs":'"$2"',"machine_oom_kills":'"$3"'}}' >"$work/state/incidents/$id/incident.json"
     health
 }
-if [ $((own & 16560)) = 0 ]; then
-    hung 1 0 0 "1 hour"
-    check "kernel: a hung task" reasons kernel
-    call incidents --markdown
-    check "kernel: the document says so" out_has '**Escalate to engineering:** yes: kernel trouble'
-    hung 0 1 0 "1 hour"
-    check "kernel: a bug" reasons kernel
-    hung 0 0 1 "1 hour"
-    check "kernel: no memory in the machine" reasons kernel
-    hung 1 1 1 "25 hours"
-    check "kernel: on the day before" reasons ""
-    hung 0 0 0 "1 hour"
-    check "kernel: no memory in a cgroup" reasons ""
-    call incidents --markdown
-    check "kernel: the document says no" out_has '**Escalate to engineering:** no'
-fi
+hung 1 0 0 "1 hour"
+check "kernel: a hung task" reasons kernel
+call incidents --markdown
+check "kernel: the document says so" out_has '**Escalate to engineering:** yes: kernel trouble'
+hung 0 1 0 "1 hour"
+check "kernel: a bug" reasons kernel
+hung 0 0 1 "1 hour"
+check "kernel: no memory in the machine" reasons kernel
+hung 1 1 1 "25 hours"
+check "kernel: on the day before" reasons ""
+hung 0 0 0 "1 hour"
+check "kernel: no memory in a cgroup" reasons ""
+call incidents --markdown
+check "kernel: the document says no" out_has '**Escalate to engineering:** no'
 
 # ---- what is there of it ----
 
