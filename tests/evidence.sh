@@ -41,6 +41,23 @@ if [ -n "$group" ]; then
     rmdir "$group/16"
     health --unquarantine --reason "removed"
 fi
+# Whoever has a user namespace of his own calls what he mounts there as he likes, and reads in a box how that is called.
+mkfifo "$work/source"
+exec 3<>"$work/source"
+unshare --user --map-root-user --mount sh -c ': >"$1" && read -r source && mount -t tmpfs "$source" /mnt && : >"$2" &&
+    exec sleep 120' sh "$work/apart" "$work/forged" <&3 3>&- &
+stranger=$!
+until_true there "$work/apart"
+start 18 --mount "tmpfs,none,$work/mnt"
+awk -v at="$work/mnt" '$2 == at { print $1 }' /proc/self/mounts >&3
+exec 3>&-
+check "a stranger has a mount with the mark of a box" until_true there "$work/forged"
+kill -KILL "$supervisor"
+wait "$supervisor" 2>/dev/null
+health --recover
+check "a mark that anybody can make quarantines nobody" healthy
+kill "$stranger"
+wait "$stranger" 2>/dev/null
 crash 17 --tmpdir "$work/t17" --mount "tmpfs,none,$work/mnt" ${group:+--cgroup "$group/17"}
 health --recover
 check "nothing bears its mark: healthy" healthy

@@ -8,8 +8,10 @@
 #include "reaper/cgroup.h"
 #include "reaper/incarnations.h"
 
+#include <linux/nsfs.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/ioctl.h>
 
 struct look {
     const struct rbxj_result *undone;
@@ -37,6 +39,26 @@ static int found(const struct look *l, const struct result_box *box, const char 
 
 /* ---- mounts, in every namespace ---- */
 
+/* Anybody may name the source of what he mounts, if in a user namespace of his own, or by fusermount(1): it proves nothing
+ * there. */
+static bool is_by_anybody(const struct mount *m)
+{
+    return strncmp(m->fstype, "fuse", 4) == 0;
+}
+
+static bool is_of_our_users(const struct mount_space *space)
+{
+    char path[40];
+    struct stat st, owner, own;
+    (void)snprintf(path, sizeof(path), "/proc/%d/ns/mnt", space->pid);
+    _cleanup_close_ int ns = open(path, O_RDONLY | O_CLOEXEC);
+    if (ns < 0 || fstat(ns, &st) < 0 || st.st_ino != space->ns)
+        return false;
+    _cleanup_close_ int users = ioctl(ns, NS_GET_USERNS);
+    return users >= 0 && fstat(users, &owner) == 0 && stat("/proc/self/ns/user", &own) == 0 &&
+           owner.st_ino == own.st_ino;
+}
+
 static int look_at_table(const struct look *l, const struct mount_table *table, const char *beside)
 {
     struct mount_set all = mount_table_all(table);
@@ -44,7 +66,7 @@ static int look_at_table(const struct look *l, const struct mount_table *table, 
     uint32_t seq;
     for (size_t i = 0; i < all.len; i++) {
         const struct mount *m = all.mounts[i];
-        const struct result_box *box = strncmp(m->source, "rbxj:", 5) == 0 &&
+        const struct result_box *box = !is_by_anybody(m) && strncmp(m->source, "rbxj:", 5) == 0 &&
                                                stamp_parse(m->source + 5, &incarnation, &seq)
                                            ? box_of(l, incarnation)
                                            : NULL;
@@ -64,7 +86,7 @@ static int look_at_mounts(const struct look *l, struct mounts *mounts)
         if (more < 0 && more != -ENODATA)
             return more;
         (void)snprintf(beside, sizeof(beside), " in the mount namespace of pid %d", space.pid);
-        r = more == 1 ? look_at_table(l, space.table, beside) : 0;
+        r = more == 1 && is_of_our_users(&space) ? look_at_table(l, space.table, beside) : 0;
     }
     return r;
 }
