@@ -89,8 +89,7 @@ static cJSON *evidence_of(const struct cli *cli, const struct rbxj_health *h)
 
 static void print_evidence(const cJSON *list)
 {
-    const cJSON *item;
-    cJSON_ArrayForEach(item, list)
+    for (const cJSON *item = list->child; item; item = item->next)
         print_line("%s: %s", doc_get_text(item, "kind"), doc_get_text(item, "message"));
 }
 
