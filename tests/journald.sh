@@ -85,6 +85,7 @@ check "a busy mount is left" is "$status" 1
 check "journald has it" logged RBXJ_EVENT=mount_unmount_failed
 check "with its id and fields" field "MESSAGE_ID=$(id_of mount_unmount_failed)" PRIORITY=4 RBXJ_BOX=7 'RBXJ_INCARNATION=[0-9]+' \
     RBXJ_KIND=mount "RBXJ_NAME=$work/7.mnt" RBXJ_CAUSE=supervisor_crash 'RBXJ_INCIDENT=[0-9A-Za-z-]+' ERRNO=16
+check "its message names who holds it" field "MESSAGE=.*; held by pid $holder .*"
 incident=$(sed -n 's/^    RBXJ_INCIDENT=//p' "$work/fields")
 explained() { out_has "Mount $work/7.mnt of box 7 could not be unmounted" && out_has "rbxj replay --box 7" && out_has "rbxj incidents show $incident"; }
 check "journalctl -x says what to do, for this very box" explained

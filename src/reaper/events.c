@@ -128,8 +128,9 @@ static void box_event(const struct config *config, const struct rbxj_result *res
         event.kind = entry.kind;
         event.name = entry.name;
         event.errnum = entry.error->errnum;
-        event_send(config, &event, "box %s: %s %.200s: %s: %s", box->box, entry.kind, entry.name,
-                   entry.outcome ? entry.outcome : "left", entry.error->message);
+        const char *detail = entry.error->detail; /* who holds it, what to do */
+        event_send(config, &event, "box %s: %s %.200s: %s: %s%s%s", box->box, entry.kind, entry.name,
+                   entry.outcome ? entry.outcome : "left", entry.error->message, *detail ? "; " : "", detail);
         return;
     }
     event_send(config, &event, "box %s: left: %s", box->box, box->state);
