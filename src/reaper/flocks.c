@@ -6,9 +6,11 @@
 #include "base/fd.h"
 #include "base/proctext.h"
 
+#include <fcntl.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <sys/stat.h>
+#include <sys/sysmacros.h>
 
 /* The /proc of any other pid namespace leaves out of its locks what a process took that is dead or not of that
  * namespace (since 4.9). */
@@ -34,7 +36,19 @@ int flocks_is_held(uint64_t dev, uint64_t ino)
         return (int)n;
     if (proctext_has_flock(text, dev, ino))
         return 1;
-    return shows_all_locks() ? 0 : flocks_holders(dev, ino, found_one, NULL, &blind);
+    /* what has no device of its own (btrfs, overlay) is of another one for stat(2) than for the locks */
+    bool maybe = major(dev) == 0 && proctext_has_flock(text, 0, ino);
+    return shows_all_locks() && !maybe ? 0 : flocks_holders(dev, ino, found_one, NULL, &blind);
+}
+
+/* Is that descriptor one of that file, by what stat(2) says of both? */
+static bool is_of(int proc, const char *pid, const char *fd, uint64_t dev, uint64_t ino)
+{
+    char path[64];
+    struct statx st;
+    (void)snprintf(path, sizeof(path), "%s/fd/%s", pid, fd);
+    return dev == 0 || (statx(proc, path, AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
+                        makedev(st.stx_dev_major, st.stx_dev_minor) == dev && st.stx_ino == ino);
 }
 
 /* 1 if that process has the flock, 0 if not, or -errno: it can't be seen, or a shortage. */
@@ -48,7 +62,7 @@ static int has_flock(int proc, const char *pid, uint64_t dev, uint64_t ino)
         return errno == ENOENT || errno == ESRCH ? 0 : -errno;
     for (const struct dirent *d; (d = fd_next_name(dir));) {
         ssize_t n = fd_read_file(dirfd(dir), d->d_name, text, sizeof(text));
-        if (n > 0 && proctext_shows_flock(text, dev, ino))
+        if (n > 0 && proctext_shows_flock(text, 0, ino) && is_of(proc, pid, d->d_name, dev, ino))
             return 1;
         if (n < 0 && n != -ENOENT && n != -ESRCH)
             unseen = (int)n;
