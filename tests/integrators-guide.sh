@@ -12,7 +12,7 @@ import re, sys
 page = open(f"{sys.argv[1]}/docs/integrators-guide.md").read()
 found = re.findall(r"^<!-- quote: (\S+) -->\n```\w+\n(.*?)^```$", page, re.M | re.S)
 wrong = [name for name, text in found if text not in open(f"{sys.argv[1]}/{name}").read()]
-print("not as in the file:", wrong)
+print(*("not as in the file: " + name for name in wrong), end="")
 sys.exit(len(found) < 2 or bool(wrong))
 P
 }

@@ -107,6 +107,16 @@ situation_held() {
     somebody flock -F "$boxes/7/lock" sleep 1000
     until_true held "$boxes/7/lock"
 }
+situation_orphan() {
+    worker || return
+    rm -f /run/up-7
+    # no cgroup, and a payload that forks
+    rbxj run --box 7 --tmpdir /tmp/rustbox-7 -- sh -c 'sleep 1000 & >/run/up-7; exec sleep 1000' >/dev/null 2>&1 </dev/null &
+    supervisor=$!
+    disown
+    started+=("$supervisor")
+    until_true test -e /run/up-7 && kill -KILL "$supervisor" && until_true is_stale 7
+}
 situation_corrupt() {
     worker && killed 7 || return
     printf '{"pid": 17, "box_' >"$boxes/7/lock"
