@@ -37,7 +37,8 @@ unit() {
     shift
     printf '%s\n' "$@" >"$root$units/$name"
 }
-# machine_runs COMMAND: at the end of its boot; what it prints is in $root/srv/report.
+# machine_runs COMMAND: at the end of its boot; what it prints is in $root/srv/report. What runs before its systemd does, with
+# its file systems, is a script $root/srv/before.
 machine_runs() {
     unit inside.service '[Unit]' After=multi-user.target '[Service]' Type=oneshot "ExecStart=$1" TimeoutStartSec=infinity \
         StandardOutput=file:/srv/report StandardError=file:/srv/report '[Install]' WantedBy=inside.target
@@ -65,12 +66,13 @@ mount -o remount,bind,ro "$root/proc/sys"
 mount -t sysfs -o ro sysfs "$root/sys"
 mount -t cgroup2 cgroup2 "$root/sys/fs/cgroup"
 mount -t tmpfs -o mode=0755 dev "$root/dev"
-for device in null zero full random urandom kmsg; do
+for device in null zero full random urandom kmsg fuse; do
     [ -c "/dev/$device" ] || continue
     touch "$root/dev/$device"
     mount --bind "/dev/$device" "$root/dev/$device"
 done
 mkdir "$root/dev/shm"
+[ ! -e "$root/srv/before" ] || chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin sh /srv/before
 exec chroot "$root" /usr/bin/env -i PATH=/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin container=test \
     SYSTEMD_UNIT_PATH=/etc/systemd/system:/etc/test-units /lib/systemd/systemd --unit=inside.target \
     --log-target=console

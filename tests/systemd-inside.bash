@@ -56,6 +56,17 @@ crash_apart() {
 mounted_apart() { grep -q " /var/boxes/$1.mnt " "/proc/$keeper/mountinfo"; }
 unmounted_apart() { ! mounted_apart "$1"; }
 
+# crash_on_hung BOX OPTION...: one below the directory on which a file system is going to hang.
+crash_on_hung() {
+    local supervisor
+    rbxj run --box "$@" -- sh -c 'echo up >/var/hung/up; exec sleep 1000' &
+    supervisor=$!
+    until_true test -s /var/hung/up
+    rm /var/hung/up
+    kill -KILL "$supervisor"
+    wait "$supervisor" 2>/dev/null
+}
+
 # At every boot: the reaper, then the supervisor, then multi-user.target.
 in_order() {
     local reaper supervisor target
@@ -127,9 +138,56 @@ print(i["kernel"]["error"], i["kernel"]["taint"])')
     if dd if=/dev/kmsg of=/dev/null iflag=nonblock bs=8k count=1 2>/dev/null; then
         check "the unit may read the kernel's log for it, and its taint" is "${kernel%%[*}" "None "
     fi
+    # what lies where nothing answers at the next boot
+    systemctl stop rbxj-watch.service rbxj-health.timer
+    crash_on_hung f --tmpdir /var/hung/f.dir
 }
 
-if [ "$(cat "$1")" = 1 ]; then first_boot; else second_boot; fi
+# A file system hangs that lies over the directory of box f.
+is_logged() { journalctl --no-pager | grep -F -- "$1" >/dev/null; }
+# The reaper came to its own end, in time, with something left, and what hangs in a helper was not waited for: TimeoutStopSec=
+# is 30 s here.
+ended_itself() {
+    local waited
+    waited=$(($(show rbxj-reaper.service InactiveEnterTimestampMonotonic) - $(show rbxj-reaper.service ExecMainExitTimestampMonotonic)))
+    echo "waited $waited us"
+    is "$(show rbxj-reaper.service ActiveState) $(show rbxj-reaper.service Result) $(show rbxj-reaper.service ExecMainStatus)" \
+        "failed exit-code 1" && [ "$waited" -lt 30000000 ]
+}
+is_quarantined() { [ -e /run/rbxj/quarantined ] && grep -qF "box $1: hung at boot: $2" /var/lib/rbxj/quarantine; }
+hang() { python3 -I -S /srv/hung.py /var/hung >/srv/hung.pid; }
+# The server is gone for good, and somebody has unmounted it.
+hang_is_over() {
+    kill -KILL "$(cat /srv/hung.pid)"
+    until_true umount /var/hung
+}
+third_boot() {
+    check "k16: the reaper ends by itself in spite of what hangs" ended_itself
+    check "multi-user.target is reached" state multi-user.target active
+    check "it says what hangs" until_true is_logged "/var/hung/f.dir: its file system does not answer"
+    check "the box that the power cut left elsewhere is undone" nothing_of s
+    check "k31: the worker is quarantined" is_quarantined f /var/hung/f.dir
+    check "k31: no supervisor starts" is "$(show supervisor.service ConditionResult)" no
+    hang_is_over
+    check "what it hid is there" test -d /var/hung/f.dir
+    check "a recovery succeeds when it is over" systemctl start rbxj-health.service
+    check "and leaves nothing of it" gone /var/hung/f.dir
+
+    crash_on_hung u --mount tmpfs,x,/var/hung/u.mnt
+    hang
+    systemctl restart rbxj-reaper.service
+    check "k16: it ends by itself where an unmount hangs" ended_itself
+    check "it says which" until_true is_logged "/var/hung/u.mnt: its file system does not answer"
+    check "k31: the worker is quarantined for it" is_quarantined u /var/hung/u.mnt
+    hang_is_over
+    check "it is mounted still" grep -q ' /var/hung/u.mnt ' /proc/self/mountinfo
+    check "a recovery succeeds when that is over, too" systemctl start rbxj-health.service
+    check "it is unmounted" gone /var/hung/u.mnt
+    systemctl start supervisor.service
+    check "the supervisor starts again" until_true has_box
+}
+
+case $(cat "$1") in 1) first_boot ;; 2) second_boot ;; 3) third_boot ;; esac
 if [ "$failed" = 1 ]; then
     systemctl --no-pager --all status 'rbxj-*' supervisor.service
     journalctl --no-pager
