@@ -31,11 +31,13 @@ def die_with_parent():
 
 
 class Machine:
-    def __init__(self, rig, disk, words="", extra=()):
+    def __init__(self, rig, disk, words="", extra=(), counted=False):
+        """counted: its clock, and what it says of CPU time, is the number of instructions that it has executed, whatever else
+        this machine does, and without what translating them costs."""
         self.rig, self.dir, self.disk = rig, rig.dir, disk
         self.console = os.path.join(self.dir, "console.log")
         self.control = os.path.join(self.dir, "control")
-        self.words, self.extra = words, list(extra)
+        self.words, self.extra, self.counted = words, list(extra), counted
         self.process = self.port = None
         self.buffer = b""
 
@@ -44,13 +46,13 @@ class Machine:
             if os.path.exists(path):
                 os.unlink(path)
         command = [
-            "qemu-system-x86_64", "-accel", "tcg,thread=multi", "-m", "512", "-smp", "2", "-display", "none", "-monitor", "none",
-            "-nodefaults", "-no-reboot", "-kernel", os.path.join(self.dir, "kernel/vmlinuz"),
+            "qemu-system-x86_64", "-accel", f"tcg,thread={'single' if self.counted else 'multi'}", "-m", "512",
+            "-smp", "1" if self.counted else "2", "-display", "none", "-monitor", "none", "-nodefaults", "-no-reboot", "-kernel", os.path.join(self.dir, "kernel/vmlinuz"),
             "-append", self.rig.append + self.words,
             "-drive", f"file={self.disk},if=none,id=root,format=raw,file.locking=off", "-device", "nvme,drive=root,serial=root",
             "-chardev", f"file,id=console,path={self.console}", "-serial", "chardev:console",
             "-chardev", f"socket,id=control,path={self.control},server=on,wait=off", "-serial", "chardev:control",
-        ] + self.extra
+        ] + (["-icount", "shift=3"] if self.counted else []) + self.extra
         with open(os.path.join(self.dir, "qemu.log"), "wb") as log:
             self.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=log, stderr=log,
                                             preexec_fn=die_with_parent)
