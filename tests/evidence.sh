@@ -169,6 +169,21 @@ kill -TERM "$keeper"
 wait "$keeper" 2>/dev/null
 umount "$work/full"
 
+# a box in the file system of another one, which is the payload's to fill
+fresh
+mkdir "$work/outer"
+start outer --mount "tmpfs,none,$work/outer,size=1m"
+keeper=$supervisor
+printf '{"op":"begin","box":"inner","parent":"outer","pid":%d,"plan":[{"kind":"tmpdir","path":"%s"}]}\n' \
+    $keeper "$work/outer/t" | "$rbxj" hook >"$work/replies"
+check "a box in a box" grep -q '"ok":true' "$work/replies"
+fill "$work/outer"
+health
+check "what a payload fills of its own says nothing about the worker" healthy
+kill -TERM "$keeper"
+wait "$keeper" 2>/dev/null
+health --recover
+
 fresh
 mount -t tmpfs -o size=16m,mode=0700 none "$work/state"
 healthy_now

@@ -12,6 +12,7 @@
 #include "base/fd.h"
 #include "reaper/answers.h"
 #include "reaper/evidence.h"
+#include "reaper/mount.h"
 
 #include <limits.h>
 #include <stdio.h>
@@ -27,6 +28,8 @@ struct rooms {
     struct evidence *ev;
     uint64_t devs[FILE_SYSTEMS_MAX]; /* looked at */
     size_t len;
+    uint64_t *own; /* of boxes, sorted */
+    size_t own_len;
 };
 
 /* 0: it was not looked at before. */
@@ -115,12 +118,45 @@ static int look_at_patterns(struct rooms *rooms)
     return r;
 }
 
+static int compare_devs(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The file systems that boxes have brought along, in which nested ones may lie: they are theirs to fill. */
+static int find_own(struct rooms *rooms, const struct snapshot *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->len; i++)
+        n += s->boxes[i].len;
+    rooms->own = calloc(n + 1, sizeof(*rooms->own));
+    if (!rooms->own)
+        return -ENOMEM;
+    for (size_t i = 0; i < s->len; i++)
+        for (size_t k = 0; k < s->boxes[i].len; k++) {
+            const struct record *r = &s->boxes[i].records[k];
+            if (r->kind == RBXJ_MOUNT && (r->flags & REC_EVIDENCE) && !mount_is_bind(r))
+                rooms->own[rooms->own_len++] = r->mount.dev;
+        }
+    if (rooms->own_len)
+        qsort(rooms->own, rooms->own_len, sizeof(*rooms->own), compare_devs);
+    return 0;
+}
+
+static bool is_of_a_box(const struct rooms *rooms, uint64_t dev)
+{
+    return rooms->own_len &&
+           bsearch(&dev, rooms->own, rooms->own_len, sizeof(*rooms->own), compare_devs) != NULL;
+}
+
 /* By the device of the directory that the intent recorded: most boxes lie on one. */
 static int look_at_record(struct rooms *rooms, const struct record *r)
 {
     char dir[RECORD_PATH_MAX + 1];
     bool file = r->kind == RBXJ_LOCK || r->kind == RBXJ_TMPDIR || r->kind == RBXJ_MOUNT;
-    if (!file || r->below || !fileid_is_set(&r->parent) || is_known(rooms, r->parent.dev))
+    if (!file || r->below || !fileid_is_set(&r->parent) || is_known(rooms, r->parent.dev) ||
+        is_of_a_box(rooms, r->parent.dev))
         return 0;
     (void)snprintf(dir, sizeof(dir), "%s", r->path);
     char *slash = strrchr(dir, '/');
@@ -132,6 +168,8 @@ static int look_at_boxes(struct rooms *rooms, const struct snapshot *s)
 {
     uint8_t boot[16];
     int r = procid_boot(boot);
+    if (r == 0)
+        r = find_own(rooms, s);
     if (r < 0)
         return r;
     for (size_t i = 0; i < s->len && rooms->len < FILE_SYSTEMS_MAX; i++) {
@@ -163,6 +201,7 @@ int room_look(const struct config *config, const struct snapshot *s, struct evid
         r = look_at_patterns(&rooms);
     if (r == 0 && s)
         r = look_at_boxes(&rooms, s);
+    free(rooms.own);
     mount_table_free(rooms.table);
     return r;
 }
