@@ -204,6 +204,17 @@ RBXJ_STATE_DIR=$work/state RBXJ_RUNTIME_DIR=$work/run
 check "a daemon in it" in_group "$group/other" "$(cat "$work/daemon")"
 health
 check "a box of another journal is nobody's orphan" healthy
+# another rbxj within a living box, or a payload that plays one
+mkdir "$group/4/nested"
+python3 -c 'import os, sys; os.setxattr(sys.argv[1], "trusted.rbxj", b"4711:1")' "$group/4/nested"
+rm "$work/daemon"
+sh -c 'echo $$ >"$1/cgroup.procs"; exec setsid sh -c "echo \$\$ >$2; exec sleep 120" &' sh "$group/4/nested" "$work/daemon.new"
+comes "$work/daemon.new"
+daemon=$(cat "$work/daemon.new")
+check "a daemon in a cgroup below a living box'" until_true in_group "$group/4/nested" "$daemon"
+check "... a child of init" until_true is "$(awk '{ print $4 }' "/proc/$daemon/stat")" 1
+health
+check "what is in a box' cgroup is that box', whatever mark is below it" healthy
 kill -TERM "$other" "$keeper"
 wait "$other" "$keeper" 2>/dev/null
 rm -r "$work/state2" "$work/run2"

@@ -184,6 +184,13 @@ static int add_ownerless(const struct judgement *j, const struct stamped *in, st
         *ret_unseen = *ret_unseen || r == -EAGAIN;
         if (r <= 0 || j->init_owns || process_is_same(p) != 1 || !is_still_in(in, p->pid))
             continue;
+        /* within a box of ours another rbxj may be at work, or a payload that makes such marks */
+        ssize_t box = orphans_box_of(j->s, p->pid);
+        if (box != -ENOENT) {
+            if (box < 0 && errno_is_want((int)-box))
+                return (int)box;
+            continue;
+        }
         id.pid = p->pid;
         id.start_time = p->start_time;
         r = is_named(j->s, &id) ? 0 : orphans_add(ret, &id, "");
