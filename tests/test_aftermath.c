@@ -7,6 +7,7 @@
 #include "journal_fixture.h"
 
 #include "reaper/aftermath.h"
+#include "reaper/quarantine.h"
 
 #include <sys/file.h>
 #include <sys/mount.h>
@@ -145,6 +146,42 @@ static void quarantine_is_tried_once(void **state)
     rbxj_result_free(result);
     assert_int_equal(umount2("/run", MNT_DETACH), 0);
     assert_int_equal(told, 1);
+}
+
+/* Is the worker quarantined after a replay at boot of which that is left? */
+static int quarantined_at_boot(const struct rbxj_error *why)
+{
+    struct place p = place_begin();
+    struct snapshot old = {0};
+    struct snapshot_box sb = {.box = {.name = "7", .incarnation = 17}};
+    struct reaper reaper = {.config = &config, .journal = place_open(&p), .snapshot = &old};
+    struct teardown t = {.reaper = &reaper, .sb = &sb};
+    struct aftermath after = {.reaper = &reaper, .procedure = "boot"};
+    struct rbxj_result *result = one_box(17, OUTCOME_FAILED);
+    result->boxes[0].entries[0].error = *why;
+    aftermath_begin(&after, &t, 1, result);
+    aftermath_end(&after, &t, 1, result);
+    rbxj_result_free(result);
+    place_close();
+    int r = quarantine_is_set(&config);
+    assert_int_equal(rename(p.state, harness_format("%s.%d", p.state, why->code)), 0);
+    assert_int_equal(rename(p.runtime, harness_format("%s.%d", p.runtime, why->code)), 0);
+    assert_int_equal(rmdir(p.kept), 0);
+    assert_int_equal(rmdir(p.lost), 0);
+    return r;
+}
+
+static void who_waited_for_another_process_has_not_hung(void **state)
+{
+    (void)state;
+    harness_need_root();
+    assert_int_equal(
+        quarantined_at_boot(&(struct rbxj_error){.code = EBUSY, .errnum = ETIMEDOUT, .message = "no answer"}),
+        1);
+    assert_int_equal(quarantined_at_boot(&(struct rbxj_error){.code = RBXJ_E_JOURNAL_BUSY,
+                                                              .errnum = ETIMEDOUT,
+                                                              .message = "its writers' gate is held"}),
+                     0);
 }
 
 /* ---- evidence ---- */
@@ -293,6 +330,7 @@ int main(void)
         journal_test(what_a_snapshot_lacks_is_not_over),
         journal_test(i9_what_was_found_damaged_is_not_counted_in),
         journal_test(quarantine_is_tried_once),
+        journal_test(who_waited_for_another_process_has_not_hung),
         journal_test(evidence_of_a_second_undo_lies_with_its_document),
         journal_test(k19_events_come_from_the_calling_thread),
         journal_test(owner_that_undoes_it_all_ends_the_row),

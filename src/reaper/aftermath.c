@@ -80,11 +80,17 @@ static void count_box(struct counters *more, const struct teardown *t, const cha
     }
 }
 
+/* Who waits for the journal's gate waits for another process, not for what the box has. */
+static bool is_in_vain(const struct rbxj_error *e)
+{
+    return e->errnum == ETIMEDOUT && e->code != RBXJ_E_JOURNAL_BUSY;
+}
+
 /* The first thing that is left, or of those the first that was waited for in vain; "": none was. */
 static const char *why_left(const struct result_box *box, bool in_vain)
 {
     for (size_t k = 0; k < box->len; k++)
-        if (box->entries[k].error.message[0] && (!in_vain || box->entries[k].error.errnum == ETIMEDOUT))
+        if (box->entries[k].error.message[0] && (!in_vain || is_in_vain(&box->entries[k].error)))
             return box->entries[k].error.message;
     return "";
 }
