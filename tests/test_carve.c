@@ -5,7 +5,24 @@
 #include "salvage_fixture.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 #include <time.h>
+
+/* The library's reading comes here: a writer may come between the first piece and the next. */
+static struct shared *between;
+static int disturbed; /* so often it does */
+
+ssize_t pread(int fd, void *buf, size_t len, off_t offset)
+{
+    if (disturbed && offset == 65536) {
+        int turn = atomic_fetch_add(&between->step, 1) + 1;
+        int64_t deadline = now_monotonic_ns() + 30000000000;
+        disturbed--;
+        while (atomic_load(&between->stop) < turn && now_monotonic_ns() < deadline)
+            (void)usleep(100);
+    }
+    return syscall(SYS_pread64, fd, buf, len, offset);
+}
 
 /* The last page of the newest snapshot on which a record is. */
 static off_t last_page_of(const struct autopsy *a)
@@ -178,6 +195,48 @@ static void nothing_that_a_box_writes_looks_like_a_record(void **state)
     autopsy_clear(&a);
 }
 
+/* More boxes than lie in what is read first; some more in each turn. */
+static void write_in_turns(const struct place *p, struct shared *s)
+{
+    struct journal *j = place_open(p);
+    for (int turn = 0;; turn++) {
+        struct rbxj_error e = {0};
+        while (atomic_load(&s->step) < turn)
+            (void)usleep(100);
+        for (int i = 0; i < (turn ? 20 : 400); i++)
+            CHECK(begin_one(j, harness_format("t%d-%d", turn, i), NULL, &e) == 0);
+        atomic_store(&s->stop, turn);
+        atomic_store(&s->value[0], 1);
+    }
+}
+
+static void k28_what_is_read_at_several_moments_is_no_damage(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    pid_t writer = CHILD(write_in_turns(&p, s));
+    for (int i = 0; i < 30000 && !atomic_load(&s->value[0]); i++)
+        (void)usleep(1000);
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    struct rbxj_error e = {0};
+    struct autopsy a;
+    between = s;
+    disturbed = 3;
+    int r = autopsy_read(AT_FDCWD, data, data, &a, &e), left = disturbed;
+    disturbed = 0;
+    assert_ok(r, e);
+    assert_int_equal(left, 0);
+    assert_true(autopsy_is_sound(&a));
+    autopsy_clear(&a);
+    disturbed = INT_MAX;
+    r = autopsy_read(AT_FDCWD, data, data, &a, &e);
+    disturbed = 0;
+    assert_refused(r, e, RBXJ_E_JOURNAL_BUSY, "too fast");
+    harness_kill(writer);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -187,6 +246,7 @@ int main(void)
         journal_test(a_page_far_away_costs_nothing),
         journal_test(heads_in_heads_cost_little),
         journal_test(nothing_that_a_box_writes_looks_like_a_record),
+        journal_test(k28_what_is_read_at_several_moments_is_no_damage),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

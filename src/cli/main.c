@@ -155,9 +155,11 @@ const struct command commands[] = {
         .details = "Reads data files without LMDB and changes none of them: FILE, those of DIR, or the "
                    "journals of this\n"
                    "machine. --verbose shows older versions of records, too.",
-        .exit_status = "Exit status: 0 sound, 3 damaged; with --salvage: 0 done, 1 done, but something was "
-                       "left out; 2 wrong\n"
-                       "usage; 4 no permission; 6 environment error (disk full, I/O, memory).",
+        .exit_status =
+            "Exit status: 0 sound, 3 damaged; with --salvage: 0 done, 1 done, but something was "
+            "left out; 2 wrong\n"
+            "usage; 4 no permission; 5 it is written to too fast to be read; 6 environment error (disk\n"
+            "full, I/O, memory).",
         .options = forensics_options,
         .run = cmd_forensics,
     },

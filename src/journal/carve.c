@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "journal/deletions.h"
+#include "journal/image.h"
 #include "journal/internal.h"
 #include "journal/salvage.h"
 
@@ -13,6 +14,9 @@
 
 #define CHEAP 4096 /* as long as nearly every record is */
 #define SPARE 8
+#define READ_TRIES 50
+#define META_BYTES 152
+#define HEAD_BYTES 65536 /* both metas, whatever the page size is */
 
 static const char magic[4] = {'R', 'B', 'X', 'J'}; /* RECORD_MAGIC, as stored */
 
@@ -337,6 +341,37 @@ static int open_snapshots(struct autopsy *a)
     return 0;
 }
 
+/* As far as they are there; the second by the page size that the first one names. */
+static void copy_metas(const uint8_t *head, size_t len, uint8_t ret[2][META_BYTES])
+{
+    struct pages_meta first;
+    memset(ret, 0, 2UL * META_BYTES);
+    size_t at = pages_read_meta(head, len, 0, &first, NULL) == 0 ? first.page_size : 4096;
+    if (len >= META_BYTES)
+        memcpy(ret[0], head, META_BYTES);
+    if (len >= at + META_BYTES)
+        memcpy(ret[1], head + at, META_BYTES);
+}
+
+/* The whole file as of one moment: where a transaction ends meanwhile, what was read is of several, and says nothing about
+ * damage (K28). */
+static int read_file(int fd, struct whole *ret)
+{
+    for (int i = 0; i < READ_TRIES; i++) {
+        uint8_t head[HEAD_BYTES], before[2][META_BYTES], after[2][META_BYTES];
+        int r = whole_read(fd, ret);
+        if (r < 0)
+            return r;
+        ssize_t n = fd_pread_all(fd, head, sizeof(head), 0);
+        copy_metas(ret->bytes, ret->len, before);
+        copy_metas(head, n < 0 ? 0 : (size_t)n, after);
+        if (n < 0 || memcmp(before, after, sizeof(before)) == 0)
+            return 0;
+        whole_clear(ret);
+    }
+    return -EAGAIN;
+}
+
 int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e)
 {
     struct autopsy a = {0};
@@ -347,7 +382,7 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
         return error_sys(e, errno, "journal %s", shown);
     if (!S_ISREG(st.st_mode))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: is not a regular file", shown);
-    int r = (a.path = strdup(shown)) ? whole_read(fd, &a.file) : -ENOMEM;
+    int r = (a.path = strdup(shown)) ? read_file(fd, &a.file) : -ENOMEM;
     if (r == 0)
         r = open_snapshots(&a);
     if (r == 0)
@@ -361,7 +396,7 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
     deletions_clear(&d);
     if (r < 0) {
         autopsy_clear(&a);
-        return error_sys(e, -r, "journal %s", shown);
+        return r == -EAGAIN ? image_error(e, r, NULL, shown) : error_sys(e, -r, "journal %s", shown);
     }
     *ret = a;
     return 0;
