@@ -29,6 +29,7 @@ begin() {
 boots=0
 # reboot: the machine has another boot id, and a /run without anything.
 reboot() {
+    [ $boots = 0 ] || umount /proc/sys/kernel/random/boot_id # what is mounted on can't be removed
     boots=$((boots + 1))
     sed 's/^......../'"$(printf %08x $boots)"'/' /proc/sys/kernel/random/boot_id >"$work/boot_id.$boots"
     mount --bind "$work/boot_id.$boots" /proc/sys/kernel/random/boot_id
