@@ -100,13 +100,66 @@ static void an_oom_kill_of_its_time_is_kept(void **state)
     assert_true(strstr(log, harness_format("(%s)", first)) < strstr(log, harness_format("(%s)", second)));
 }
 
+/* The process of that name as the kernel counts: in this test's pid namespace it has another pid. */
+static pid_t killed(const char *name, int64_t since_ns)
+{
+    struct kernel_log *log = kernel_log_read(since_ns - 10000000000);
+    assert_non_null(log);
+    pid_t pid = 0;
+    for (size_t i = 0; i < log->len; i++)
+        if (strstr(kernel_log_line(log, i)->text, harness_format("(%s)", name)) && pid == 0)
+            pid = kernel_line_killed(kernel_log_line(log, i));
+    free(log);
+    return pid;
+}
+
+/* A replay of a box with that supervisor: how many notes it has. */
+static int notes_of(struct procid supervisor, int64_t begun_ns)
+{
+    char id[INCIDENT_ID_MAX];
+    incident_new_id(id);
+    struct rbxj_result *result = box_of(begun_ns, OUTCOME_UNDONE);
+    result->boxes[0].box.supervisor = supervisor;
+    assert_true(replay_of(id, result));
+    cJSON *document = read_document(id);
+    const cJSON *note = doc_get_first(document, "notes");
+    int n = 0;
+    for (; note; note = note->next)
+        n += strstr(cJSON_GetStringValue(note), "the kernel killed the supervisor of box 7, pid ") != NULL;
+    cJSON_Delete(document);
+    return n;
+}
+
+static void a_supervisor_that_the_kernel_killed_is_named(void **state)
+{
+    (void)state;
+    const char *group = memory_group(), *name = oom_name("sup");
+    state_begin();
+    int64_t begun_ns = now_realtime_ns();
+    oom_kill_in(group, name);
+    struct procid supervisor = {.pid = killed(name, begun_ns), .pid_ns = PROCID_INITIAL_PID_NS};
+    assert_true(supervisor.pid > 0);
+    assert_int_equal(procid_boot(supervisor.boot_id), 0);
+    assert_int_equal(notes_of(supervisor, begun_ns), 1);
+    /* another one that has the number: of another boot, of a container, of a box that began later */
+    assert_int_equal(notes_of(supervisor, now_realtime_ns() + 10000000000), 0);
+    supervisor.boot_id[0] ^= 1;
+    assert_int_equal(notes_of(supervisor, begun_ns), 0);
+    supervisor.boot_id[0] ^= 1;
+    supervisor.pid_ns++;
+    assert_int_equal(notes_of(supervisor, begun_ns), 0);
+    supervisor.pid_ns--;
+    supervisor.pid++;
+    assert_int_equal(notes_of(supervisor, begun_ns), 0);
+}
+
 static void what_was_before_the_box_is_not(void **state)
 {
     (void)state;
     const char *group = memory_group(), *name = oom_name("old");
     state_begin();
     oom_kill_in(group, name);
-    assert_true(replay_of(id1, box_of(now_realtime_ns() + 3000000000, OUTCOME_UNDONE)));
+    assert_true(replay_of(id1, box_of(now_realtime_ns() + 10000000000, OUTCOME_UNDONE)));
     assert_int_equal(lines_with(id1, name), 0);
     assert_int_equal((int)kernel_number(id1, "oom_kills"), 0);
     assert_false(path_exists(path_of(id1, "kernel.log")));
@@ -160,6 +213,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(an_oom_kill_of_its_time_is_kept),
+        harness_test(a_supervisor_that_the_kernel_killed_is_named),
         harness_test(what_was_before_the_box_is_not),
         harness_test(a_log_that_cant_be_read_is_told),
         harness_test(the_file_is_bounded),

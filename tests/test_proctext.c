@@ -113,6 +113,7 @@ static void a_kernel_message_is_taken_apart(void **state)
     assert_int_equal(proctext_kmsg("3,7001,14092730217,-;blk: I/O error; dev x\n SUBSYSTEM=block\n", &r), 0);
     assert_int_equal(r.level, 3);
     assert_int_equal(r.facility, 0);
+    assert_int_equal(r.sequence, 7001);
     assert_int_equal(r.time_us, 14092730217);
     assert_int_equal(r.len, strlen("blk: I/O error; dev x"));
     assert_memory_equal(r.text, "blk: I/O error; dev x", r.len);

@@ -184,6 +184,7 @@ int proctext_kmsg(const char *text, struct kmsg_record *ret)
     begin++;
     *ret = (struct kmsg_record){.level = priority & 7,
                                 .facility = priority >> 3,
+                                .sequence = sequence,
                                 .time_us = time_us,
                                 .text = begin,
                                 .len = (size_t)(strchrnul(begin, '\n') - begin)};

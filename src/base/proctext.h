@@ -46,7 +46,8 @@ bool proctext_next_pid(const char **text, pid_t *ret);
  * one. 0 or -EBADMSG. */
 struct kmsg_record {
     unsigned int level, facility;
-    uint64_t time_us; /* since the machine was switched on */
+    uint64_t sequence; /* each boot counts from 0 */
+    uint64_t time_us;  /* since the machine was switched on */
     const char *text;
     size_t len;
 };

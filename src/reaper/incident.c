@@ -234,24 +234,12 @@ static bool has_evidence(const struct incident *incident)
     return cJSON_GetArraySize(cJSON_GetObjectItemCaseSensitive(incident->doc.root, "evidence")) > 0;
 }
 
-/* Since when the kernel's word counts for it. */
-static int64_t begin_of(const struct rbxj_result *result, const struct incarnations *boxes)
-{
-    int64_t first_ns = INT64_MAX;
-    for (size_t i = 0; i < boxes->len; i++) {
-        int64_t begun_ns = result->boxes[boxes->rows[i].i].box.begun_ns;
-        first_ns = begun_ns < first_ns ? begun_ns : first_ns;
-    }
-    return first_ns;
-}
-
 static int add_kernel(struct incidents *in, struct incident *incident, const struct rbxj_result *result,
                       const struct incarnations *boxes)
 {
     if (in->fd < 0) /* nothing is written */
         return 0;
-    incident_kernel_add(&in->kernel, in->fd, incident->id, &incident->doc, begin_of(result, boxes),
-                        incident->kept);
+    incident_kernel_add(&in->kernel, in->fd, incident->id, &incident->doc, result, boxes, incident->kept);
     incident->kept = true;
     return add_evidence(in->fd, incident);
 }

@@ -9,7 +9,7 @@
  *   messages           how many were wanted (kernel.h); omitted: there were more
  *   oom_kills, machine_oom_kills, hung_tasks, bugs, io_errors    of these
  *   lines              the first 20 that tell of one of these
- *   until              when the log was read, in seconds of the epoch
+ *   boot, next         the boot's id, and the number of the first message that was not yet there
  *
  * The time is that from the begin of the first of its boxes, at most an hour. What the log has when the incident comes
  * again is added.
@@ -18,20 +18,20 @@
 #define RBXJ_REAPER_INCIDENT_KERNEL_H
 
 #include "base/doc.h"
+#include "reaper/incarnations.h"
 #include "reaper/kernel.h"
 
 struct incident_kernel {
     bool read;
-    int64_t read_ns;        /* CLOCK_REALTIME */
     struct kernel_log *log; /* NULL: not read, or no memory */
     uint64_t taint;
     int taint_error;
 };
 
-/* Adds it to doc, and the messages to the file in fd, which is STATE/incidents, unless they are there already (kept).
- * begun_ns: CLOCK_REALTIME. */
+/* Adds it to doc, which is about these boxes of result, and the messages to the file in fd, which is STATE/incidents,
+ * unless they are there already (kept). A supervisor that the kernel killed is told in the notes: that is the cause. */
 void incident_kernel_add(struct incident_kernel *kernel, int fd, const char *id, struct doc *doc,
-                         int64_t begun_ns, bool kept);
+                         const struct rbxj_result *result, const struct incarnations *boxes, bool kept);
 void incident_kernel_clear(struct incident_kernel *kernel);
 
 #endif

@@ -24,7 +24,8 @@ enum kernel_word {
 enum { KERNEL_TEXT_MAX = 320, KERNEL_LINES = 256 };
 
 struct kernel_line {
-    int64_t at_ns; /* CLOCK_REALTIME, as far as the two clocks tell */
+    uint64_t sequence;
+    int64_t at_ns; /* CLOCK_REALTIME, as far as the two clocks tell: some tenths of a second */
     unsigned int level;
     enum kernel_word word;
     char text[KERNEL_TEXT_MAX]; /* cut, and without control characters */
@@ -32,8 +33,9 @@ struct kernel_line {
 
 /* The newest lines that are wanted; a ring, read by kernel_log_line(). */
 struct kernel_log {
-    int error;    /* a negative errno: it could not be read, or not to its end; 0: it was */
-    bool omitted; /* there were older ones */
+    int error;     /* a negative errno: it could not be read, or not to its end; 0: it was */
+    bool omitted;  /* there were older ones */
+    uint64_t next; /* the number of the message that comes next */
     size_t first, len;
     struct kernel_line lines[KERNEL_LINES];
 };
@@ -47,6 +49,10 @@ const struct kernel_line *kernel_log_line(const struct kernel_log *log, size_t i
 /* Its enum kernel_word, or -1: it is not wanted. What a process is called must not make it a bug: only the beginning of
  * what the kernel itself calls an error counts. */
 int kernel_word_of(const struct kmsg_record *record);
+
+/* The process that a line says was killed for want of memory, as the first pid namespace counts; 0: it says nothing of
+ * that. */
+pid_t kernel_line_killed(const struct kernel_line *line);
 
 /* ---- kernel_taint.c ---- */
 

@@ -12,7 +12,6 @@
 
 #define READING_NS 300000000 /* of this thread's time; a ring of some megabytes takes a tenth of it */
 #define RECORD_MAX 8192      /* of one reading, by the kernel */
-#define SLACK_NS 1000000000  /* the two clocks are not read at once, and drift */
 
 /* ---- what is wanted ---- */
 
@@ -67,6 +66,20 @@ int kernel_word_of(const struct kmsg_record *r)
     return r->level == WARNING || has(r, "oom") || has(r, "OOM") ? (int)KERNEL_NOTED : -1;
 }
 
+pid_t kernel_line_killed(const struct kernel_line *line)
+{
+    /* "Killed process 7 (sh) total-vm"; the name comes after it. Before 4.19: "Kill process 7 (sh) score" */
+    static const char *const begins[] = {": Killed process ", ": Kill process "};
+    bool kill = line->word == KERNEL_OOM_CGROUP || line->word == KERNEL_OOM_MACHINE;
+    for (size_t i = 0; kill && i < ARRAY_LEN(begins); i++) {
+        const char *at = strstr(line->text, begins[i]);
+        long pid = at ? strtol(at + strlen(begins[i]), NULL, 10) : 0;
+        if (pid > 0 && pid <= INT32_MAX)
+            return (pid_t)pid;
+    }
+    return 0;
+}
+
 /* ---- reading ---- */
 
 /* LXC has a link to a console there, others a pipe. */
@@ -89,7 +102,8 @@ static void add(struct kernel_log *log, const struct kmsg_record *r, int word, i
         log->first = (log->first + 1) % KERNEL_LINES;
     else
         log->len++;
-    *line = (struct kernel_line){.at_ns = at_ns, .level = r->level, .word = (enum kernel_word)word};
+    *line = (struct kernel_line){
+        .sequence = r->sequence, .at_ns = at_ns, .level = r->level, .word = (enum kernel_word)word};
     escape_bytes(line->text, sizeof(line->text), r->text, r->len);
 }
 
@@ -106,11 +120,20 @@ static int64_t thread_ns(void)
                                                             : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* When the clock of the log was zero. That one is not set right by anybody, as the other monotonic ones are: after a hundred
+ * days there are minutes between them. What is left is what has gone wrong since the message. */
+static int64_t booted_ns(void)
+{
+    struct timespec raw = {0};
+    (void)clock_gettime(CLOCK_MONOTONIC_RAW, &raw);
+    return now_realtime_ns() - ((int64_t)raw.tv_sec * 1000000000 + raw.tv_nsec);
+}
+
 /* Each read is one record. 0 at the end, or -errno. */
 static int read_all(int fd, int64_t since_ns, struct kernel_log *log)
 {
     char text[RECORD_MAX];
-    int64_t started = thread_ns(), boot_ns = now_realtime_ns() - now_monotonic_ns();
+    int64_t started = thread_ns(), boot_ns = booted_ns();
     for (unsigned int n = 0; n % 64 || thread_ns() - started < READING_NS; n++) {
         struct kmsg_record r;
         ssize_t len = read(fd, text, sizeof(text) - 1);
@@ -121,8 +144,9 @@ static int read_all(int fd, int64_t since_ns, struct kernel_log *log)
         text[len] = 0;
         if (proctext_kmsg(text, &r) < 0)
             continue;
+        log->next = r.sequence + 1;
         int64_t at_ns = boot_ns + (int64_t)r.time_us * 1000;
-        int word = at_ns < since_ns - SLACK_NS ? -1 : kernel_word_of(&r);
+        int word = at_ns < since_ns ? -1 : kernel_word_of(&r);
         if (word >= 0)
             add(log, &r, word, at_ns);
     }
@@ -135,6 +159,7 @@ struct kernel_log *kernel_log_read(int64_t since_ns)
     if (!log)
         return NULL;
     log->first = log->len = 0;
+    log->next = 0;
     log->omitted = false;
     _cleanup_close_ int fd = open_kmsg();
     log->error = fd < 0 ? fd : read_all(fd, since_ns, log);
