@@ -94,6 +94,18 @@ dies "$out"
 health --recover
 check "... until it is dead" healthy
 
+# What can't be the list of them is doubt, and no replay leaves it so.
+fresh
+escape big
+die
+truncate -s 20M "$work/run/orphans"
+call replay
+check "a list that is too long: a replay says so" err_has "processes that outlive their box: which were found before: File too large"
+health
+check "... and writes down what it has found" named orphan_process "$out"
+check "... in its place" json '[e for e in d["evidence"] if "/orphans" in e["message"]] == []'
+dies "$out"
+
 fresh
 escape 2
 die

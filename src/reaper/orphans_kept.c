@@ -12,7 +12,7 @@
 #include <string.h>
 
 #define FILE_NAME "orphans"
-#define FILE_MAX (4 << 20)
+#define FILE_MAX (16 << 20) /* of some 60,000 */
 
 static uint64_t read_number(const cJSON *item, const char *key)
 {

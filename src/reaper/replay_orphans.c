@@ -29,10 +29,10 @@ static int merge(const struct config *config, struct orphans *found)
 {
     _cleanup_(orphans_clear) struct orphans kept = {0}, elsewhere = {0}, news = {0};
     int r = orphans_load(config, &kept, &elsewhere);
-    if (r == -EBADMSG) /* what it said is lost */
-        complain(config, "which were found before", r);
-    else if (r < 0)
+    if (r < 0 && errno_is_want(-r))
         return r;
+    if (r < 0) /* what it said is lost */
+        complain(config, "which were found before", r);
     r = 0;
     for (size_t i = 0; i < found->len && r == 0; i++)
         r = orphans_add(&kept, &found->list[i].id, found->list[i].box);
