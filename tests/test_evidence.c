@@ -59,11 +59,40 @@ static void k16_what_does_not_answer_is_not_clean(void **state)
     assert_true(clean.clean);
 }
 
+/* A box root is a link to where a server should be: the link must not be followed into it. */
+static void k16_a_link_to_what_does_not_answer_is_doubt(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *hung = harness_format("%s/hung", harness_disk()),
+               *link = harness_format("%s/link", harness_disk());
+    struct rbxj_options options = options_with(harness_format("tmpdirs = %s/box-*\n", link));
+    struct shared *s = shared_make();
+    pid_t server = hung_fuse(hung);
+    assert_int_equal(symlink("hung/boxes", link), 0);
+    pid_t pid = CHILD({
+        struct rbxj_error e = {0};
+        struct rbxj_health h;
+        struct rbxj_clean clean;
+        CHECK_OK(rbxj_health(&options, &h, &e), e);
+        CHECK(h.not_looked_at > 0 && h.exhausted_resources == 0);
+        CHECK_OK(rbxj_verify_clean(&options, &clean, &e), e);
+        CHECK(!clean.clean && clean.not_looked_at == 1);
+        atomic_store(&s->step, 1);
+    });
+    for (int i = 0; i < 60000 && !atomic_load(&s->step); i++)
+        (void)usleep(500);
+    harness_kill(server); /* or it can't even be killed */
+    assert_int_equal(atomic_load(&s->step), 1);
+    assert_child(pid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k16_room_that_cant_be_asked_for_is_doubt),
         journal_test(k16_what_does_not_answer_is_not_clean),
+        journal_test(k16_a_link_to_what_does_not_answer_is_doubt),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -8,6 +8,8 @@
 
 #include "reaper/mountinfo.h"
 
+#include <limits.h>
+
 #define ANSWERS_KNOWN 32
 
 struct answers {
@@ -20,5 +22,8 @@ struct answers {
 
 /* Might a call on that path hang? 1, 0, or -errno for want of memory or descriptors. */
 int answers_hangs(struct answers *a, struct mount_table *table, const char *path);
+
+/* realpath(3), which would itself wait for a server that a link leads to. 0: resolved; 1: that might hang; or -errno. */
+int answers_resolve(struct answers *a, struct mount_table *table, const char *path, char ret[PATH_MAX]);
 
 #endif

@@ -139,14 +139,10 @@ static int find_paths(struct audit *a, enum rbxj_kind kind, const char *pattern,
         p = slash;
     }
     (void)snprintf(fixed, sizeof(fixed), "%.*s", (int)len, pattern);
-    int hangs = might_hang(a, len ? fixed : "/", e);
-    if (hangs)
-        return hangs < 0 ? hangs : 0;
-    if (!realpath(len ? fixed : "/", real))
-        return errno_is_want(errno) ? error_sys(e, errno, "%s", fixed) : 0;
-    hangs = might_hang(a, real, e);
-    if (hangs)
-        return hangs < 0 ? hangs : 0;
+    int r = answers_resolve(&a->answers, a->table, len ? fixed : "/", real);
+    a->unseen += r > 0;
+    if (r)
+        return r < 0 && errno_is_want(-r) ? error_sys(e, -r, "%s", fixed) : 0;
     _cleanup_close_ int fd = fd_open_dir(AT_FDCWD, real);
     if (fd < 0)
         return errno_is_want(-fd) ? error_sys(e, -fd, "%s", real) : 0;

@@ -72,23 +72,21 @@ static int look_at(struct rooms *rooms, const char *what, const char *path)
     struct stat st;
     struct statvfs vfs;
     unsigned percent = 0;
-    int hangs = answers_hangs(&rooms->answers, rooms->table, path);
-    if (!hangs && realpath(path, real))
-        hangs = answers_hangs(&rooms->answers, rooms->table, real);
-    if (hangs)
-        return hangs < 0 ? hangs : not_seen(rooms, what, path, "its file system does not answer");
-    if (stat(path, &st) < 0 || (!is_known(rooms, st.st_dev) && statvfs(path, &vfs) < 0)) {
-        int errnum = errno;
-        return errno_is_want(errnum)                   ? -errnum
-               : errnum == ENOENT || errnum == ENOTDIR ? 0
-                                                       : not_seen(rooms, what, path, strerrordesc_np(errnum));
-    }
+    int r = answers_resolve(&rooms->answers, rooms->table, path, real);
+    if (r > 0)
+        return not_seen(rooms, what, path, "its file system does not answer");
+    if (r == 0 && (stat(real, &st) < 0 || (!is_known(rooms, st.st_dev) && statvfs(real, &vfs) < 0)))
+        r = -errno;
+    if (r < 0)
+        return errno_is_want(-r)               ? r
+               : r == -ENOENT || r == -ENOTDIR ? 0
+                                               : not_seen(rooms, what, path, strerrordesc_np(-r));
     if (is_known(rooms, st.st_dev) || (vfs.f_flag & ST_RDONLY))
         return 0;
     if (rooms->len == FILE_SYSTEMS_MAX)
         return not_seen(rooms, what, path, "there are too many file systems");
     rooms->devs[rooms->len++] = st.st_dev;
-    int min_free = rooms->config->min_free, r = 0;
+    int min_free = rooms->config->min_free;
     if (is_short(vfs.f_blocks, vfs.f_bfree, vfs.f_bavail, min_free, &percent))
         r = tell(rooms, what, path, "space is", percent);
     if (r == 0 && is_short(vfs.f_files, vfs.f_ffree, vfs.f_favail, min_free, &percent))
