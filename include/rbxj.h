@@ -374,8 +374,8 @@ struct rbxj_health {
  * unknown. */
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
 
-/* What rbxj_health() has counted besides the boxes, in words, as the JSON document of rbxj(1) in *ret_json, to be freed
- * with free(3). Looks again; changes nothing. Errors: those of rbxj_health(). */
+/* What rbxj_health() has counted besides the boxes, in words, as the JSON document of rbxj-health(1) in *ret_json, to be
+ * freed with free(3). Looks again; changes nothing. Errors: those of rbxj_health(). */
 int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rbxj_error *error);
 
 /* A replay, and then: a quarantine that a recovery may release (cleanup_failure, orphan_process_detected,
