@@ -143,13 +143,24 @@ check "by hand, meanwhile: stays" json 'd["quarantine_detail"] == "the fan is ba
 call health --unquarantine --reason test
 crash i --tmpdir "$work/i"
 hold_reaper
-printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=16 conv=notrunc status=none
-printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=4112 conv=notrunc status=none
+damage() {
+    printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=16 conv=notrunc status=none
+    printf '%0128d' 0 | dd of="$work/state/journal/data.mdb" bs=1 seek=4112 conv=notrunc status=none
+}
+damage
 let_reaper_go
 check "damaged meanwhile: exits 3" is "$status" 3
 check "damaged meanwhile: that is the reason now" grep -q journal_corruption "$work/state/quarantine"
 call reset --yes
 check "damaged meanwhile: no reset ends that" grep -q journal_corruption "$work/state/quarantine"
+rm -rf "$work/i"
+fresh
+crash i --tmpdir "$work/i"
+damage
+call reset --yes
+check "damaged before: exits 3" is "$status" 3
+check "damaged before: quarantined for it" grep -q journal_corruption "$work/state/quarantine"
+check "damaged before: nothing is undone" test -d "$work/i"
 rm -rf "$work/i"
 fresh
 

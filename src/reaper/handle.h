@@ -52,6 +52,10 @@ int classify(struct journal *j, const struct config *config, const struct snapsh
              struct rbxj_error *e);
 /* A box in which another one lives counts as live while that does (K4). */
 void count_outer_as_live(const struct snapshot *s, enum liveness *live);
+/* Whoever finds a journal's content damaged while something is to be undone: it is moved aside, told and quarantined for,
+ * and e says where it is. Nothing for other errors: for a journal that is another's (K21) or whose disk is missing (K33)
+ * begin fails by itself, for as long as that lasts. Nothing is written to a damaged one: it is not counted. */
+void replay_quarantine_damaged(const struct config *config, struct rbxj_error *e);
 /* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
 int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                struct rbxj_result **ret, struct rbxj_error *e);

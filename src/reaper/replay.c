@@ -213,9 +213,7 @@ static void note_damage(const struct config *config, const struct rbxj_error *e)
     incident_note(config, "quarantine", "journal_corruption", NULL, 0, false, note);
 }
 
-/* Not for a journal that is another's (K21) or whose disk is missing (K33): begin fails by itself there, for as
- * long as that lasts. Nothing is written to a damaged one: it is not counted. */
-static void quarantine_damaged(const struct config *config, struct rbxj_error *e)
+void replay_quarantine_damaged(const struct config *config, struct rbxj_error *e)
 {
     char where[RECORD_PATH_MAX];
     if (!error_is_corruption(e))
@@ -277,7 +275,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     repair_quarantine(config);
     int r = snapshot_is_nothing(config->state_dir, config->runtime_dir, e);
     if (r < 0)
-        quarantine_damaged(config, e);
+        replay_quarantine_damaged(config, e);
     if (r < 0)
         return r;
     if (r > 0) { /* nothing was ever journaled, and nothing is made */
@@ -312,7 +310,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     cleanup_closep(&lock);
     journal_close(own);
     if (damaged) /* only now can it be moved aside */
-        quarantine_damaged(config, e);
+        replay_quarantine_damaged(config, e);
     atomic_flag_clear(&reaping);
     return r;
 }

@@ -262,5 +262,7 @@ int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how
     if (r >= 0)
         r = kill_all(&reset);
     *ret_killed = reset.killed;
+    if (r < 0)
+        replay_quarantine_damaged(&config, reset.e);
     return r < 0 ? r : replay_after_others(&reset, how, stays, ret_result, ret_health);
 }
