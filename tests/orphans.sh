@@ -64,6 +64,8 @@ health
 check "any orphan quarantines" quarantined
 check "it is remembered, though its box is over" named orphan_process "$out"
 check "the detail names it" json '"box 1: pid '"$out"' (sleep" in d["quarantine_detail"] and d["stale_boxes"] == 0'
+health --verify-clean
+check "with it nobody is clean" json 'd["clean"] is False and d["processes"] == 1'
 health --recover
 check "as long as it lives it stays" quarantined
 check "counted once" counted 1 1
@@ -72,6 +74,8 @@ health
 check "it is dead: a look releases nothing" json 'd["status"] == "quarantined" and d["orphan_processes"] == 0'
 health --recover
 check "a recovery does" healthy
+health --verify-clean
+check "and it is counted no more" json 'd["processes"] == 0'
 call replay
 check "and it is forgotten" gone "$work/run/orphans"
 

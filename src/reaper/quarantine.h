@@ -21,7 +21,7 @@
 #include <stdbool.h>
 
 /* The detail of a manual_quarantine by which a reset knows its own. */
-#define QUARANTINE_RESET_DETAIL "a reset has begun, and did not end"
+#define QUARANTINE_RESET_DETAIL "for a reset; ends with one that leaves nothing"
 
 /* Who leaves it. */
 enum quarantine_by { QUARANTINE_BY_PERSON, QUARANTINE_BY_RECOVERY, QUARANTINE_BY_RESET };

@@ -8,8 +8,10 @@
  * its record is dropped. So what a live box has lost is looked at twice, and not of one that somebody is tearing down.
  */
 #include "base/cleanup.h"
+#include "base/error.h"
 #include "reaper/audit.h"
 #include "reaper/handle.h"
+#include "reaper/orphans.h"
 #include "reaper/quarantine.h"
 #include "reaper/result.h"
 
@@ -95,6 +97,19 @@ static int count_lost(const struct config *config, const struct rbxj_result *box
     return r;
 }
 
+/* What outlived its box, and lives still: no record names it. */
+static int count_orphans(const struct config *config, struct rbxj_clean *clean, struct rbxj_error *e)
+{
+    _cleanup_(orphans_clear) struct orphans o = {0};
+    int r = orphans_load(config, &o, NULL);
+    if (r < 0 && errno_is_want(-r))
+        return error_sys(e, -r, "verify: orphans");
+    orphans_keep_living(&o, 0);
+    clean->processes += (uint32_t)o.len;
+    clean->not_looked_at += r < 0 || o.blind;
+    return 0;
+}
+
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error)
 {
     error_clear(error);
@@ -112,11 +127,14 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
         r = count_lost(&config, boxes, &clean, error);
     }
     rbxj_result_free(boxes);
+    if (r == 0)
+        r = count_orphans(&config, &clean, error);
     if (r < 0)
         return r;
-    clean.not_looked_at = a.unseen;
+    clean.not_looked_at += a.unseen;
     /* what a damaged journal knew may be there, and nobody has looked into it yet */
-    if (a.unseen || quarantine_read(&config, &q) < 0 || (q.there && q.reason == QUARANTINE_CORRUPTION))
+    if (clean.processes || clean.not_looked_at || quarantine_read(&config, &q) < 0 ||
+        (q.there && q.reason == QUARANTINE_CORRUPTION))
         clean.clean = 0;
     *ret = clean;
     return 0;
