@@ -185,31 +185,66 @@ timeout 30 setpriv --reuid 65534 --regid 65534 --clear-groups env -u RBXJ_STATE_
     XDG_RUNTIME_DIR=/tmp "$rbxj" forensics --json "$work/readable" >"$work/out" 2>"$work/err"
 check "anybody who can read it" is "$?" 0
 
-# ---- as README.md says it, within a boot whose own journal is sound ----
+# ---- as rbxj-forensics(1) says it: within a boot whose own journal is sound ----
+
+damage() { # every page of it
+    local page
+    for ((page = 2; page < $(stat -c %s "$1") / 4096 && page < 64; page++)); do
+        printf '\377\377\377\377' | dd of="$1" bs=1 seek=$((page * 4096 + 10)) conv=notrunc status=none
+    done
+}
+put_in_place() {
+    local d
+    d=$(mktemp -d "$work/damaged.XXXX") && mkdir "$d/state" "$d/run" || return
+    mv "$work"/state/journal* "$d/state/" && mv "$work"/run/journal* "$d/run/" || return
+    mv -T "$work/new/journal" "$work/state/journal"
+}
+fresh
+crash r --tmpdir "$work/r" --lock "$work/r.lock"
+damage "$data"
+call replay
+check "man: a damaged journal: nothing is undone" is "$status" 3
+check "man: nothing was" there "$work/r" "$work/r.lock"
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+check "man: salvaged" is "$status" 0
+check "man: it says how much" out_has "salvaged into $work/new: 1 boxes with 3 records"
+call --state-dir "$work/new" list --json
+check "man: the box is in it" json '[b["box"] for b in d["boxes"]] == ["r"]'
+check "man: put in place" put_in_place
+call replay --dry-run
+check "man: the whole plan can be done" is "$status" 0
+call replay
+check "man: done" is "$status" 0
+check "man: undone" gone "$work/r" "$work/r.lock"
+call health --unquarantine --reason salvaged
+call health
+check "man: healthy" is "$status" 0
+
+# ---- and where both were moved aside: they have one name, and what is left in doubt a person removes ----
 
 fresh
 crash r --tmpdir "$work/r" --lock "$work/r.lock"
-for page in 2 3 4 5 6 7; do
-    printf '\377\377\377\377' | dd of="$data" bs=1 seek=$((page * 4096 + 10)) conv=notrunc status=none
-done
+damage "$data"
+damage "$(echo "$work"/run/journal-*/data.mdb)"
 call replay
-check "readme: a damaged journal: nothing is undone" is "$status" 3
-check "readme: nothing was" there "$work/r" "$work/r.lock"
-rm -rf "$work/new" "$work/old"
+check "again: nothing is undone" is "$status" 3
+check "again: both were moved aside, under one name" \
+    is "$(cd "$work/state" && echo journal*)" "$(cd "$work/run" && echo journal*)"
 call forensics --salvage "$work/new"
-check "readme: salvaged" is "$status" 0
-call --state-dir "$work/new" list --json
-check "readme: the box is in it" json '[b["box"] for b in d["boxes"]] == ["r"]'
-mkdir "$work/old"
-mv "$work"/state/journal "$work"/run/journal-* "$work/old/" 2>/dev/null
-mv "$work/new/journal" "$work/state/journal"
-call replay --dry-run
-check "readme: the whole plan can be done" is "$status" 0
+check "again: salvaged, into what is empty by now" is "$status" 0
+check "again: put in place" put_in_place
 call replay
-check "readme: done" is "$status" 0
-check "readme: undone" gone "$work/r" "$work/r.lock"
-call health --unquarantine --reason salvaged
-call health
-check "readme: healthy" is "$status" 0
+check "again: it is in doubt" is "$status" 1
+check "again: and says so" err_has 'was salvaged from a damaged journal, and is in doubt'
+check "again: nothing is undone" there "$work/r" "$work/r.lock"
+call list --json
+kill "$(python3 -I -S -c 'import json, sys
+print(*[r["name"].split()[1] for b in json.load(sys.stdin)["boxes"] for r in b["records"] if r["kind"] == "process"])' <"$work/out")"
+rm -r "$work/r" "$work/r.lock"
+call replay
+check "again: removed by hand, it is already gone" is "$status" 0
+call list --json
+check "again: nothing is left" json 'd == {"boxes": []}'
 
 finish
