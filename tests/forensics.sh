@@ -209,7 +209,7 @@ rm -rf "$work/new"
 call forensics --salvage "$work/new"
 check "man: salvaged" is "$status" 0
 check "man: it says how much" out_has "salvaged into $work/new: 1 boxes with 3 records"
-call --state-dir "$work/new" list --json
+call --state-dir "$work/new" --runtime-dir "$work/new" list --json
 check "man: the box is in it" json '[b["box"] for b in d["boxes"]] == ["r"]'
 check "man: put in place" put_in_place
 call replay --dry-run

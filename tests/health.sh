@@ -296,6 +296,42 @@ mount --move "$shm" "$work/disk" && health --recover
 check "mounted again: undone" gone "$work/disk/t"
 umount "$work/disk"
 
+# ---- the journals can't be used, though nothing of them is damaged (K33) ----
+
+unusable() { is "$status" 1 && json 'd["status"] == "unhealthy" and d["can_accept_submissions"] is False
+    and d["quarantine_reason"] is None and d["escalate_reasons"] == ["unusable_journal"]
+    and "'"$1"'" in d["last_cleanup_error"]'; }
+
+fresh
+crash 14 --tmpdir "$work/t14"
+mv "$work/run" "$work/run.before"
+mkdir -m 0700 "$work/run"
+mount -t tmpfs -o mode=0700 none "$work/state" # a boot, and the disk is not mounted yet
+"$rbxj" run --box 15 --tmpdir "$work/t15" -- true 2>/dev/null
+umount "$work/state"
+health
+check "another journal's: unhealthy" unusable "does not belong"
+health --recover
+check "another journal's: a recovery fails" unusable "does not belong"
+check "another journal's: and says so" err_has "does not belong"
+check "another journal's: nothing is undone" there "$work/t14"
+check "another journal's: no quarantine" gone "$work/state/quarantine" "$work/run/quarantined"
+verify
+check "another journal's: it is not known to be clean" is "$status" 2
+check "another journal's: the document says so" json 'd["status"] == "unknown" and "clean" not in d'
+call list
+check "another journal's: list fails as replay does" is "$status" 3
+check "another journal's: list says why" err_has "does not belong"
+call metrics
+check "another journal's: metrics" grep -qxF 'rustbox_worker_health{status="unhealthy"} 1' "$work/out"
+call run --box new --tmpdir "$work/new" -- true
+check "another journal's: no new box" is "$status" 125
+mkdir "$work/theirs" && mv "$work/run"/journal-* "$work/theirs/"
+health --recover
+check "moved aside: healthy" healthy
+check "moved aside: undone" gone "$work/t14"
+rm -rf "$work/run.before" "$work/theirs"
+
 fresh
 crash 11 --tmpdir "$work/t11"
 python3 - "$work"/run/journal-*/data.mdb <<'P'

@@ -208,6 +208,21 @@ static void k21_another_journal_is_no_damage(void **state)
     assert_int_equal(system(harness_format("rm -rf %s/*", p.state)), 0);
     assert_int_equal(place_try(&other, &(struct rbxj_error){0}), 0);
     assert_only_unusable(&p, "does not belong");
+    assert_unhealthy(&p, "does not belong");
+}
+
+/* The same journal elsewhere: it can be read, but no begin is let through. */
+static void k33_moved_state_directory_is_unhealthy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    (void)place_open(&p);
+    place_close();
+    assert_int_equal(
+        system(harness_format("mv %s %s.aside && cp -a %s.aside %s", p.state, p.state, p.state, p.state)), 0);
+    assert_only_unusable(&p, "not mounted?");
+    assert_unhealthy(&p, "not mounted?");
 }
 
 static void another_layout_is_no_damage(void **state)
@@ -222,6 +237,7 @@ static void another_layout_is_no_damage(void **state)
     assert_int_equal(rename(gate, aside), 0);
     harness_write(gate, "of a later version");
     assert_only_unusable(&p, "another layout");
+    assert_unhealthy(&p, "another layout");
     assert_int_equal(rename(aside, gate), 0);
     int fd = open(harness_format("%s/data.mdb", place_folder(&p)), O_RDWR | O_CLOEXEC);
     uint32_t version = 2, was = 0;
@@ -375,6 +391,7 @@ int main(void)
         journal_test(k21_recovery_audits_nothing),
         journal_test(k33_missing_disk_is_no_damage),
         journal_test(k21_another_journal_is_no_damage),
+        journal_test(k33_moved_state_directory_is_unhealthy),
         journal_test(another_layout_is_no_damage),
         journal_test(i9_a_damaged_journal_is_moved_aside_untouched),
         journal_test(i9_a_damaged_journal_in_use_is_left_in_place),

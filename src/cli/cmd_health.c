@@ -183,7 +183,8 @@ static int recover(struct cli *cli)
     if (rc < 0)
         complain(cli, rc, &error);
     print_health(cli, &health);
-    return status_of_health(&health);
+    int status = status_of_health(&health);
+    return rc == -RBXJ_E_JOURNAL_DAMAGED && status == HEALTH_HEALTHY ? HEALTH_UNHEALTHY : status;
 }
 
 static int verify(struct cli *cli)

@@ -66,21 +66,13 @@ int copy_check_state(int runtime_fd, const char *data, const char *folder, int s
                      const char *state_dir, struct rbxj_error *e)
 {
     uint64_t state[2];
-    struct stat st;
     struct rbxj_error why = {0};
     int r = read_copy(runtime_fd, data, folder, true, scan_state_dir, state, &why);
     if (r == -RBXJ_E_JOURNAL_DAMAGED)
         return 0;
     if (r < 0)
         return error_pass(e, &why);
-    if (fstat(state_fd, &st) < 0)
-        return error_sys(e, errno, "state directory %s", state_dir);
-    if (st.st_ino == state[1])
-        return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                     "state directory %s: is not the directory that this boot's journal was made for (not "
-                     "mounted?)",
-                     state_dir);
+    return belongs_check_state(state[1], state_fd, state_dir, e);
 }
 
 /* ---- which of the two is the truth: the boot journal, if this boot has one (K20) ---- */
@@ -184,6 +176,35 @@ int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct r
     return r < 0 ? r : p.nothing;
 }
 
+static int scan_instance(const struct pages *p, bool boot, void *ret)
+{
+    (void)boot;
+    return scan_meta(p, META_INSTANCE, ret, 16);
+}
+
+/* What the boot journal must be, to belong to the journal that is in the state directory: another one is there if its disk
+ * was mounted after boxes had begun, or is not (K33). 1, or 0: the latter is damaged, and who looks at it says so. */
+static int read_disk_pair(const struct place *p, struct belongs *ret, struct rbxj_error *e)
+{
+    struct rbxj_error why = {0};
+    int r = procid_boot(ret->boot);
+    if (r < 0)
+        return error_sys(e, -r, "boot id");
+    r = read_copy(p->state_fd, DISK_DATA, p->disk_folder, false, scan_instance, ret->instance, &why);
+    if (r < 0)
+        return error_is_corruption(&why) ? 0 : error_pass(e, &why);
+    return 1;
+}
+
+static int check_pair(const struct place *p, const char *state_dir, const struct belongs *disk,
+                      const struct snapshot *s, struct rbxj_error *e)
+{
+    struct belongs boot;
+    memcpy(boot.instance, s->instance, 16);
+    memcpy(boot.boot, s->boot_id, 16);
+    return belongs_check(&boot, disk, p->boot_folder, state_dir, e);
+}
+
 /* Of the truth of directories that this process has not open. */
 static int read_truth(const char *state_dir, const char *runtime_dir, scan_function *scan,
                       struct snapshot *ret, struct rbxj_error *e)
@@ -196,8 +217,31 @@ static int read_truth(const char *state_dir, const char *runtime_dir, scan_funct
         *ret = (struct snapshot){.nothing = true};
         return 0;
     }
-    return p.has_boot ? read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, scan, ret, e)
-                      : read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, scan, ret, e);
+    if (!p.has_boot)
+        return read_copy(p.state_fd, DISK_DATA, p.disk_folder, false, scan, ret, e);
+    struct belongs disk;
+    int known = read_disk_pair(&p, &disk, e);
+    r = known < 0 ? known : read_copy(p.runtime_fd, p.boot_data, p.boot_folder, true, scan, ret, e);
+    if (r == 0 && known > 0 && (r = check_pair(&p, state_dir, &disk, ret, e)) < 0)
+        snapshot_clear(ret);
+    return r;
+}
+
+int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e)
+{
+    _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
+    char path[RECORD_PATH_MAX + 80];
+    if (journal_of_process(state_dir, runtime_dir))
+        return 0;
+    int r = locate(state_dir, runtime_dir, &p, e);
+    if (r < 0 || !p.has_boot)
+        return r;
+    r = copy_check_state(p.runtime_fd, p.boot_data, p.boot_folder, p.state_fd, state_dir, e);
+    if (r < 0)
+        return r;
+    (void)snprintf(path, sizeof(path), "%s/gate", p.boot_folder);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd < 0 ? error_sys(e, errno, "journal %s", path) : belongs_check_gate(fd, path, e);
 }
 
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)

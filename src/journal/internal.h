@@ -143,6 +143,20 @@ enum counters_news counters_compare(MDB_txn *from, MDB_dbi from_meta, MDB_txn *t
 /* As they are, whatever version counted them. MDB_* */
 int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta);
 
+/* ---- what belongs together (belongs.c) ---- */
+
+/* Of a boot journal, and what it must be. */
+struct belongs {
+    uint8_t instance[16], boot[16];
+};
+/* Each 0, or a negative code: JOURNAL_DAMAGED with ESTALE or EPROTONOSUPPORT, nothing of it is wrong in itself. */
+int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,
+                  const char *state_dir, struct rbxj_error *e);
+int belongs_check_state(uint64_t ino, int state_fd, const char *state_dir, struct rbxj_error *e); /* K33 */
+int belongs_check_gate(int gate_fd, const char *path, struct rbxj_error *e);
+/* The error of a state directory that is not there: it may be on a disk that isn't mounted yet (K33). */
+int belongs_missing(const char *state_dir, struct rbxj_error *e);
+
 /* ---- reading (scan.c, copy.c) ---- */
 
 /* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is missing

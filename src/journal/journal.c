@@ -28,12 +28,8 @@ static _Atomic(struct journal *) process_journal;
 static int open_dirs(struct journal *j, struct rbxj_error *e)
 {
     j->state_fd = files_open_dir(j->state_dir, "state directory", e);
-    if (j->state_fd ==
-        -ENOENT) /* K33: it may be on a disk that isn't mounted yet; only the installation makes it */
-        return error_set(e, RBXJ_E_IO, ENOENT,
-                         "state directory %s: make it with mode 0700 (as root only the "
-                         "installation does), or mount its disk",
-                         j->state_dir);
+    if (j->state_fd == -ENOENT)
+        return belongs_missing(j->state_dir, e);
     if (j->state_fd < 0)
         return j->state_fd;
     j->runtime_fd = files_open_dir(j->runtime_dir, "runtime directory", e);
@@ -151,27 +147,22 @@ static int open_disk(struct journal *j, struct rbxj_error *e)
 static int map_gate(struct journal *j, struct rbxj_error *e)
 {
     char path[RECORD_PATH_MAX + 128];
-    struct stat st;
     (void)snprintf(path, sizeof(path), "%s/gate", j->folder);
     _cleanup_close_ int fd = open(path, O_RDWR | O_CLOEXEC | O_NOFOLLOW);
-    if (fd < 0 || fstat(fd, &st) < 0)
-        return error_sys(e, errno, "journal %s", path);
-    if (st.st_size != sizeof(struct gate_page))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "journal %s: has another layout", path);
+    int r = fd < 0 ? error_sys(e, errno, "journal %s", path) : belongs_check_gate(fd, path, e);
+    if (r < 0)
+        return r;
     void *page = mmap(NULL, sizeof(struct gate_page), PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
     if (page == MAP_FAILED)
         return error_sys(e, errno, "journal %s", path);
     j->gates = page;
-    if (j->gates->magic != GATE_MAGIC || j->gates->size != sizeof(struct gate_page))
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, EPROTONOSUPPORT, "journal %s: has another layout", path);
     return 0;
 }
 
 static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
 {
-    uint8_t instance[16], boot[16];
+    struct belongs own, disk;
     uint64_t state[2];
-    struct stat st;
     int r = sound_check(j->runtime_fd, data, j->folder, &j->gates->sound_boot, &j->gates->boot,
                         j->options.gate_timeout_ns, e);
     if (r == 0)
@@ -184,27 +175,19 @@ static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
         return r;
     j->boot.sound = &j->gates->sound_boot;
     j->disk.sound = &j->gates->sound_disk;
-    int rc = store_read_meta(&j->boot, META_INSTANCE, instance, 16);
+    int rc = store_read_meta(&j->boot, META_INSTANCE, own.instance, 16);
     if (rc == MDB_SUCCESS)
-        rc = store_read_meta(&j->boot, META_BOOT, boot, 16);
+        rc = store_read_meta(&j->boot, META_BOOT, own.boot, 16);
     if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_GENERATION, j->generation, 16);
     if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_STATE_DIR, state, sizeof(state));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
-    if (memcmp(instance, j->instance, 16) != 0 || memcmp(boot, j->boot_id, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                         "journal %s: does not belong to the journal in %s", j->folder, j->state_dir);
-    if (fstat(j->state_fd, &st) < 0)
-        return error_sys(e, errno, "state directory %s", j->state_dir);
-    if (st.st_ino != state[1])
-        return error_set(
-            e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-            "state directory %s: is not the directory that this boot's journal was made for (not "
-            "mounted?)",
-            j->state_dir);
-    return 0;
+    memcpy(disk.instance, j->instance, 16);
+    memcpy(disk.boot, j->boot_id, 16);
+    r = belongs_check(&own, &disk, j->folder, j->state_dir, e);
+    return r < 0 ? r : belongs_check_state(state[1], j->state_fd, j->state_dir, e);
 }
 
 /* Does everything of this generation go to disk? Only then is a new one in the same boot no loss (K21). */

@@ -204,6 +204,10 @@ int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapsho
 int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct snapshot *ret,
                           struct rbxj_error *e);
 
+/* Would an opener be let in, as far as can be seen without a change? 0, or why not: JOURNAL_DAMAGED (it is another's, or of
+ * another layout), IO, or it can't be seen. */
+int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
+
 /* Where this boot's journal is, or would be. */
 int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e);
 

@@ -186,8 +186,11 @@ int scan_headers(const struct pages *p, bool boot, void *ret)
 {
     struct snapshot s = {.txn = p->meta.txn};
     struct building b = {.s = &s};
-    (void)boot;
-    int r = pages_each(p, DB_RECORDS, add_header, &b);
+    int r = scan_meta(p, META_INSTANCE, s.instance, 16);
+    if (r == 0 && boot)
+        r = scan_meta(p, META_BOOT, s.boot_id, 16);
+    if (r == 0)
+        r = pages_each(p, DB_RECORDS, add_header, &b);
     if (r < 0)
         snapshot_clear(&s);
     else

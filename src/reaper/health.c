@@ -6,8 +6,8 @@
  *   healthy       nothing of the dead is there
  *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
  *                 lost within its boot (K21), or a journal that can't be used though its content is not
- *                 wrong: it is another's, or its disk is missing (K33). A box that only waits for its file
- *                 system is none, for a day and within one boot (K14)
+ *                 wrong: it is another's, or its disk is missing (K33). A box that only
+ *                 waits for its file system is none, for a day and within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
 #include "base/cleanup.h"
@@ -170,6 +170,15 @@ static int look_at_boxes(struct around *around, struct rbxj_health *h, struct co
     return want < 0 ? error_sys(e, -want, "health") : r;
 }
 
+/* Would a begin be let through? 0, a negative code with why not in *ret_why, or one without: it can't be known. */
+static int look_whether_usable(const struct config *config, struct rbxj_error *ret_why, struct rbxj_error *e)
+{
+    struct rbxj_error why = {0};
+    int r = journal_check_usable(config->state_dir, config->runtime_dir, &why);
+    bool known = r == -RBXJ_E_JOURNAL_DAMAGED || (r == -RBXJ_E_IO && !errno_is_want(why.errnum));
+    return r == 0 ? 0 : error_pass(known ? ret_why : e, &why);
+}
+
 static int look_at_all(struct around *around, const struct journal_sizes *sizes, struct rbxj_health *ret,
                        struct counters *ret_counters, struct rbxj_error *e)
 {
@@ -180,6 +189,10 @@ static int look_at_all(struct around *around, const struct journal_sizes *sizes,
     struct quarantine q;
     int r = look_at_boxes(around, &h, ret_counters, &error, e);
     if (r < 0 && r != -RBXJ_E_JOURNAL_DAMAGED)
+        return r;
+    if (r == 0)
+        r = look_whether_usable(config, &error, e);
+    if (r < 0 && !error.code)
         return r;
     if (!sizes) {
         (void)journal_sizes(config->state_dir, config->runtime_dir, &own.boot, &own.disk, &unsized);
