@@ -333,6 +333,18 @@ check "moved aside: undone" gone "$work/t14"
 rm -rf "$work/run.before" "$work/theirs"
 
 fresh
+rmdir "$work/state"
+health
+check "no state directory: unhealthy" unusable "mount its disk"
+health --recover
+check "no state directory: nor is it recovered" unusable "mount its disk"
+call run --box new --tmpdir "$work/new" -- true
+check "no state directory: no new box" is "$status" 125
+mkdir -m 0700 "$work/state"
+health
+check "it is there: healthy" healthy
+
+fresh
 crash 11 --tmpdir "$work/t11"
 python3 - "$work"/run/journal-*/data.mdb <<'P'
 import sys

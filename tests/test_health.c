@@ -211,6 +211,32 @@ static void k21_another_journal_is_no_damage(void **state)
     assert_unhealthy(&p, "does not belong");
 }
 
+/* Only the installation makes it, and its disk may be missing: no begin is let through. */
+static void k33_missing_state_directory_is_unhealthy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct config config = config_of(&p);
+    struct rbxj_options options = options_of(&p);
+    struct rbxj_health h;
+    struct rbxj_error e = {0};
+    (void)place_open(&p);
+    place_close();
+    next_boot(&p);
+    assert_int_equal(quarantine_enter(&config, QUARANTINE_CLEANUP_FAILURE, "box 7", &e), 1);
+    char *aside = harness_format("%s.aside", p.state);
+    assert_int_equal(rename(p.state, aside), 0);
+    assert_ok(rbxj_recover(&options, NULL, NULL, &h, &e), e);
+    assert_string_equal(h.status, "quarantined"); /* what is not seen is not known to be clean */
+    assert_int_equal(unlink(harness_format("%s/quarantined", p.runtime)), 0);
+    assert_unhealthy(&p, "mount its disk");
+    assert_refused(place_try(&p, &e), e, RBXJ_E_IO, "mount its disk");
+    assert_int_equal(rename(aside, p.state), 0);
+    assert_ok(rbxj_unquarantine(&options, "it is back", &e), e);
+    assert_string_equal(look(&p).status, "healthy");
+}
+
 /* The same journal elsewhere: it can be read, but no begin is let through. */
 static void k33_moved_state_directory_is_unhealthy(void **state)
 {
@@ -391,6 +417,7 @@ int main(void)
         journal_test(k21_recovery_audits_nothing),
         journal_test(k33_missing_disk_is_no_damage),
         journal_test(k21_another_journal_is_no_damage),
+        journal_test(k33_missing_state_directory_is_unhealthy),
         journal_test(k33_moved_state_directory_is_unhealthy),
         journal_test(another_layout_is_no_damage),
         journal_test(i9_a_damaged_journal_is_moved_aside_untouched),

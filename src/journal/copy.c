@@ -234,6 +234,8 @@ int journal_check_usable(const char *state_dir, const char *runtime_dir, struct 
     if (journal_of_process(state_dir, runtime_dir))
         return 0;
     int r = locate(state_dir, runtime_dir, &p, e);
+    if (r == 0 && p.state_fd < 0 && geteuid() == 0) /* for a user 'rbxj run' makes it */
+        return belongs_missing(state_dir, e);
     if (r < 0 || !p.has_boot)
         return r;
     r = copy_check_state(p.runtime_fd, p.boot_data, p.boot_folder, p.state_fd, state_dir, e);

@@ -205,7 +205,7 @@ int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct
                           struct rbxj_error *e);
 
 /* Would an opener be let in, as far as can be seen without a change? 0, or why not: JOURNAL_DAMAGED (it is another's, or of
- * another layout), IO, or it can't be seen. */
+ * another layout), IO (no state directory, K33), or it can't be seen. */
 int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
 /* Where this boot's journal is, or would be. */

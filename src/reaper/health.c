@@ -6,7 +6,7 @@
  *   healthy       nothing of the dead is there
  *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
  *                 lost within its boot (K21), or a journal that can't be used though its content is not
- *                 wrong: it is another's, or its disk is missing (K33). A box that only
+ *                 wrong: it is another's, or its disk or the state directory is missing (K33). A box that only
  *                 waits for its file system is none, for a day and within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
@@ -220,8 +220,8 @@ static int look_at_all(struct around *around, const struct journal_sizes *sizes,
     if (r < 0) {
         h.status = "unhealthy";
         h.can_accept_submissions = 0;
-        (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error), "journal_damaged: %s",
-                       error.message);
+        (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error), "%s: %s",
+                       r == -RBXJ_E_JOURNAL_DAMAGED ? "journal_damaged" : "journal_missing", error.message);
     }
     if (q.there)
         set_quarantine(&h, &q);

@@ -153,7 +153,7 @@ static int release_if_clean(const struct config *config, const struct rbxj_healt
                             struct rbxj_error *e)
 {
     if (h->stale_boxes || h->unknown_boxes || h->orphan_processes || h->exhausted_resources ||
-        !is_verified(h->quarantine_reason, ev))
+        (h->escalate & RBXJ_ESCALATE_JOURNAL) || !is_verified(h->quarantine_reason, ev))
         return 0;
     return release(config, by, why, e);
 }
