@@ -203,4 +203,17 @@ call replay
 check "directory removed: gone with it" is "$status" 0
 check "directory removed: no record" no_record
 
+# ---- made by a supervisor that died in the same instant: it bears its stamp as soon as it has its name (K1) ----
+
+fresh
+rm -rf "$work/w"
+mkdir "$work/w"
+l=$work/w/lock
+strace -f -qq -o "$work/trace" -e trace=flock -e inject=flock:signal=KILL:when=1 "$rbxj" run --box 7 --lock "$l" -- true \
+    >"$work/out" 2>"$work/err"
+check "killed when the file was made: it is there, and empty" is "$(stat -c %s "$l")" 0
+call replay
+check "killed when the file was made: undone" gone "$l"
+check "killed when the file was made: exits 0" is "$status" 0
+
 finish

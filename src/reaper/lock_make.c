@@ -116,6 +116,28 @@ static int refuse_held(const struct record *r, int fd, struct rbxj_error *e)
     return res;
 }
 
+/* A new file that bears its stamp before it has its name: a power cut between the two would leave a file that nothing
+ * proves to be ours (K1). -EOPNOTSUPP where that can't be done, or another -errno. linkat(2), AT_SYMLINK_FOLLOW. */
+static int link_stamped(const struct record *r, int parent, const char *base)
+{
+    char path[40];
+    _cleanup_close_ int fd = openat(parent, ".", O_TMPFILE | O_RDWR | O_CLOEXEC, 0600);
+    if (fd < 0 || stamp_set(fd, r) < 0)
+        return -EOPNOTSUPP;
+    (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
+    if (linkat(AT_FDCWD, path, parent, base, AT_SYMLINK_FOLLOW) < 0)
+        return errno == EEXIST ? -EEXIST : -EOPNOTSUPP;
+    return steal_fd(&fd);
+}
+
+static int make_lock(const struct record *r, int parent, const char *base)
+{
+    int fd = link_stamped(r, parent, base);
+    if (fd == -EOPNOTSUPP)
+        fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+    return fd == -1 ? -errno : fd;
+}
+
 /* Opens the file that is, or is to be, the lock: the same inode as before, or a new one. */
 static int open_lock(struct undo *u, const struct record *r, int parent, const char *base,
                      struct rbxj_error *e)
@@ -123,10 +145,8 @@ static int open_lock(struct undo *u, const struct record *r, int parent, const c
     struct fileid id;
     bool present = r->flags & REC_BEFORE_PRESENT;
     struct stat st;
-    _cleanup_close_ int fd =
-        present ? lock_open(parent, base, O_RDWR, &st)
-                : openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
-    int failed = fd >= 0 ? 0 : present ? -fd : errno;
+    _cleanup_close_ int fd = present ? lock_open(parent, base, O_RDWR, &st) : make_lock(r, parent, base);
+    int failed = fd >= 0 ? 0 : -fd;
     u->made = !present && guard_may_have_made(failed);
     if (failed)
         return failed == EEXIST

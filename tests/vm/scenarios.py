@@ -169,7 +169,7 @@ class Chain:
         """Boots and cuts the power while the reaper replays; whether it was in time."""
         with self.machine(self.words()) as machine:
             machine.wait_console("rig: reaper next")
-            time.sleep(self.rng.uniform(0, 2.5))
+            time.sleep(self.rng.uniform(0, 1.6))
             done = "rig: reaper done" in machine.console_text()
             machine.cut()
             self.rig.in_replay += not done
@@ -193,7 +193,9 @@ def power_cut(chain):
 
 def cut_while_replaying(chain):
     wrong = chain.run(flushed=True)  # what nothing is left of is in no incident, and in the report of one reaper only
-    hits = sum(chain.cut_in_replay() for _ in range(2))
+    hits = 0
+    for _ in range(4):
+        hits += chain.cut_in_replay() if hits < 2 else 0
     wrong += chain.run()
     return wrong if hits else wrong + ["the reaper was done before each cut: make it last longer"]
 
