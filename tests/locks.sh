@@ -216,4 +216,11 @@ call replay
 check "killed when the file was made: undone" gone "$l"
 check "killed when the file was made: exits 0" is "$status" 0
 
+# It is shown by its name to whoever asks what a process has open.
+
+fresh
+call run --box 7 --lock "$l" -- sh -c 'readlink /proc/$PPID/fd/*'
+check "open by its name" out_has "$l"
+check "and by none that is deleted" is "$(grep -c 'w/#' "$work/out")" 0
+
 finish

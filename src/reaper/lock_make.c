@@ -127,7 +127,12 @@ static int link_stamped(const struct record *r, int parent, const char *base)
     (void)snprintf(path, sizeof(path), "/proc/self/fd/%d", fd);
     if (linkat(AT_FDCWD, path, parent, base, AT_SYMLINK_FOLLOW) < 0)
         return errno == EEXIST ? -EEXIST : -EOPNOTSUPP;
-    return steal_fd(&fd);
+    /* opened by its name it is shown by that in /proc, and not as deleted */
+    struct stat st;
+    _cleanup_close_ int named = lock_open(parent, base, O_RDWR, &st);
+    return named >= 0 && fd_is_named(parent, base, fd) > 0 && fd_is_named(parent, base, named) > 0
+               ? steal_fd(&named)
+               : steal_fd(&fd);
 }
 
 static int make_lock(const struct record *r, int parent, const char *base)
