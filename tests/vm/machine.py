@@ -68,10 +68,12 @@ class Machine:
             self.port.close()
 
     def cut(self):
-        """The power is gone."""
+        """The power is gone. Its clock has whole seconds, and no real machine is back within them: what was born just now
+        would be of the next boot (docs/not-guaranteed.md)."""
         self.process.kill()
         self.process.wait()
         self.rig.cuts += 1
+        time.sleep(2)
 
     def console_text(self):
         try:
