@@ -301,6 +301,13 @@ int mkdirat(int dirfd, const char *name, mode_t mode)
                      0, 0);
 }
 
+/* Of a file without a name, which is empty still. */
+int linkat(int from, const char *name, int to, const char *name2, int flags)
+{
+    return log_names(DISK_CREATE, disk_log_path(to, name2), NULL, SYS_linkat, from, (long)name, to,
+                     (long)name2, flags);
+}
+
 int unlinkat(int dirfd, const char *name, int flags)
 {
     return log_names(DISK_REMOVE, disk_log_path(dirfd, name), NULL, SYS_unlinkat, dirfd, (long)name, flags, 0,
