@@ -21,12 +21,16 @@ struct look {
     size_t size;
 };
 
+static bool is_undone(const struct result_box *box)
+{
+    return box->outcome && strcmp(box->outcome, "success") == 0;
+}
+
 /* Of the box whose mark it is, if all of it was undone; NULL: it is none of those. */
 static const struct result_box *box_of(const struct look *l, uint64_t incarnation)
 {
     const struct incarnation *row = incarnations_find(&l->boxes, incarnation);
-    const struct result_box *box = row ? &l->undone->boxes[row->i] : NULL;
-    return box && box->outcome && strcmp(box->outcome, "success") == 0 ? box : NULL;
+    return row && is_undone(&l->undone->boxes[row->i]) ? &l->undone->boxes[row->i] : NULL;
 }
 
 static int found(const struct look *l, const struct result_box *box, const char *what, const char *where,
@@ -129,8 +133,8 @@ static int look_at_paths(struct look *l, struct mount_table *table)
 {
     int r = 0;
     for (size_t i = 0; i < l->undone->len && r == 0; i++) {
-        const struct result_box *box = box_of(l, l->undone->boxes[i].box.incarnation);
-        for (size_t k = 0; box && k < box->len && r == 0; k++)
+        const struct result_box *box = &l->undone->boxes[i];
+        for (size_t k = 0; is_undone(box) && k < box->len && r == 0; k++)
             if (box->entries[k].kind == RBXJ_TMPDIR || box->entries[k].kind == RBXJ_CGROUP)
                 r = look_at_path(l, table, box, &box->entries[k]);
     }

@@ -138,9 +138,10 @@ static int link_stamped(const struct record *r, int parent, const char *base)
 static int make_lock(const struct record *r, int parent, const char *base)
 {
     int fd = link_stamped(r, parent, base);
-    if (fd == -EOPNOTSUPP)
-        fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
-    return fd == -1 ? -errno : fd;
+    if (fd != -EOPNOTSUPP)
+        return fd;
+    fd = openat(parent, base, O_RDWR | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC | O_CREAT | O_EXCL, 0600);
+    return fd < 0 ? -errno : fd;
 }
 
 /* Opens the file that is, or is to be, the lock: the same inode as before, or a new one. */

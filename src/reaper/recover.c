@@ -92,18 +92,20 @@ static int enter(const struct config *config, enum quarantine_reason reason, con
     return r;
 }
 
-static int check_reason(const char *reason, struct rbxj_error *e)
+/* By hand: never without a reason. */
+static int load_by_hand(const struct rbxj_options *options, const char *reason, struct config *ret,
+                        struct rbxj_error *e)
 {
-    return reason && reason[0] ? 0 : error_set(e, RBXJ_E_BAD_REQUEST, 0, "quarantine: a reason is needed");
+    error_clear(e);
+    if (!reason || !reason[0])
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "quarantine: a reason is needed");
+    return config_load(options, ret, e);
 }
 
 int rbxj_quarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error)
 {
-    error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
-    int r = check_reason(reason, error);
-    if (r == 0)
-        r = config_load(options, &config, error);
+    int r = load_by_hand(options, reason, &config, error);
     if (r == 0)
         r = enter(&config, QUARANTINE_MANUAL, reason, error);
     if (r >= 0)
@@ -113,11 +115,8 @@ int rbxj_quarantine(const struct rbxj_options *options, const char *reason, stru
 
 int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error)
 {
-    error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
-    int r = check_reason(reason, error);
-    if (r == 0)
-        r = config_load(options, &config, error);
+    int r = load_by_hand(options, reason, &config, error);
     if (r == 0)
         r = release(&config, QUARANTINE_BY_PERSON, reason, error);
     return r < 0 ? r : 0;

@@ -75,7 +75,7 @@ static bool is_lost_there(const struct rbxj_result *boxes, uint64_t incarnation,
     return false;
 }
 
-/* What live boxes have lost; then *ret_again is what was seen by the second look. */
+/* What live boxes have lost, if a second look says so, too. */
 static int count_lost(const struct config *config, const struct rbxj_result *boxes, struct rbxj_clean *clean,
                       struct rbxj_error *e)
 {
