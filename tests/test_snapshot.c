@@ -265,6 +265,16 @@ static void write_in_turns(const struct place *p, struct shared *s)
     }
 }
 
+/* Its journal is open. */
+static pid_t start_writer(const struct place *p, struct shared *s)
+{
+    pid_t writer = CHILD(write_in_turns(p, s));
+    for (int i = 0; i < 30000 && !atomic_load(&s->value[1]); i++)
+        (void)usleep(1000);
+    assert_true(atomic_load(&s->value[1]));
+    return writer;
+}
+
 static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
 {
     (void)state;
@@ -273,9 +283,7 @@ static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
     struct shared *s = shared_make();
     struct rbxj_error e = {0};
     struct snapshot snapshot;
-    pid_t writer = CHILD(write_in_turns(&p, s));
-    while (!atomic_load(&s->value[1]))
-        (void)usleep(1000);
+    pid_t writer = start_writer(&p, s);
     fast_writer = s;
     int r = snapshot_read(p.state, p.runtime, &snapshot, &e);
     fast_writer = NULL;
@@ -305,9 +313,7 @@ static void k28_metas_of_different_moments_are_no_damage(void **state)
     struct shared *s = shared_make();
     struct rbxj_error e = {0};
     struct snapshot snapshot;
-    pid_t writer = CHILD(write_in_turns(&p, s));
-    for (int i = 0; i < 30000 && !atomic_load(&s->value[1]); i++)
-        (void)usleep(1000);
+    pid_t writer = start_writer(&p, s);
     between = s;
     for (int open = 0; open < 2; open++) {
         struct journal *j = open ? place_open(&p) : NULL;

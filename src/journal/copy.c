@@ -330,3 +330,10 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
     r = size_of_file(p.state_fd, DISK_DATA, p.disk_folder, false, ret_disk, e);
     return first < 0 ? first : r;
 }
+
+int snapshot_check(const struct snapshot *s, struct rbxj_error *e)
+{
+    return s->damaged
+               ? error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s->damaged)
+               : 0;
+}

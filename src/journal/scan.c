@@ -182,13 +182,18 @@ static int add_header(void *data, const struct pages_entry *e)
     return 0;
 }
 
+/* To which journal it belongs, and to which boot. */
+static int scan_whose(const struct pages *p, bool boot, struct snapshot *s)
+{
+    int r = scan_meta(p, META_INSTANCE, s->instance, 16);
+    return r == 0 && boot ? scan_meta(p, META_BOOT, s->boot_id, 16) : r;
+}
+
 int scan_headers(const struct pages *p, bool boot, void *ret)
 {
     struct snapshot s = {.txn = p->meta.txn};
     struct building b = {.s = &s};
-    int r = scan_meta(p, META_INSTANCE, s.instance, 16);
-    if (r == 0 && boot)
-        r = scan_meta(p, META_BOOT, s.boot_id, 16);
+    int r = scan_whose(p, boot, &s);
     if (r == 0)
         r = pages_each(p, DB_RECORDS, add_header, &b);
     if (r < 0)
@@ -211,9 +216,7 @@ int scan_snapshot(const struct pages *p, bool boot, void *ret)
 {
     struct snapshot s = {.txn = p->meta.txn};
     struct pages_entry counters = {0};
-    int r = scan_meta(p, META_INSTANCE, s.instance, 16);
-    if (r == 0 && boot)
-        r = scan_meta(p, META_BOOT, s.boot_id, 16);
+    int r = scan_whose(p, boot, &s);
     if (r == 0)
         r = scan_records(p, &s); /* in the order of incarnations: marks are found by it */
     if (r == 0 && boot)
@@ -350,13 +353,6 @@ void snapshot_box_clear(struct snapshot_box *box)
         record_clear(&box->records[k]);
     free(box->records);
     *box = (struct snapshot_box){0};
-}
-
-int snapshot_check(const struct snapshot *s, struct rbxj_error *e)
-{
-    return s->damaged
-               ? error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal: %zu records are damaged", s->damaged)
-               : 0;
 }
 
 void snapshot_clear(struct snapshot *s)
