@@ -10,7 +10,8 @@
  *     struct step_end end = step_run(run, data, decide, data);
  *
  * Who belongs to it: the process that runs run(), its threads, and the children that it forks, until they execute a
- * program: those are somebody's payload, which is neither counted nor killed.
+ * program: those are somebody's payload, which is neither counted nor killed. Not counted is a read of the next record
+ * of /dev/kmsg, from the third in succession on: nothing differs from the one before.
  */
 #ifndef RBXJ_TESTS_CRASH_STEP_H
 #define RBXJ_TESTS_CRASH_STEP_H
