@@ -117,6 +117,11 @@ health
 check "a full box root: unhealthy" is "$status" 1
 check "a full box root: named" exhausted "$work/full: 0% of its space is free"
 check "a full box root: why" json 'd["status"] == "unhealthy" and d["last_cleanup_error"].startswith("resource_exhaustion: ")'
+# What is counted and what is told of it are of one look: it reads once whether the worker is quarantined.
+looks() { strace -f -qq -e trace=openat -o "$work/trace" "$rbxj" health "$@" >"$work/out" 2>"$work/err"; grep -c '/quarantined"' "$work/trace"; }
+check "one look for all of it" is "$(looks --json)" 1
+check "one look for all of it: and it is told" exhausted "$work/full: 0% of its space is free"
+check "one look for people, too" is "$(looks)" 1
 before=$(snap)
 health --check
 check "--check quarantines nobody" is "$status" 1

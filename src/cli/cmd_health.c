@@ -8,6 +8,8 @@
 #include "base/cleanup.h"
 #include "cli/json.h"
 #include "reaper/escalation.h"
+#include "reaper/evidence.h"
+#include "reaper/handle.h"
 
 #include <string.h>
 
@@ -45,7 +47,7 @@ static const char *text_or_null(const char *text)
     return text && text[0] ? text : NULL;
 }
 
-static void print_health_json(const struct rbxj_health *h, cJSON *evidence)
+static void print_health_json(const struct rbxj_health *h, const struct evidence *ev)
 {
     struct doc doc;
     doc_init(&doc);
@@ -71,34 +73,16 @@ static void print_health_json(const struct rbxj_health *h, cJSON *evidence)
     for (size_t i = 0; i < ESCALATIONS; i++)
         if (h->escalate & escalations[i].bit)
             (void)doc_text(&doc, reasons, NULL, escalations[i].name);
-    (void)doc_add(&doc, doc.root, "evidence", evidence);
+    evidence_tell(ev, &doc);
     print_document(&doc);
 }
 
-/* The list of what was seen, each in words; empty where that can't be looked at again. */
-static cJSON *evidence_of(const struct cli *cli, const struct rbxj_health *h)
-{
-    _cleanup_free_ char *text = NULL;
-    bool any = h->orphan_processes || h->zombie_processes || h->blocked_processes || h->foreign_resources ||
-               h->exhausted_resources || h->not_looked_at;
-    cJSON *document = any && rbxj_evidence(&cli->options, &text, NULL) == 0 ? cJSON_Parse(text) : NULL;
-    cJSON *list = cJSON_DetachItemFromObjectCaseSensitive(document, "evidence");
-    cJSON_Delete(document);
-    return list ? list : cJSON_CreateArray();
-}
-
-static void print_evidence(const cJSON *list)
-{
-    for (const cJSON *item = list->child; item; item = item->next)
-        print_line("%s: %s", doc_get_text(item, "kind"), doc_get_text(item, "message"));
-}
-
-static void print_health(const struct cli *cli, const struct rbxj_health *h)
+static void print_health(const struct cli *cli, const struct rbxj_health *h, const struct evidence *ev)
 {
     const struct print_style *style = &cli->style;
     char since[32];
     if (style->json) {
-        print_health_json(h, evidence_of(cli, h));
+        print_health_json(h, ev);
         return;
     }
     if (style->quiet)
@@ -111,9 +95,8 @@ static void print_health(const struct cli *cli, const struct rbxj_health *h)
     if (h->quarantine_reason)
         print_line("quarantine_reason=\"%s\" quarantine_timestamp=\"%s\" quarantine_detail=\"%s\"",
                    h->quarantine_reason, h->quarantine_ns ? since : "", h->quarantine_detail);
-    cJSON *evidence = evidence_of(cli, h);
-    print_evidence(evidence);
-    cJSON_Delete(evidence);
+    for (size_t i = 0; i < ev->len; i++)
+        print_line("%s: %s", evidence_name(ev->items[i].kind), ev->items[i].text);
     if (h->last_cleanup_error[0])
         print_line("last_cleanup_error=\"%s\"", h->last_cleanup_error);
     if (h->escalate) {
@@ -155,23 +138,31 @@ static int unknown(struct cli *cli, int rc, const struct rbxj_error *error)
 
 static int check(struct cli *cli)
 {
+    _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(evidence_clear) struct evidence ev = {0};
     struct rbxj_health health;
     struct rbxj_error error = {0};
-    int rc = rbxj_health(&cli->options, &health, &error);
+    int rc = config_load(&cli->options, &config, &error);
+    if (rc == 0)
+        rc = health_look(&config, NULL, &health, NULL, &ev, &error);
     if (rc < 0)
         return unknown(cli, rc, &error);
-    print_health(cli, &health);
+    print_health(cli, &health, &ev);
     return status_of_health(&health);
 }
 
 static int recover(struct cli *cli)
 {
+    _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(evidence_clear) struct evidence ev = {0};
     struct rbxj_health health = {0};
     struct rbxj_result *result = NULL;
     struct rbxj_error error = {0};
     struct print_progress progress = {.quiet = cli->style.quiet};
     struct rbxj_replay how = {.progress = print_progress, .progress_data = &progress};
-    int rc = rbxj_recover(&cli->options, &how, &result, &health, &error);
+    int rc = config_load(&cli->options, &config, &error);
+    if (rc == 0)
+        rc = health_recover(&config, &how, "recover", QUARANTINE_BY_RECOVERY, &result, &health, &ev, &error);
     print_progress_end(&progress);
     if (result)
         print_problems_of(result);
@@ -182,7 +173,7 @@ static int recover(struct cli *cli)
         return unknown(cli, rc, &error);
     if (rc < 0)
         complain(cli, rc, &error);
-    print_health(cli, &health);
+    print_health(cli, &health, &ev);
     int status = status_of_health(&health);
     return rc == -RBXJ_E_JOURNAL_DAMAGED && status == HEALTH_HEALTHY ? HEALTH_UNHEALTHY : status;
 }

@@ -54,6 +54,16 @@ const char *evidence_first(const struct evidence *ev, enum evidence_kind kind)
     return NULL;
 }
 
+void evidence_tell(const struct evidence *ev, struct doc *doc)
+{
+    cJSON *list = doc_array(doc, doc->root, "evidence");
+    for (size_t i = 0; i < ev->len; i++) {
+        cJSON *o = doc_object(doc, list, NULL);
+        (void)doc_text(doc, o, "kind", evidence_name(ev->items[i].kind));
+        (void)doc_text(doc, o, "message", ev->items[i].text);
+    }
+}
+
 int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rbxj_error *error)
 {
     error_clear(error);
@@ -67,12 +77,7 @@ int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rb
     if (r < 0)
         return r;
     doc_init(&doc);
-    cJSON *list = doc_array(&doc, doc.root, "evidence");
-    for (size_t i = 0; i < ev.len; i++) {
-        cJSON *o = doc_object(&doc, list, NULL);
-        (void)doc_text(&doc, o, "kind", evidence_name(ev.items[i].kind));
-        (void)doc_text(&doc, o, "message", ev.items[i].text);
-    }
+    evidence_tell(&ev, &doc);
     char *text = doc_finish(&doc);
     if (!text)
         return error_sys(error, ENOMEM, "health");

@@ -40,6 +40,9 @@ void evidence_clear(struct evidence *ev);
 /* One more. 0 or -ENOMEM. */
 int evidence_add(struct evidence *ev, enum evidence_kind kind, const char *format, ...)
     __attribute__((format(printf, 3, 4)));
+/* "evidence", an array of "kind" and "message". */
+struct doc;
+void evidence_tell(const struct evidence *ev, struct doc *doc);
 /* The first of that kind, or NULL. */
 const char *evidence_first(const struct evidence *ev, enum evidence_kind kind);
 

@@ -7,6 +7,7 @@
 
 #include "base/config.h"
 #include "journal/journal.h"
+#include "reaper/quarantine.h"
 #include "reaper/undo.h"
 
 #include <pthread.h>
@@ -89,8 +90,10 @@ struct journal_sizes {
 int health_look(const struct config *config, const struct journal_sizes *sizes, struct rbxj_health *ret,
                 struct counters *ret_counters, struct evidence *ev, struct rbxj_error *e);
 
-/* The end of a reset: a replay, and where nothing is left the quarantine is over, but for one that stays. */
-int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,
-                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *e);
+/* A replay, and what becomes of the quarantine then: the recovery, or the end of a reset (procedure). ev gets what was seen
+ * last. */
+int health_recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
+                   enum quarantine_by by, struct rbxj_result **ret_result, struct rbxj_health *ret_health,
+                   struct evidence *ev, struct rbxj_error *error);
 
 #endif

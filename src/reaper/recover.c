@@ -157,27 +157,27 @@ static int release_if_clean(const struct config *config, const struct rbxj_healt
     return release(config, by, why, e);
 }
 
-/* A replay, and what becomes of the quarantine then. */
-static int recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
-                   enum quarantine_by by, const char *why, struct rbxj_result **ret_result,
-                   struct rbxj_health *ret_health, struct rbxj_error *error)
+int health_recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
+                   enum quarantine_by by, struct rbxj_result **ret_result, struct rbxj_health *ret_health,
+                   struct evidence *ev, struct rbxj_error *error)
 {
+    const char *why = strcmp(procedure, "reset") == 0 ? "a reset left nothing" : "a recovery left nothing";
     struct rbxj_result *result = NULL;
     struct rbxj_health health;
-    struct evidence ev = {0};
     struct rbxj_error second = {0};
     int r = replay_run(config, how, procedure, &result, error);
-    int h = health_look(config, NULL, &health, NULL, &ev, &second);
+    int h = health_look(config, NULL, &health, NULL, ev, &second);
     if (h == 0 && r >= 0) {
-        int changed = quarantine_by_evidence(config, result, &ev, error);
+        int changed = quarantine_by_evidence(config, result, ev, error);
         if (changed == 0)
-            changed = release_if_clean(config, &health, &ev, by, why, error);
+            changed = release_if_clean(config, &health, ev, by, why, error);
         if (changed < 0)
             r = changed;
-        if (changed > 0)
-            h = health_look(config, NULL, &health, NULL, NULL, &second);
+        if (changed > 0) {
+            evidence_clear(ev);
+            h = health_look(config, NULL, &health, NULL, ev, &second);
+        }
     }
-    evidence_clear(&ev);
     if (r >= 0 && h < 0)
         r = error_pass(error, &second);
     if (h == 0) {
@@ -196,15 +196,9 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
     error_clear(error);
     static const struct rbxj_replay all;
     _cleanup_(config_clear) struct config config = {0};
+    _cleanup_(evidence_clear) struct evidence ev = {0};
     int r = config_load(options, &config, error);
     return r < 0 ? r
-                 : recover(&config, how ? how : &all, "recover", QUARANTINE_BY_RECOVERY,
-                           "a recovery left nothing", ret_result, ret_health, error);
-}
-
-int health_reset(const struct config *config, const struct rbxj_replay *how, bool stays,
-                 struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *e)
-{
-    return recover(config, how, "reset", stays ? QUARANTINE_BY_RECOVERY : QUARANTINE_BY_RESET,
-                   "a reset left nothing", ret_result, ret_health, e);
+                 : health_recover(&config, how ? how : &all, "recover", QUARANTINE_BY_RECOVERY, ret_result,
+                                  ret_health, &ev, error);
 }

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "reaper/aftermath.h"
 #include "reaper/events.h"
+#include "reaper/evidence.h"
 #include "reaper/flocks.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
@@ -228,7 +229,10 @@ static int replay_after_others(const struct reset *reset, const struct rbxj_repl
 {
     int64_t deadline = now_monotonic_ns() + reset->timeout_ns;
     for (;;) {
-        int r = health_reset(reset->config, how, stays, ret_result, ret_health, reset->e);
+        _cleanup_(evidence_clear) struct evidence ev = {0};
+        int r = health_recover(reset->config, how, "reset",
+                               stays ? QUARANTINE_BY_RECOVERY : QUARANTINE_BY_RESET, ret_result, ret_health,
+                               &ev, reset->e);
         if (r != -RBXJ_E_BUSY || now_monotonic_ns() >= deadline)
             return r;
         error_clear(reset->e);
