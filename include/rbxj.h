@@ -417,7 +417,9 @@ struct rbxj_clean {
     uint32_t not_looked_at; /* places of which the file system does not answer */
     uint64_t reserved[2];
 };
-/* Looks; changes nothing. Errors: those of rbxj_list(). */
+/* Looks; changes nothing. Errors: those of rbxj_list(), and where what was journaled is not known: IO (as root there is no
+ * state directory, which the installation makes: its disk may not be mounted), JOURNAL_DAMAGED (this boot's journal was made
+ * for another state directory). */
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);
 
 /* ---- what was never journaled ---- */

@@ -338,11 +338,27 @@ health
 check "no state directory: unhealthy" unusable "mount its disk"
 health --recover
 check "no state directory: nor is it recovered" unusable "mount its disk"
+verify
+check "no state directory: it is not known to be clean" is "$status" 3
+check "no state directory: the document says why" json 'd["status"] == "unknown" and "clean" not in d
+    and "mount its disk" in d["error"]["message"]'
 call run --box new --tmpdir "$work/new" -- true
 check "no state directory: no new box" is "$status" 125
 mkdir -m 0700 "$work/state"
 health
 check "it is there: healthy" healthy
+verify
+check "it is there, and was never used: clean" is "$status" 0
+call run --box new --tmpdir "$work/new" -- true
+mv "$work/state" "$work/state.before" && cp -a "$work/state.before" "$work/state"
+verify
+check "a copy is in its place: it is not known to be clean" is "$status" 2
+check "a copy is in its place: why" err_has "is not the directory that this boot's journal was made for"
+health
+check "a copy is in its place: and its health says the same" unusable "is not the directory"
+rm -r "$work/state" && mv "$work/state.before" "$work/state"
+verify
+check "the very one: clean" is "$status" 0
 
 fresh
 crash 11 --tmpdir "$work/t11"

@@ -227,19 +227,31 @@ static int read_truth(const char *state_dir, const char *runtime_dir, scan_funct
     return r;
 }
 
+/* Is it the state directory in which everything was written down, as far as that can be told (K33)? */
+static int locate_own(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
+{
+    int r = locate(state_dir, runtime_dir, p, e);
+    if (r == 0 && p->state_fd < 0 && geteuid() == 0) /* for a user 'rbxj run' makes it */
+        return belongs_missing(state_dir, e);
+    if (r < 0 || !p->has_boot)
+        return r;
+    return copy_check_state(p->runtime_fd, p->boot_data, p->boot_folder, p->state_fd, state_dir, e);
+}
+
+int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e)
+{
+    _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
+    return journal_of_process(state_dir, runtime_dir) ? 0 : locate_own(state_dir, runtime_dir, &p, e);
+}
+
 int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e)
 {
     _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
     char path[RECORD_PATH_MAX + 80];
     if (journal_of_process(state_dir, runtime_dir))
         return 0;
-    int r = locate(state_dir, runtime_dir, &p, e);
-    if (r == 0 && p.state_fd < 0 && geteuid() == 0) /* for a user 'rbxj run' makes it */
-        return belongs_missing(state_dir, e);
+    int r = locate_own(state_dir, runtime_dir, &p, e);
     if (r < 0 || !p.has_boot)
-        return r;
-    r = copy_check_state(p.runtime_fd, p.boot_data, p.boot_folder, p.state_fd, state_dir, e);
-    if (r < 0)
         return r;
     (void)snprintf(path, sizeof(path), "%s/gate", p.boot_folder);
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);

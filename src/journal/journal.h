@@ -204,6 +204,11 @@ int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapsho
 int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct snapshot *ret,
                           struct rbxj_error *e);
 
+/* Is that state directory this worker's, so that what is not in it was not journaled? 0, or why that is not known:
+ * JOURNAL_DAMAGED (this boot's journal was made for another), IO (there is none, as where its disk is not mounted, K33; but a
+ * user's, who has never run anything, is not there either), or it can't be seen. */
+int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
+
 /* Would an opener be let in, as far as can be seen without a change? 0, or why not: JOURNAL_DAMAGED (it is another's, or of
  * another layout), IO (no state directory, K33), or it can't be seen. */
 int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);

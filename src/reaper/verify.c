@@ -119,6 +119,8 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
     struct rbxj_result *boxes = NULL;
     struct quarantine q = {0};
     int r = config_load(options, &config, error);
+    if (r == 0) /* what a journal tells that is not there, nobody knows */
+        r = journal_check_own(config.state_dir, config.runtime_dir, error);
     if (r == 0)
         r = audit_look(&a, &boxes, error);
     if (r == 0) {
