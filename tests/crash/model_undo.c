@@ -209,8 +209,9 @@ static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r
             if (&m->now[i] != b && !m->now[i].records[k].dropped && m->now[i].records[k].place &&
                 model_contains(r->place, m->now[i].records[k].place))
                 return true;
-    for (int i = 0; r->got && i < m->n; i++)
-        if (m->things[i].mount && m->things[i].in == r->got && model_places[r->place].kind == RBXJ_TMPDIR)
+    const struct thing *t = holds_others ? model_top(m, r->place) : NULL;
+    for (int i = 0; t && i < m->n; i++)
+        if (m->things[i].mount && m->things[i].in == t->id && model_places[r->place].kind == RBXJ_TMPDIR)
             return true;
     const struct thing *mount = named_mount(m, b, r);
     return mount && is_covered(m, b, r, mount);
