@@ -266,6 +266,36 @@ static void k7_a_box_that_a_reaper_is_at_is_not_held(void **state)
     replay_is_clean(1);
 }
 
+/* ---- a stranger's mount between two of the box (K13) ---- */
+
+static void run_stack(const char *box, unsigned int parts)
+{
+    struct rbxj *handle = begin_plan_here(box);
+    struct rbxj_error e = {0};
+    (void)parts;
+    must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
+    must(mount("stranger", plan[0].path, "tmpfs", 0, "size=1m") == 0);
+    must_do(rbxj_take(handle, box, &plan[0], NULL, NULL, &e), &e);
+    die();
+}
+
+static void k13_a_stranger_between_two_of_ours_is_busy(void **state)
+{
+    (void)state;
+    world_open();
+    const char *m = in_work("m");
+    plan_is((struct rbxj_resource){.kind = RBXJ_MOUNT, .path = m, .fstype = "tmpfs", .source = "x"});
+    harness_mkdir(m);
+    (void)supervisor_fork(run_stack, "a", 0);
+    assert_int_equal(harness_mounts_below(m), 3);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 1, "a 2 present planned\na 1 busy failed\n");
+    replay_tells(&(struct rbxj_replay){0}, 1, "a 2 present undone\na 1 busy failed\n");
+    assert_int_equal(harness_mounts_below(m), 2);
+    assert_int_equal(umount2(m, UMOUNT_NOFOLLOW), 0);
+    replay_is_clean(1);
+    assert_int_equal(harness_mounts_below(m), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +306,7 @@ int main(void)
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
         harness_test(k7_a_dry_run_tells_which_lock_holds_the_box),
         harness_test(k7_a_box_that_a_reaper_is_at_is_not_held),
+        harness_test(k13_a_stranger_between_two_of_ours_is_busy),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

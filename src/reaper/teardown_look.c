@@ -185,8 +185,8 @@ void teardown_look(struct teardown *t)
         struct teardown_item *lower = item->look.found == FOUND_PRESENT
                                           ? teardown_item_of(t, item->record->below)
                                           : NULL;
-        if (lower &&
-            teardown_is_covered(item, lower)) /* by nothing but ours: it will be seen once that is gone */
+        /* a directory, by nothing but ours: it will be seen once that is gone; a mount is busy by a stranger's alone */
+        if (lower && lower->record->kind != RBXJ_MOUNT && teardown_is_covered(item, lower))
             lower->look = (struct finding){.found = FOUND_PRESENT};
         t->corrupt = t->corrupt || item->look.corrupt;
     }

@@ -152,12 +152,7 @@ static enum verdict look(struct model *m, struct mbox *b, struct mrecord *r, boo
 enum verdict model_judge(struct model *m, struct mbox *b, struct mrecord *r)
 {
     bool settled;
-    enum verdict v = look(m, b, r, &settled);
-    for (int i = 0; v == IS_BUSY && i < b->n; i++) /* by nothing but ours, so it seems */
-        if (b->records[i].below == r->seq && model_is_covering(&b->records[i], r, v) &&
-            model_judge(m, b, &b->records[i]) == IS_OURS)
-            v = IS_OURS;
-    return v;
+    return look(m, b, r, &settled);
 }
 
 /* K7. */
