@@ -6,6 +6,7 @@
 #include "seams_fixture.h"
 
 #include <sys/syscall.h>
+#include <sys/xattr.h>
 #include <systemd/sd-id128.h>
 #include <time.h>
 
@@ -30,9 +31,21 @@ int clock_gettime(clockid_t clock, struct timespec *ret)
     return (int)syscall(SYS_clock_gettime, clock, ret);
 }
 
+static int stamp_error; /* of each reading of one; 0: none */
+
+ssize_t getxattr(const char *path, const char *name, void *value, size_t size)
+{
+    if (stamp_error) {
+        errno = stamp_error;
+        return -1;
+    }
+    return (ssize_t)syscall(SYS_getxattr, path, name, value, size);
+}
+
 static int teardown(void **state)
 {
     boot_number = 0;
+    stamp_error = 0;
     return harness_teardown(state);
 }
 
@@ -71,6 +84,26 @@ static void k1_a_lock_whose_content_never_reached_the_disk(void **state)
 {
     (void)state;
     lost(NULL, 0);
+}
+
+/* What can't be known now is not ours: it is left, and tried again. */
+static void k1_a_stamp_that_cant_be_read_proves_nothing(void **state)
+{
+    (void)state;
+    static const int errors[] = {EIO, ENOMEM};
+    world_open();
+    char *path = in_work("a.lock");
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = path});
+    crash_with_plan("a");
+    lose_content(path, 0);
+    boot_number = 1;
+    for (size_t i = 0; i < ARRAY_LEN(errors); i++) {
+        stamp_error = errors[i];
+        replay_tells(&(struct rbxj_replay){0}, 1, "a 1 busy failed\n");
+        assert_true(path_exists(path));
+    }
+    stamp_error = 0;
+    replay_tells(&(struct rbxj_replay){0}, 0, "a 1 present undone\n");
 }
 
 static void k1_a_lock_of_which_only_the_size_reached_the_disk(void **state)
@@ -137,6 +170,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         lost_test(k1_a_lock_whose_content_never_reached_the_disk),
+        lost_test(k1_a_stamp_that_cant_be_read_proves_nothing),
         lost_test(k1_a_lock_of_which_only_the_size_reached_the_disk),
         lost_test(k5_a_present_locks_content_is_in_the_journal),
         lost_test(k5_only_the_size_of_a_present_lock_reached_the_disk),

@@ -47,12 +47,13 @@ static int refuse(struct finding *f, const struct record *r, int errnum, const c
 /* Without evidence its content or its stamp must prove it (K1). */
 static int judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
-    /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
-    int ours = s->reading.whose == LOCK_OURS || s->reading.whose == LOCK_ADOPTED ||
-               stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+    int ours = s->reading.whose == LOCK_OURS || s->reading.whose == LOCK_ADOPTED;
+    if (!ours)
+        ours = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
     if (ours < 0)
         return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
     if (s->reading.whose == LOCK_BEGUN) {
+        /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
         char line[LOCK_LINE_MAX];
         struct stat st;
         (void)lock_own_line(u, r, line);
