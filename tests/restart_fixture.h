@@ -5,6 +5,7 @@
 #ifndef RBXJ_TESTS_RESTART_FIXTURE_H
 #define RBXJ_TESTS_RESTART_FIXTURE_H
 
+#include "base/fd.h"
 #include "seams_fixture.h"
 
 #include <sys/syscall.h>
@@ -22,13 +23,18 @@ int sd_id128_get_boot(sd_id128_t *ret)
     return 0;
 }
 
-static time_t clock_shift; /* seconds by which the wall clock is wrong */
+static time_t clock_shift;    /* seconds by which the wall clock is wrong */
+static bool same_uptime;      /* as that of the first boot */
+static int64_t boot_began_ns; /* CLOCK_MONOTONIC; 0: when it is looked at */
+static unsigned int slowness; /* whoever asks for the uptime is stopped for so many seconds then */
 
-/* A later boot begins when it is looked at: what is there is older. */
+/* A later boot begins when it is looked at, if nothing else is said: what is there is older. */
 int clock_gettime(clockid_t clock, struct timespec *ret)
 {
-    if (boot_number && clock == CLOCK_BOOTTIME) {
-        *ret = (struct timespec){0};
+    if (boot_number && clock == CLOCK_BOOTTIME && !same_uptime) {
+        int64_t up = boot_began_ns ? now_monotonic_ns() - boot_began_ns : 0;
+        *ret = (struct timespec){.tv_sec = up / 1000000000, .tv_nsec = up % 1000000000};
+        (void)sleep(slowness);
         return 0;
     }
     int r = (int)syscall(SYS_clock_gettime, clock, ret);
@@ -41,6 +47,9 @@ static inline int restart_teardown(void **state)
 {
     boot_number = 0;
     clock_shift = 0;
+    same_uptime = false;
+    boot_began_ns = 0;
+    slowness = 0;
     return harness_teardown(state);
 }
 #define restart_test(f) cmocka_unit_test_setup_teardown(f, harness_setup, restart_teardown)

@@ -32,6 +32,51 @@ static void k1_clock_is_behind_after_a_reboot(void **state)
     is_healthy();
 }
 
+/* Two clocks tell when this boot began, and the reaper may be stopped between them: a copy of this boot is one still. */
+static void k1_a_reaper_that_is_stopped_between_two_clocks(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    boot_began_ns = now_monotonic_ns();
+    (void)usleep(20000); /* birth times are coarse */
+    crash_with_plan("a");
+    harness_write(in_work("T/content"), "precious");
+    boot_number = 1;
+    slowness = 3;
+    replay_tells(&all, 1, "a 1 foreign refused\n");
+    assert_string_equal(harness_read(in_work("T/content")), "precious");
+}
+
+static void make_lock_and_die(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)take_plan_here(box);
+    must(truncate(plan[0].path, 0) == 0); /* as if it had come no further */
+    die();
+}
+
+/* An empty lock with our stamp may be ours, or a copy: that is told, and nothing forgotten. */
+static void k1_an_empty_lock_that_may_be_a_copy(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("L")});
+    (void)supervisor_fork(make_lock_and_die, "a", 0);
+    (void)usleep(20000);
+    boot_number = 1;
+    clock_shift = -YEAR;
+    struct rbxj_result_entry entry;
+    struct rbxj_result *result = replay_how(&all, 1);
+    assert_int_equal(rbxj_result_entry(result, 0, 0, &entry), 0);
+    assert_string_equal(entry.outcome, "refused");
+    assert_non_null(strstr(entry.error->message, "born in this boot, or the clock is behind"));
+    rbxj_result_free(result);
+    clock_shift = 0;
+    replay_tells(&all, 0, "a 1 present undone\n");
+    assert_false(path_exists(in_work("L")));
+}
+
 /* Within a boot the wall clock says nothing of who lives and of what is ours. */
 static void clock_is_set_back_within_a_boot(void **state)
 {
@@ -139,8 +184,12 @@ static void an_incident_before_the_clock_was_set(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        restart_test(k1_clock_is_behind_after_a_reboot),        restart_test(clock_is_set_back_within_a_boot),
-        restart_test(k4_inner_box_begins_before_the_outer_one), restart_test(a_lock_is_older_than_its_intent),
+        restart_test(k1_clock_is_behind_after_a_reboot),
+        restart_test(k1_a_reaper_that_is_stopped_between_two_clocks),
+        restart_test(k1_an_empty_lock_that_may_be_a_copy),
+        restart_test(clock_is_set_back_within_a_boot),
+        restart_test(k4_inner_box_begins_before_the_outer_one),
+        restart_test(a_lock_is_older_than_its_intent),
         restart_test(an_incident_before_the_clock_was_set),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));

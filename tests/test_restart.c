@@ -268,6 +268,48 @@ static void k9_reaper_in_a_time_namespace(void **state)
     replay_apart_tells(replay_in_time_namespace, 0, &all, 0, "a 1 present undone\n");
 }
 
+/* Its uptime there is as good as none. */
+static void replay_where_the_boot_has_just_begun(void)
+{
+    struct timespec up;
+    must(clock_gettime(CLOCK_BOOTTIME, &up) == 0 && unshare(CLONE_NEWTIME) == 0);
+    write_to("/proc/self/timens_offsets", harness_format("boottime -%lld 0\n", (long long)up.tv_sec));
+    pid_t pid = fork();
+    if (pid == 0) {
+        replay_here(&all);
+        _exit(0);
+    }
+    int status;
+    must(pid > 0 && waitpid(pid, &status, 0) == pid);
+    _exit(status ? 1 : 0);
+}
+
+static void replay_beside_another_time_namespace(void)
+{
+    must(unshare(CLONE_NEWTIME) == 0); /* of its children */
+}
+
+/* What was born in this boot is a copy for those, too, who are told that it has just begun. */
+static void k1_k9_a_copy_seen_from_a_time_namespace(void **state)
+{
+    (void)state;
+    world_open();
+    if (!path_exists("/proc/self/timens_offsets"))
+        harness_skip("no time namespaces");
+    plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    crash_with_plan("a");
+    harness_write(in_work("T/content"), "precious");
+    (void)usleep(1100000); /* that namespace's boot is a second old at most */
+    boot_number = 1;
+    same_uptime = true;
+    replay_apart_tells(replay_where_the_boot_has_just_begun, 0, &all, 1, "a 1 foreign refused\n");
+    assert_non_null(strstr(told->error, "born in this boot, or the clock is behind"));
+    replay_apart_tells(replay_beside_another_time_namespace, 0, &all, 1, "a 1 foreign refused\n");
+    assert_non_null(strstr(told->error, "when this boot began can't be known"));
+    same_uptime = false;
+    replay_tells(&all, 0, "a 1 present undone\n");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -277,6 +319,7 @@ int main(void)
         restart_test(k9_k21_container_restarts),
         restart_test(k9_supervisor_in_a_time_namespace),
         restart_test(k9_reaper_in_a_time_namespace),
+        restart_test(k1_k9_a_copy_seen_from_a_time_namespace),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

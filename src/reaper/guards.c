@@ -12,8 +12,6 @@
 #include <fnmatch.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/xattr.h>
-#include <time.h>
 #include <xxhash.h>
 
 /* ---- protected paths ---- */
@@ -357,70 +355,6 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
         return spare(f, pid, why);
     }
     return 0;
-}
-
-/* ---- stamps ---- */
-
-/* The extended attributes of an open file, by a name that works for O_PATH as well. */
-static const char *proc_fd(int fd, char buf[32])
-{
-    (void)snprintf(buf, 32, "/proc/self/fd/%d", fd);
-    return buf;
-}
-
-int stamp_set(int fd, const struct record *r)
-{
-    char path[32], text[STAMP_MAX];
-    stamp_format(text, r->incarnation, r->seq);
-    if (setxattr(proc_fd(fd, path), "trusted.rbxj", text, strlen(text), 0) == 0)
-        return 0;
-    if (errno != EPERM && errno != EOPNOTSUPP)
-        return -errno;
-    if (setxattr(path, "user.rbxj", text, strlen(text), 0) == 0)
-        return 0;
-    return errno == EPERM ? -EOPNOTSUPP : -errno;
-}
-
-int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq)
-{
-    char path[32], text[STAMP_MAX + 1];
-    struct fileid id;
-    ssize_t n = getxattr(proc_fd(fd, path), "trusted.rbxj", text, STAMP_MAX);
-    if (n < 0 && (errno == ENODATA || errno == EPERM || errno == EOPNOTSUPP)) {
-        n = getxattr(path, "user.rbxj", text, STAMP_MAX);
-        /* anybody who owns a file can write that one: it counts on files of our own user */
-        int res = n < 0 ? 0 : fileid_of_fd(fd, &id);
-        if (res < 0 || (n >= 0 && id.uid != geteuid()))
-            return res;
-    }
-    if (n < 0)
-        return errno == ENODATA || errno == EOPNOTSUPP || errno == EPERM || errno == ERANGE ? 0 : -errno;
-    text[n] = 0;
-    return stamp_parse(text, incarnation, seq);
-}
-
-void stamp_remove(int fd)
-{
-    char path[32];
-    (void)removexattr(proc_fd(fd, path), "trusted.rbxj");
-    (void)removexattr(path, "user.rbxj");
-}
-
-int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot)
-{
-    uint64_t incarnation;
-    uint32_t seq;
-    struct timespec up;
-    int found = stamp_get(fd, &incarnation, &seq);
-    if (found <= 0 || incarnation != r->incarnation || seq != r->seq)
-        return found < 0 && found != -EOPNOTSUPP ? found : 0;
-    if (same_boot || !id->btime_ns)
-        return 1;
-    /* cp -a copies stamps: what was born after the record's boot is a copy. This boot's start is after that
-     * one's end. */
-    (void)clock_gettime(CLOCK_BOOTTIME, &up);
-    int64_t boot_start = now_realtime_ns() - ((int64_t)up.tv_sec * 1000000000 + up.tv_nsec);
-    return id->btime_ns < boot_start;
 }
 
 bool guard_may_have_made(int errnum)

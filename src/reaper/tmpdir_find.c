@@ -32,14 +32,16 @@ static int judge_unproven(struct undo *u, const struct record *r, struct tmpdir_
     if (fd < 0)
         return fd;
     n->sight = SIGHT_OURS;
-    int ours = stamp_is_ours(fd, r, &n->id, u->same_boot);
+    n->why = NULL;
+    int ours = stamp_is_ours(fd, r, &n->id, u->same_boot, &n->why);
     if (ours != 0)
         return ours < 0 ? ours : 0;
     n->sight = SIGHT_FOREIGN;
     int stamped = stamp_get(fd, &incarnation, &seq);
     if (stamped < 0 && stamped != -EOPNOTSUPP)
         return stamped;
-    n->why = "its stamp is another one's, or a copy";
+    if (!n->why)
+        n->why = "its stamp is another one's";
     if (stamped > 0)
         return 0;
     n->why = "somebody made it before it could be acquired";

@@ -162,11 +162,14 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
 /* Fills r->chain, the way to r->path, for the overlap check of a new intent (K4). 0 or -errno. */
 int guard_chain(struct record *r);
 
-/* The stamp of an open directory or file: trusted.rbxj, or user.rbxj without the privilege. */
+/* ---- stamp.c: the stamp of an open directory or file: trusted.rbxj, or user.rbxj without the privilege ---- */
+
 int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear one, or -errno */
 int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
 void stamp_remove(int fd);
-/* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1). */
-int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot);
+/* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1); *ret_why, which may be NULL, is
+ * set where that alone is against it. 1, 0 or -errno. */
+int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot,
+                  const char **ret_why);
 
 #endif

@@ -67,7 +67,7 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
                             (unsigned long long)place->id.ino);
         return place->ours;
     }
-    int ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot);
+    int ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot, NULL);
     if (ours == 0 && record_is_anothers(r)) {
         f->found = FOUND_FOREIGN;
         (void)error_set(&f->error, RBXJ_E_FOREIGN, 0,

@@ -47,9 +47,10 @@ static int refuse(struct finding *f, const struct record *r, int errnum, const c
 /* Without evidence its content or its stamp must prove it (K1). */
 static int judge_unproven(const struct undo *u, const struct record *r, struct seen *s, struct finding *f)
 {
+    const char *copied = NULL;
     int ours = s->reading.whose == LOCK_OURS || s->reading.whose == LOCK_ADOPTED;
     if (!ours)
-        ours = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+        ours = stamp_is_ours(s->fd, r, &s->id, u->same_boot, &copied);
     if (ours < 0)
         return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
     if (s->reading.whose == LOCK_BEGUN) {
@@ -63,6 +64,8 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     }
     if (ours)
         f->found = FOUND_PRESENT;
+    else if (copied) /* also of an empty one: it may be ours */
+        return refuse(f, r, 0, copied);
     else if (s->reading.content == LOCK_EMPTY)
         f->found = FOUND_GONE; /* never written: left as it is, there is nothing to undo */
     else
@@ -119,7 +122,7 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
         return refuse(f, r, 0, "another box has it now");
     if (s->reading.whose ==
         LOCK_BEFORE) { /* never written, or written back already (I5); but for a stamp that we set */
-        res = stamp_is_ours(s->fd, r, &s->id, u->same_boot);
+        res = stamp_is_ours(s->fd, r, &s->id, u->same_boot, NULL);
         if (res < 0)
             return error_sys(&f->error, -res, "lock %s: its stamp", r->path);
         f->found = res && !u->given_back ? FOUND_PRESENT : FOUND_GONE;
