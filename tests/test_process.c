@@ -371,6 +371,25 @@ static const char *other_thread(pid_t pid)
     return NULL;
 }
 
+/* The kernel gives out numbers to processes and threads alike. */
+static void k2_a_pid_that_a_thread_has_by_now_is_gone(void **state)
+{
+    (void)state;
+    pid_t pid = spawn_headless(), tid = atoi(other_thread(pid));
+    assert_int_equal(0, intend(pid));
+    x.undo.snapshot = &x.snapshot;
+    x.record.process.pid = x.boxes[1].box.supervisor.pid = tid;
+    x.record.process.start_time--;
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_false(x.finding.refused);
+    assert_int_equal(0, kind->undo(&x.undo, &x.record, fresh()));
+    assert_int_equal(0, kind->verify(&x.undo, &x.record, fresh()));
+    assert_int_equal(LIVE_DEAD, box_liveness(NULL, x.config.state_dir, &x.boxes[1].box));
+    assert_int_equal(0, guard_kill(&x.undo, tid, fresh())); /* it is no supervisor */
+    assert_int_equal(-RBXJ_E_BAD_REQUEST, intend(tid));
+    harness_kill(pid);
+}
+
 static void freeze(const char *cgroup)
 {
     const char *file = harness_format("%s/freezer.state", cgroup);
@@ -425,6 +444,7 @@ int main(void)
         harness_test(k9_a_pid_namespace_that_is_over_is_gone),
         harness_test(i4_without_descriptors_it_is_busy),
         harness_test(k8_a_zombie_leader_with_a_living_thread_is_alive),
+        harness_test(k2_a_pid_that_a_thread_has_by_now_is_gone),
         harness_test(k8_what_will_not_die_is_named_with_its_state),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
