@@ -383,7 +383,6 @@ static void k2_a_pid_that_a_thread_has_by_now_is_gone(void **state)
     assert_int_equal(FOUND_FOREIGN, look());
     assert_false(x.finding.refused);
     assert_int_equal(0, kind->undo(&x.undo, &x.record, fresh()));
-    assert_int_equal(0, kind->verify(&x.undo, &x.record, fresh()));
     assert_int_equal(LIVE_DEAD, box_liveness(NULL, x.config.state_dir, &x.boxes[1].box));
     assert_int_equal(0, guard_kill(&x.undo, tid, fresh())); /* it is no supervisor */
     assert_int_equal(-RBXJ_E_BAD_REQUEST, intend(tid));

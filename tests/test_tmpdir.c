@@ -200,6 +200,48 @@ static void k14_not_mounted_is_not_gone(void **state)
     assert_undone();
 }
 
+/* Of a removable disk, a loop device, an NFS mount: the number is the next one's as soon as it is free (ext4, 6.18). */
+static void k14_another_file_system_of_that_number_is_not_the_one(void **state)
+{
+    (void)state;
+    acquire_in(harness_disk(), 0);
+    if (!fileid_same_fs(&record.parent, &record.parent, false))
+        harness_skip("a file system without an identity");
+    record.parent.fs[0] ^= 1;
+    record.id.fs[0] ^= 1;
+    for (int i = 0; i < 2; i++) {
+        assert_int_equal(look(), 0);
+        assert_true(finding.refused && finding.not_mounted);
+        assert_true(undo_it() < 0);
+        assert_true(verify() < 0);
+        assert_int_equal(i ? mkdir(target, 0700) : rmdir(target), 0);
+    }
+}
+
+/* But what was on a tmpfs is gone with it. */
+static void k14_a_tmpfs_that_is_no_more_is_gone(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct stat before, after;
+    char *at = harness_format("%s/t", harness_disk());
+    harness_mkdir(at);
+    for (int i = 0; i < 100; i++) { /* others mount, too */
+        assert_int_equal(mount("rbxj-test", at, "tmpfs", 0, NULL), 0);
+        acquire_in(at, 0);
+        assert_int_equal(stat(at, &before), 0);
+        assert_int_equal(umount(at), 0);
+        assert_int_equal(mount("rbxj-test", at, "tmpfs", 0, NULL), 0);
+        assert_int_equal(stat(at, &after), 0);
+        if (before.st_dev == after.st_dev) {
+            assert_found(FOUND_GONE);
+            return;
+        }
+        assert_int_equal(umount(at), 0);
+    }
+    harness_skip("its number was given to somebody else");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -216,6 +258,8 @@ int main(void)
         harness_test(k2_file_is_foreign),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),
+        harness_test(k14_another_file_system_of_that_number_is_not_the_one),
+        harness_test(k14_a_tmpfs_that_is_no_more_is_gone),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, teardown);
 }

@@ -5,6 +5,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 
+#include <assert.h>
 #include <errno.h>
 #include <linux/btrfs.h>
 #include <linux/fs.h>
@@ -190,6 +191,15 @@ static int find_fs_identity(int fd, struct fileid *id)
     return 0;
 }
 
+/* Is its f_fsid the device number (XFS, F2FS, vfat)? Another file system may come to have that. */
+static bool fsid_is_device(const struct statfs *sf, uint64_t dev)
+{
+    uint32_t fsid[2], number = (minor(dev) & 0xff) | major(dev) << 8 | (minor(dev) & ~0xffU) << 12;
+    static_assert(sizeof(fsid) == sizeof(sf->f_fsid), "f_fsid is two numbers");
+    memcpy(fsid, &sf->f_fsid, sizeof(fsid));
+    return fsid[0] == number && fsid[1] == 0;
+}
+
 /* The same, asked once for each file system: f_fsid says whether it still is the one that was asked. */
 static int fs_identity(int fd, const struct statfs *sf, struct fileid *id)
 {
@@ -207,8 +217,7 @@ static int fs_identity(int fd, const struct statfs *sf, struct fileid *id)
             return 0;
         }
     int r = find_fs_identity(fd, id);
-    if (r < 0 || id->fs_magic ==
-                     XFS_SUPER_MAGIC) /* its f_fsid is the device number: another one may come to be there */
+    if (r < 0 || fsid_is_device(sf, id->dev))
         return r;
     size_t slot = next++ % ARRAY_LEN(known);
     known[slot].dev = id->dev;
@@ -260,7 +269,7 @@ int fileid_handle_hash_of_fd(int fd, uint64_t *ret)
     return r;
 }
 
-int fileid_of_fd(int fd, struct fileid *ret)
+static int of_fd(int fd, bool handle, struct fileid *ret)
 {
     struct statx sx;
     struct statfs sf;
@@ -276,12 +285,22 @@ int fileid_of_fd(int fd, struct fileid *ret)
     id.mode = sx.stx_mode;
     if (sx.stx_mask & STATX_BTIME)
         id.btime_ns = (int64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec;
-    int r = take_handle(fd, "", AT_EMPTY_PATH, &id);
+    int r = handle ? take_handle(fd, "", AT_EMPTY_PATH, &id) : 0;
     if (r == 0)
         r = fs_identity(fd, &sf, &id);
     if (r == 0)
         *ret = id;
     return r;
+}
+
+int fileid_of_fd(int fd, struct fileid *ret)
+{
+    return of_fd(fd, true, ret);
+}
+
+int fileid_fs_of_fd(int fd, struct fileid *ret)
+{
+    return of_fd(fd, false, ret);
 }
 
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
@@ -334,9 +353,9 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
     static const uint8_t none[16];
     if (a->fs_magic != b->fs_magic)
         return false;
-    if (same_boot)
-        return a->dev == b->dev;
-    return memcmp(a->fs, none, 16) != 0 && memcmp(a->fs, b->fs, 16) == 0;
+    bool same = memcmp(a->fs, b->fs, 16) == 0;
+    bool named = memcmp(a->fs, none, 16) != 0 && memcmp(b->fs, none, 16) != 0;
+    return same_boot ? a->dev == b->dev && (same || !named) : same && named;
 }
 
 /* File systems without an identity of their own (K3): the handle must do, and there must be one. */

@@ -28,6 +28,8 @@ struct fileid {
 
 /* Identity of an open file (O_PATH will do). 0 or -errno. */
 int fileid_of_fd(int fd, struct fileid *ret);
+/* The same without its handle: where only its file system matters. */
+int fileid_fs_of_fd(int fd, struct fileid *ret);
 /* Of a name below dirfd, not followed if it is a symlink. */
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret);
 
@@ -43,7 +45,7 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot);
 /* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither
  * handle nor birth time on both sides the answer in another boot is no. */
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot);
-/* The same file system? */
+/* The same file system? Within one boot, too, another one may get the number of one that was unmounted. */
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* Was it read at all? */
 bool fileid_is_set(const struct fileid *a);

@@ -191,6 +191,13 @@ static bool on_recorded_fs(const struct fileid *parent, const struct fileid *fou
     return fileid_same_fs(parent, found, same_boot);
 }
 
+/* A number is given again only when its file system is no more, and with one of these went all that was in it. */
+static bool went_with_its_fs(const struct fileid *parent, const struct fileid *found, bool same_boot)
+{
+    return same_boot && parent->dev == found->dev && fs_is_volatile(parent->fs_magic) &&
+           !fileid_same_fs(parent, found, true);
+}
+
 /* Was its path meant in another mount namespace of this boot? What is missing here is not gone then (K10). */
 static bool in_other_view(const struct undo *u, const struct record *r)
 {
@@ -214,11 +221,12 @@ static int judge_missing(struct undo *u, const struct record *r, struct finding 
             return refuse(f, false, RBXJ_E_FOREIGN, -r2, path, "can't be looked at");
         if (in_other_view(u, r))
             return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "can't be seen from this mount namespace");
-        if (!on_recorded_fs(&r->parent, &found, u->same_boot))
+        bool went = went_with_its_fs(&r->parent, &found, u->same_boot);
+        if (!went && !on_recorded_fs(&r->parent, &found, u->same_boot))
             return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
                           "the file system that it is on is not mounted");
-        if (r->kind == RBXJ_TMPDIR || r->kind == RBXJ_CGROUP ||
-            (r->kind == RBXJ_LOCK && r->flags & REC_EVIDENCE))
+        if (!went && (r->kind == RBXJ_TMPDIR || r->kind == RBXJ_CGROUP ||
+                      (r->kind == RBXJ_LOCK && r->flags & REC_EVIDENCE)))
             r2 = guard_moved(u, r, fd, name, f);
         if (r2 > 0) /* two things at once have been renamed */
             return refuse(f, false, RBXJ_E_FOREIGN, 0, r->path, "was moved");
@@ -244,12 +252,14 @@ int guard_open_parent(struct undo *u, const struct record *r, const char **ret_b
         return refuse(f, false, RBXJ_E_FOREIGN, ELOOP, r->path, "a symbolic link is on the way");
     if (fd < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -fd, r->path, "its directory");
-    /* within a boot the device number is the file system; across boots it has to be asked */
-    struct stat st;
-    int res = r->below ? 0 : u->same_boot ? (fstat(fd, &st) < 0 ? -errno : 0) : fileid_of_fd(fd, &found);
+    int res = r->below ? 0 : u->same_boot ? fileid_fs_of_fd(fd, &found) : fileid_of_fd(fd, &found);
     if (res < 0)
         return refuse(f, false, RBXJ_E_FOREIGN, -res, r->path, "its directory");
-    if (!r->below && (u->same_boot ? st.st_dev != r->parent.dev : !on_recorded_fs(&r->parent, &found, false)))
+    if (!r->below && went_with_its_fs(&r->parent, &found, u->same_boot)) {
+        f->found = FOUND_GONE;
+        return -ENOENT;
+    }
+    if (!r->below && !on_recorded_fs(&r->parent, &found, u->same_boot))
         return refuse(f, true, RBXJ_E_FOREIGN, 0, r->path,
                       "its directory is on another file system than recorded");
     res = in_other_view(u, r) ? fileid_of_fd(fd, &found) : 0;
