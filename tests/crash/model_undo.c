@@ -212,17 +212,19 @@ static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r
     return mount && is_covered(m, b, r, mount);
 }
 
-static void undo(struct model *m, struct mbox *b, struct mrecord *r)
+/* Or has it gone with a newer one in which it was? */
+static bool undo(struct model *m, struct mbox *b, struct mrecord *r)
 {
     struct thing *mount = named_mount(m, b, r), *t = mount || !r->place ? mount : model_top(m, r->place);
     if (!t)
-        return;
+        return !r->place;
     if (model_places[r->place].kind == RBXJ_LOCK && r->before) {
         t->content = r->before_content;
         t->stamp = 0;
     } else {
         model_remove(m, t->id);
     }
+    return true;
 }
 
 /* One that was gone when all were looked at is looked for again: what covered it may be gone by now. */
@@ -233,10 +235,8 @@ static const char *undo_one(struct model *m, struct mbox *b, struct mrecord *r, 
         return "failed";
     if (now == IS_REFUSED || now == IS_WAITING)
         return "refused";
-    if (v == IS_OURS)
-        undo(m, b, r);
     r->dropped = true;
-    return v == IS_OURS ? "undone" : "already_gone";
+    return v == IS_OURS && undo(m, b, r) ? "undone" : "already_gone";
 }
 
 /* One pass over one box. Returns how many records it dropped. */
