@@ -192,6 +192,28 @@ static void another_boot_is_gone(void **state)
     assert_true(lives(pid) && path_exists(path));
 }
 
+/* As a named hierarchy that was unmounted and mounted again gives it: the same path, device, number and handle (6.1; since
+ * 6.9 it has an identity of its own). */
+static void k3_in_v1_the_id_alone_is_not_enough(void **state)
+{
+    (void)state;
+    const char *path = box_in(harness_cgroup_v1("pids"));
+    pid_t pid = harness_spawn(path);
+    assert_int_equal(FOUND_PRESENT, look());
+    assert_int_equal(0, removexattr(path, "trusted.rbxj"));
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_true(x.finding.refused);
+    assert_int_equal(0, kind->quiesce(&x.undo, &x.record, fresh()));
+    assert_int_equal(0, kind->quiesced(&x.undo, &x.record, fresh()));
+    assert_true(kind->undo(&x.undo, &x.record, fresh()) < 0);
+    assert_true(x.finding.refused);
+    assert_true(lives(pid) && path_exists(path));
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(0, stamp_set(fd, &x.record));
+    assert_undone(path);
+    assert_killed(pid);
+}
+
 static void i4_a_symlink_on_the_way_is_not_followed(void **state)
 {
     (void)state;
@@ -222,6 +244,7 @@ int main(void)
         harness_test(k1_with_neither_only_an_empty_one_is_removed),
         harness_test(k2_a_stranger_of_our_name_proves_ours_gone),
         harness_test(another_boot_is_gone),
+        harness_test(k3_in_v1_the_id_alone_is_not_enough),
         harness_test(i4_a_symlink_on_the_way_is_not_followed),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -4,6 +4,8 @@
  */
 #include "tmpdir_fixture.h"
 
+#include <sys/xattr.h>
+
 /* ---- look, undo, verify ---- */
 
 static void ours_is_removed(void **state)
@@ -165,6 +167,25 @@ static void k2_file_is_foreign(void **state)
     assert_string_equal(harness_read(target), "x");
 }
 
+/* Where the next directory gets the number of ours, and nothing else tells them apart (9p, FUSE), our stamp must. */
+static void k3_a_number_alone_is_not_enough(void **state)
+{
+    (void)state;
+    harness_need_root();
+    acquire_in(harness_disk(), 0);
+    if (!(record.flags & REC_STAMPED))
+        harness_skip("no extended attributes");
+    record.id.handle_len = 0;
+    record.id.btime_ns = 0;
+    assert_found(FOUND_PRESENT);
+    assert_int_equal(removexattr(target, "trusted.rbxj"), 0);
+    assert_found(FOUND_FOREIGN);
+    assert_true(undo_it() < 0);
+    assert_true(path_exists(target));
+    record.flags &= ~(uint32_t)REC_STAMPED; /* it can't bear one */
+    assert_undone();
+}
+
 static void identity_tells_what_was_seen(void **state)
 {
     (void)state;
@@ -256,6 +277,7 @@ int main(void)
         harness_test(k2_another_directory_is_foreign),
         harness_test(k2_symlink_in_its_place_is_foreign),
         harness_test(k2_file_is_foreign),
+        harness_test(k3_a_number_alone_is_not_enough),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),
         harness_test(k14_another_file_system_of_that_number_is_not_the_one),

@@ -381,6 +381,12 @@ bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot
     return handles || births || same_boot;
 }
 
+bool fileid_is_weak(const struct fileid *a)
+{
+    bool generation = a->handle_len && a->fs_magic != FUSE_MAGIC_;
+    return a->fs_magic == CGROUP_SUPER_MAGIC || !(generation || a->btime_ns);
+}
+
 bool fileid_is_set(const struct fileid *a)
 {
     return a->ino != 0;

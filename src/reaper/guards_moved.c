@@ -35,10 +35,16 @@ static int search_once(int dirfd, const struct record *r, bool same_boot, char n
     for (const struct dirent *d; (errno = 0, d = fd_next_name(names));) {
         if (d->d_ino != r->id.ino)
             continue;
-        int rc = fileid_of_name(dirfd, d->d_name, &found);
+        _cleanup_close_ int fd = openat(dirfd, d->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+        int rc = fd < 0 ? -errno : fileid_of_fd(fd, &found);
         if (rc < 0 && rc != -ENOENT)
             return rc;
         if (rc < 0 || !fileid_equal(&found, &r->id, same_boot))
+            continue;
+        rc = stamp_is_missing(fd, r);
+        if (rc < 0)
+            return rc;
+        if (rc)
             continue;
         (void)strcpy(name, d->d_name);
         return 1;

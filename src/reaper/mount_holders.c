@@ -167,7 +167,8 @@ static bool is_in_cgroup(const struct record *r, pid_t pid)
     _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
     _cleanup_close_ int parent = fd_open_parent(r->path, &base);
     _cleanup_close_ int fd = parent < 0 ? parent : cgroup_open(parent, base);
-    if (fd < 0 || fileid_of_fd(fd, &id) < 0 || !fs_is_cgroup(id.fs_magic) || !fileid_equal(&id, &r->id, true))
+    if (fd < 0 || fileid_of_fd(fd, &id) < 0 || !fs_is_cgroup(id.fs_magic) ||
+        !fileid_equal(&id, &r->id, true) || stamp_is_missing(fd, r))
         return false;
     return cgroup_members(fd, &members) == 0 && cgroup_members_have(&members, pid);
 }

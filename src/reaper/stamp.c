@@ -15,6 +15,7 @@
  *                        back within T: no slack can be given for that, as the first programs run within the first second,
  *                        too. Such a thing is left until the clock is right, or until the next boot.
  */
+#include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/undo.h"
 
@@ -63,6 +64,26 @@ int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq)
         return errno == ENODATA || errno == EOPNOTSUPP || errno == EPERM || errno == ERANGE ? 0 : -errno;
     text[n] = 0;
     return stamp_parse(text, incarnation, seq);
+}
+
+int stamp_is_missing(int fd, const struct record *r)
+{
+    static const char *const names[] = {"trusted.rbxj", "user.rbxj"};
+    char path[32], text[STAMP_MAX + 1];
+    uint64_t incarnation;
+    uint32_t seq;
+    if (!(r->flags & REC_STAMPED) || !fileid_is_weak(&r->id))
+        return 0;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        ssize_t n = getxattr(proc_fd(fd, path), names[i], text, STAMP_MAX);
+        if (n < 0 && errno != ENODATA && errno != EPERM && errno != EOPNOTSUPP && errno != ERANGE)
+            return -errno;
+        text[n < 0 ? 0 : n] = 0;
+        if (n > 0 && stamp_parse(text, &incarnation, &seq) > 0 && incarnation == r->incarnation &&
+            seq == r->seq)
+            return 0;
+    }
+    return 1;
 }
 
 void stamp_remove(int fd)

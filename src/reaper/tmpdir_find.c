@@ -71,9 +71,13 @@ static int judge(struct undo *u, const struct record *r, int parent, struct tmpd
     if (!(r->flags & REC_EVIDENCE))
         return judge_unproven(u, r, n);
     n->why = "another directory than the one that was journaled";
-    if (fileid_equal(&n->id, &r->id, u->same_boot))
+    if (!fileid_equal(&n->id, &r->id, u->same_boot))
+        return 0;
+    n->why = "has its number, but not its stamp";
+    rc = stamp_is_missing(n->fd, r);
+    if (rc == 0)
         n->sight = SIGHT_OURS;
-    return 0;
+    return rc < 0 ? rc : 0;
 }
 
 static uint64_t identity_of(const struct tmpdir_place *p)

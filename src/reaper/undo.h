@@ -167,6 +167,9 @@ int guard_chain(struct record *r);
 int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear one, or -errno */
 int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
 void stamp_remove(int fd);
+/* Does a file that has the identity of r's evidence lack the stamp that ours has, where that identity is weak? Then it
+ * may be another one that got its number: 1, 0, or -errno. Whose it is matters not: it is no proof by itself. */
+int stamp_is_missing(int fd, const struct record *r);
 /* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1); *ret_why, which may be NULL, is
  * set where that alone is against it. 1, 0 or -errno. */
 int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot,

@@ -60,6 +60,11 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
         return refused(f, RBXJ_E_FOREIGN, 0, r, "not a cgroup");
     if (r->flags & REC_EVIDENCE) {
         place->ours = fileid_equal(&r->id, &place->id, true);
+        rc = place->ours ? stamp_is_missing(place->fd, r) : 0;
+        if (rc != 0) {
+            place->ours = false;
+            return refused(f, RBXJ_E_FOREIGN, rc < 0 ? -rc : 0, r, "has its id, but not its stamp");
+        }
         f->found = place->ours ? FOUND_PRESENT : FOUND_FOREIGN;
         if (!place->ours)
             (void)error_set(&f->error, RBXJ_E_FOREIGN, 0,

@@ -134,6 +134,8 @@ static int survey(struct undo *u, const struct record *r, struct seen *s, struct
             return res;
     } else if (!fileid_equal(&s->id, &r->id, u->same_boot))
         return refuse(f, r, 0, "another file is in its place");
+    else if ((res = stamp_is_missing(s->fd, r)) != 0)
+        return refuse(f, r, res < 0 ? -res : 0, "what is there has its number, but not its stamp");
     else
         f->found = FOUND_PRESENT;
     f->corrupt = f->found == FOUND_PRESENT && lock_is_corrupt(&s->reading);
