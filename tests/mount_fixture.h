@@ -42,6 +42,7 @@ static inline int setup(void **state)
         return rc;
     x.config.state_dir = harness_format("%s/state", harness_disk());
     x.config.runtime_dir = harness_format("%s/run", harness_disk());
+    harness_mkdir(x.config.runtime_dir);
     x.box = (struct box){.name = "b", .planned = 1, .next_seq = 2};
     /* never used twice: a test that runs at the same time must not have our source elsewhere */
     random_bytes(&x.box.incarnation, sizeof(x.box.incarnation));

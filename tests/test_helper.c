@@ -113,6 +113,55 @@ static void k16_one_that_will_not_die_is_left_and_not_doubled(void **state)
     assert_int_equal(0, helper_run(answers, "hello", 42, in_ms(5000), &again));
 }
 
+static void until_it_is_at(const char *file, bool is)
+{
+    struct helper_left left = {0};
+    int64_t deadline = in_ms(30000);
+    while (helper_is_at(file, 7, &left) != is && now_monotonic_ns() < deadline)
+        usleep(1000);
+    if (helper_is_at(file, 7, &left) == is)
+        return;
+    if (left.pid)
+        (void)kill(left.pid, SIGKILL);
+    fail_msg("pid %d %s", left.pid, is ? "is not at it" : "is at it still");
+}
+
+/* Whatever process started it. */
+static void k16_one_that_is_alone_is_known_to_all_processes(void **state)
+{
+    (void)state;
+    const char *file = harness_format("%s/helpers", harness_disk());
+    struct helper_result result;
+    assert_int_equal(0, helper_run_alone(file, 7, answers, "hello", in_ms(30000), &result));
+    assert_int_equal(4711, result.code);
+    assert_int_equal(0, helper_run_alone(file, 7, counts_descriptors, NULL, in_ms(30000), &result));
+    assert_int_equal(1, result.code); /* that lock */
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)helper_run_alone(file, 7, sleeps, NULL, in_ms(600000), &result);
+        _exit(0);
+    }
+    harness_track(pid);
+    until_it_is_at(file, true);
+    assert_int_equal(-EBUSY, helper_run_alone(file, 7, answers, "hello", in_ms(30000), &result));
+    assert_true(result.left.pid > 0 && result.left.start_time > 0 && result.left.pid != pid);
+    assert_int_equal(0, helper_run_alone(file, 8, answers, "hello", in_ms(30000), &result));
+    /* it does nothing more when whoever waits for it is dead */
+    harness_kill(pid);
+    until_it_is_at(file, false);
+    assert_int_equal(0, helper_run_alone(file, 7, answers, "hello", in_ms(30000), &result));
+}
+
+static void k16_one_that_cant_be_alone_does_nothing(void **state)
+{
+    (void)state;
+    const char *file = harness_format("%s/none/helpers", harness_disk());
+    struct helper_result result;
+    struct helper_left left;
+    assert_int_equal(-ENOENT, helper_run_alone(file, 7, crashes, NULL, in_ms(30000), &result));
+    assert_int_equal(0, helper_is_at(file, 7, &left));
+}
+
 static void k16_local_paths_need_no_helper(void **state)
 {
     (void)state;
@@ -276,6 +325,8 @@ int main(void)
         harness_test(k16_answers_and_has_no_descriptors),
         harness_test(k16_a_deadline_holds),
         harness_test(k16_one_that_will_not_die_is_left_and_not_doubled),
+        harness_test(k16_one_that_is_alone_is_known_to_all_processes),
+        harness_test(k16_one_that_cant_be_alone_does_nothing),
         harness_test(k16_local_paths_need_no_helper),
         harness_test(k16_hung_paths_are_told_apart),
         harness_test(k16_where_there_is_no_clone3),

@@ -1,4 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/helper.h"
 #include "hung_fuse.h"
 #include "mount_fixture.h"
 
@@ -180,6 +181,60 @@ static void k16_a_hung_server_hangs_nobody(void **state)
     assert_true(now_monotonic_ns() - start < 3000000000);
 }
 
+static int stats_it(void *data, uint8_t output[HELPER_OUTPUT_MAX])
+{
+    struct stat st;
+    (void)output;
+    return stat(data, &st);
+}
+
+/* An undo of r hangs, and then dies: its helper stays. */
+static void leave_helper_at(const struct record *r, const char *hung)
+{
+    char file[PATH_MAX];
+    struct helper_left left = {0};
+    uint64_t byte = mount_helper_of(&x.undo, r, file);
+    for (int ms = 100; ms < 20000 && helper_is_at(file, byte, &left) != 1; ms *= 2) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct helper_result result;
+            (void)helper_run_alone(file, byte, stats_it, (void *)hung, now_monotonic_ns() + ms * 1000000LL,
+                                   &result);
+            (void)kill(getpid(), SIGKILL);
+        }
+        assert_true(pid > 0);
+        harness_track(pid);
+        (void)harness_wait(pid); /* where the machine is busy the helper is killed before it comes to hang */
+    }
+    assert_int_equal(1, helper_is_at(file, byte, &left));
+}
+
+/* It may be in the last steps of an unmount, which end when it is let go, whatever is at that place then. */
+static void k16_what_a_helper_is_left_at_is_busy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *b = dir("b");
+    struct record *r = acquire("tmpfs", "x", a, NULL), *other = acquire("tmpfs", "x", b, NULL);
+    const char *hung = harness_format("%s/hung", harness_disk());
+    pid_t server = hung_fuse(hung);
+    leave_helper_at(r, hung);
+    assert_int_equal(FOUND_BUSY, look(r));
+    assert_non_null(strstr(x.f.error.detail, "was left behind"));
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(1, mounted(a));
+    assert_int_equal(1, undo(other)); /* it is at that one alone */
+    /* also when it was unmounted meanwhile: its record is not to go before the helper is */
+    assert_int_equal(0, umount2(a, 0));
+    mounts_free(x.undo.mounts);
+    x.undo.mounts = NULL;
+    assert_int_equal(FOUND_BUSY, look(r));
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    harness_kill(server);
+    assert_becomes(FOUND_GONE, r);
+    assert_int_equal(0, undo(r));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -190,6 +245,7 @@ int main(void)
         mount_test(k15_detached_until_nobody_holds_it),
         mount_test(k15_a_detached_bind_waits_for_its_holders_only),
         mount_test(k16_a_hung_server_hangs_nobody),
+        mount_test(k16_what_a_helper_is_left_at_is_busy),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -14,6 +14,7 @@
 #include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/statfs.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
@@ -21,10 +22,20 @@
 #define KILL_GRACE_MS 100 /* a killed process that can die is gone within that */
 #define LEFT_MAX 64       /* jobs remembered; more of them hang: the oldest is forgotten, and tried again */
 
+/* What the helper is to do. */
+struct task {
+    helper_function *function;
+    void *data;
+    const char *file; /* NULL: it need not be alone */
+    uint64_t byte;
+    pid_t parent;
+};
+
 /* What helper and caller share. */
 struct page {
     int code;
     int refused; /* errno: nothing was run */
+    pid_t other; /* with EBUSY: who is at it already; 0: not visible from here */
     _Atomic bool answered;
     _Alignas(max_align_t) uint8_t output[HELPER_OUTPUT_MAX];
 };
@@ -86,12 +97,31 @@ static void left_add(uint64_t job, const struct helper_left *left)
     pthread_mutex_unlock(&left_mutex);
 }
 
-static _Noreturn void helper_main(helper_function *function, void *data, struct page *page)
+/* Never closed: it goes with the helper, at the very end of whatever call that is in. errno. */
+static int be_alone(const struct task *task, struct page *page)
 {
+    int fd = open(task->file, O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
+    if (fd < 0)
+        return errno;
+    int r = fd_record_lock(fd, F_WRLCK, task->byte);
+    if (r != -EAGAIN)
+        return -r;
+    (void)fd_record_holder(fd, task->byte, &page->other);
+    return EBUSY;
+}
+
+static _Noreturn void helper_main(const struct task *task, struct page *page)
+{
+    /* what it does for nobody, nobody would hear of */
+    (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (syscall(SYS_close_range, 0U, ~0U, 0U) < 0)
         page->refused = errno; /* a helper that is left behind must not keep our locks */
+    else if (getppid() != task->parent)
+        page->refused = ESRCH;
     else
-        page->code = function(data, page->output);
+        page->refused = task->file ? be_alone(task, page) : 0;
+    if (!page->refused)
+        page->code = task->function(task->data, page->output);
     atomic_store(&page->answered, true);
     for (;;)
         (void)syscall(SYS_exit_group, 0);
@@ -126,7 +156,7 @@ static long start_by_clone(int *ret_pidfd)
 
 /* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. clone3() is refused by the
  * seccomp filters of containers, which can't look into its argument, and its flag is since 5.5. */
-static pid_t start(helper_function *function, void *data, struct page *page, int *ret_pidfd)
+static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
 {
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
                               .pidfd = (uint64_t)(uintptr_t)ret_pidfd};
@@ -134,14 +164,13 @@ static pid_t start(helper_function *function, void *data, struct page *page, int
     if (pid < 0 && (errno == ENOSYS || errno == EPERM || errno == EINVAL))
         pid = start_by_clone(ret_pidfd);
     if (pid == 0)
-        helper_main(function, data, page);
+        helper_main(task, page);
     if (pid < 0)
         return -errno;
     return (pid_t)pid;
 }
 
-int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
-               struct helper_result *ret)
+static int run(const struct task *task, uint64_t job, int64_t deadline_ns, struct helper_result *ret)
 {
     memset(ret, 0, sizeof(*ret));
     if (left_find(job, &ret->left))
@@ -150,7 +179,7 @@ int helper_run(helper_function *function, void *data, uint64_t job, int64_t dead
     if (page == MAP_FAILED)
         return -errno;
     _cleanup_close_ int pidfd = -1;
-    pid_t pid = start(function, data, page, &pidfd);
+    pid_t pid = start(task, page, &pidfd);
     int rc = pid < 0 ? pid : 0;
     if (pid > 0 && pidfd_wait(pidfd, deadline_ns) < 0) {
         rc = -ETIMEDOUT;
@@ -167,12 +196,42 @@ int helper_run(helper_function *function, void *data, uint64_t job, int64_t dead
     }
     if (!rc)
         rc = atomic_load(&page->answered) ? -page->refused : -EPIPE;
+    if (rc == -EBUSY)
+        ret->left = (struct helper_left){.pid = page->other,
+                                         .start_time = page->other ? start_time_of(page->other) : 0};
     if (pid > 0)
         memcpy(ret->output, page->output, sizeof(ret->output));
     if (!rc)
         ret->code = page->code;
     (void)munmap(page, sizeof(*page));
     return rc;
+}
+
+int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
+               struct helper_result *ret)
+{
+    const struct task task = {.function = function, .data = data, .parent = getpid()};
+    return run(&task, job, deadline_ns, ret);
+}
+
+int helper_run_alone(const char *file, uint64_t byte, helper_function *function, void *data,
+                     int64_t deadline_ns, struct helper_result *ret)
+{
+    const struct task task = {
+        .function = function, .data = data, .file = file, .byte = byte, .parent = getpid()};
+    return run(&task, 0, deadline_ns, ret);
+}
+
+int helper_is_at(const char *file, uint64_t byte, struct helper_left *ret)
+{
+    pid_t pid = 0;
+    _cleanup_close_ int fd = open(file, O_RDONLY | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC);
+    if (fd < 0)
+        return errno == ENOENT || errno == ENOTDIR ? 0 : -errno;
+    int r = fd_record_holder(fd, byte, &pid);
+    if (r > 0)
+        *ret = (struct helper_left){.pid = pid, .start_time = pid ? start_time_of(pid) : 0};
+    return r;
 }
 
 /* ---- path_probe ---- */

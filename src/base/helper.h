@@ -8,6 +8,10 @@
  * What runs in a helper runs between fork and exit of a process that may have other threads: system calls and
  * memory of its own, no malloc, no stdio, no lock. The helper has no descriptors at all and must open what it
  * needs.
+ *
+ * One that is left behind does no more than to finish the call in which it hangs: it was killed, or is as soon as whoever
+ * waits for it dies. Where that one call may do harm later, as an unmount may, it is run alone (helper_run_alone): it holds a
+ * record lock for as long as it lives, so that every other process knows of it, whatever became of the one that started it.
  */
 #ifndef RBXJ_BASE_HELPER_H
 #define RBXJ_BASE_HELPER_H
@@ -45,6 +49,13 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
  *   -errno      it could not be started, or could not let go of our descriptors: function was not run */
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);
+
+/* The same, for what no two helpers may work on at once, of whatever processes: byte is what it is, in a file that is made
+ * if there is none. -EBUSY (ret->left; pid 0: not visible from here): a helper of any process is at it. */
+int helper_run_alone(const char *file, uint64_t byte, helper_function *function, void *data,
+                     int64_t deadline_ns, struct helper_result *ret);
+/* Is one at it now? 1 (*ret), 0, or -errno: that can't be known. Takes no lock and makes no file. */
+int helper_is_at(const char *file, uint64_t byte, struct helper_left *ret);
 
 /* Is it gone meanwhile? Reaps it if it is. */
 bool helper_left_gone(const struct helper_left *left);

@@ -89,13 +89,18 @@ struct mount_tree {
 void mount_tree_clear(struct mount_tree *tree);
 int mount_tree_collect(const struct mount_table *table, struct mount *top, struct mount_tree *ret);
 
-/* Unmounts the tree, newest first; unique is that of its top, or 0. With lazy only the top, and all with it,
+/* Unmounts r's tree, newest first. With lazy only the top, and all with it,
  * detached. Each one is looked up and its id checked immediately before. 0, or
  *   -EBUSY    somebody uses *ret_stuck
  *   -ESTALE   another mount is where *ret_stuck was: gone, moved or covered since mountinfo was read
  *   -ETIMEDOUT, -errno; e is set then */
-int mount_tree_take(struct undo *u, const struct mount_space *space, struct mount_tree *tree, uint64_t unique,
-                    bool lazy, struct mount **ret_stuck, struct rbxj_error *e);
+int mount_tree_take(struct undo *u, const struct record *r, const struct mount_space *space,
+                    struct mount_tree *tree, bool lazy, struct mount **ret_stuck, struct rbxj_error *e);
+/* What helper_run_alone() is to know r's unmount by: of the runtime directory, as no helper outlives a boot. */
+uint64_t mount_helper_of(const struct undo *u, const struct record *r, char file[PATH_MAX]);
+/* Does a helper that an earlier undo of r left behind live still (K16)? It may unmount what is at the place of r when it is
+ * let go: until then r is busy, whatever is there, and its record keeps the place. 1 (f is set), 0, or a negative code. */
+int mount_is_worked_at(const struct undo *u, const struct record *r, struct finding *f);
 
 /* The time until which a helper may take, CLOCK_MONOTONIC. */
 int64_t mount_deadline(const struct undo *u);

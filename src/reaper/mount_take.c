@@ -14,10 +14,12 @@
 #include <errno.h>
 #include <limits.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
+#include <xxhash.h>
 
 #define HELPER_TIME_NS 10000000000LL
 
@@ -250,19 +252,60 @@ static int take_in_helper(void *data, uint8_t output[HELPER_OUTPUT_MAX])
     return 0;
 }
 
-static int run_helper(struct undo *u, struct take *take, struct take_answer *ret, struct rbxj_error *e)
+/* ---- in a helper, of which no other process' undo loses sight ---- */
+
+uint64_t mount_helper_of(const struct undo *u, const struct record *r, char file[PATH_MAX])
+{
+    const uint64_t key[] = {r->incarnation, r->seq};
+    (void)snprintf(file, PATH_MAX, "%s/helpers", u->config->runtime_dir);
+    return XXH3_64bits(key, sizeof(key)) >> 2; /* offsets are positive */
+}
+
+static void name_left(const struct helper_left *left, struct rbxj_error *e)
+{
+    if (left->pid)
+        error_detail(e, "pid %d hangs in it and was left behind", (int)left->pid);
+    else
+        error_detail(e, "a process that is not visible from here hangs in it");
+}
+
+int mount_is_worked_at(const struct undo *u, const struct record *r, struct finding *f)
+{
+    char file[PATH_MAX];
+    struct helper_left left;
+    uint64_t byte = mount_helper_of(u, r, file);
+    int rc = helper_is_at(file, byte, &left);
+    if (rc == 0)
+        return 0;
+    f->found = FOUND_BUSY;
+    if (rc < 0)
+        return error_sys(&f->error, -rc, "mount %s: whether a helper is at it: %s", r->path, file);
+    f->refused = f->partial = false;
+    f->identity = (uint64_t)left.pid;
+    f->error = (struct rbxj_error){0};
+    (void)error_set(&f->error, RBXJ_E_BUSY, ETIMEDOUT, "unmount %s: an earlier undo of it has not ended yet",
+                    r->path);
+    name_left(&left, &f->error);
+    return 1;
+}
+
+static int run_helper(struct undo *u, const struct record *r, struct take *take, struct take_answer *ret,
+                      struct rbxj_error *e)
 {
     const struct mount *top = take->tree->mounts[0];
     struct helper_result result;
-    uint64_t job = take->unique ? take->unique : (1ULL << 63) | (uint32_t)top->id;
-    int rc = helper_run(take_in_helper, take, job, mount_deadline(u), &result);
+    char file[PATH_MAX];
+    uint64_t byte = mount_helper_of(u, r, file);
+    int rc = helper_run_alone(file, byte, take_in_helper, take, mount_deadline(u), &result);
     memcpy(ret, result.output, sizeof(*ret));
     if (rc == 0)
         return 0;
+    if (rc != -ETIMEDOUT && rc != -EBUSY && rc != -EPIPE) /* it was not begun */
+        return error_sys(e, -rc, "unmount %s: a helper for it", top->target);
     (void)error_set(e, RBXJ_E_BUSY, rc == -EPIPE ? EIO : ETIMEDOUT, "unmount %s: %s does not answer",
                     top->target, top->fstype);
-    if (result.left.pid)
-        error_detail(e, "pid %d hangs in it and was left behind", (int)result.left.pid);
+    if (rc == -EBUSY || result.left.pid)
+        name_left(&result.left, e);
     return -ETIMEDOUT;
 }
 
@@ -276,14 +319,15 @@ static bool needs_helper(const struct mount_space *space, const struct mount_tre
     return false;
 }
 
-int mount_tree_take(struct undo *u, const struct mount_space *space, struct mount_tree *tree, uint64_t unique,
-                    bool lazy, struct mount **ret_stuck, struct rbxj_error *e)
+int mount_tree_take(struct undo *u, const struct record *r, const struct mount_space *space,
+                    struct mount_tree *tree, bool lazy, struct mount **ret_stuck, struct rbxj_error *e)
 {
-    struct take take = {.tree = tree, .unique = unique, .ns = space->ns, .pid = space->pid, .lazy = lazy};
+    struct take take = {
+        .tree = tree, .unique = r->mount.unique, .ns = space->ns, .pid = space->pid, .lazy = lazy};
     struct take_answer answer = {.left = (uint32_t)tree->len};
     int rc = 0;
     if (needs_helper(space, tree))
-        rc = run_helper(u, &take, &answer, e);
+        rc = run_helper(u, r, &take, &answer, e);
     else
         take_all(&take, false, &answer);
     if (rc < 0)

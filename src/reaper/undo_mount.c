@@ -182,9 +182,12 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
 static int mount_look(struct undo *u, const struct record *r, struct finding *f)
 {
     struct sight sight;
+    int rc = guard_of_this_boot(u, r) ? mount_is_worked_at(u, r, f) : 0;
+    if (rc != 0)
+        return rc < 0 ? rc : 0;
     if (r->flags & REC_DETACHED)
         return look_at_detached(u, r, f);
-    int rc = locate(u, r, &sight, f);
+    rc = locate(u, r, &sight, f);
     if (rc == 0 && sight.mount && !is_covered(u, r, &sight, f))
         f->refused = guard_protected(u->config, RBXJ_MOUNT, sight.mount->target, &f->error) < 0;
     return rc;
@@ -217,7 +220,7 @@ static int try_once(struct undo *u, const struct record *r, const struct sight *
     int rc = mount_tree_collect(sight->space.table, sight->mount, &tree);
     if (rc < 0)
         return error_sys(&f->error, -rc, "unmount %s", r->path);
-    rc = mount_tree_take(u, &sight->space, &tree, r->mount.unique, lazy, &stuck, &f->error);
+    rc = mount_tree_take(u, r, &sight->space, &tree, lazy, &stuck, &f->error);
     *ret_stuck = *stuck;
     return rc;
 }
@@ -302,11 +305,14 @@ static int mount_undo(struct undo *u, struct record *r, struct finding *f)
 {
     struct mount_holders holders = {0};
     struct sight sight;
+    int rc = guard_of_this_boot(u, r) ? mount_is_worked_at(u, r, f) : 0;
+    if (rc != 0)
+        return rc < 0 ? rc : outcome(f);
     if (r->flags & REC_DETACHED) {
-        int rc = look_at_detached(u, r, f);
+        rc = look_at_detached(u, r, f);
         return rc < 0 ? rc : outcome(f);
     }
-    int rc = locate(u, r, &sight, f);
+    rc = locate(u, r, &sight, f);
     if (rc < 0 || !sight.mount)
         return rc < 0 ? rc : outcome(f);
     rc = is_allowed(u, r, &sight, f);
