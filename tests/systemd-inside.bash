@@ -154,6 +154,14 @@ ended_itself() {
     is "$(show rbxj-reaper.service ActiveState) $(show rbxj-reaper.service Result) $(show rbxj-reaper.service ExecMainStatus)" \
         "failed exit-code 1" && [ "$waited" -lt 30000000 ]
 }
+# The watcher stopped in time, and what hangs in a helper was not waited for: TimeoutStopSec= is 60 s here.
+watch_hangs() { [ "$(wc -l <"/sys/fs/cgroup$(show rbxj-watch.service ControlGroup)/cgroup.procs")" -ge 3 ]; }
+watch_ended() {
+    local waited
+    waited=$(($(show rbxj-watch.service InactiveEnterTimestampMonotonic) - $(show rbxj-watch.service ExecMainExitTimestampMonotonic)))
+    echo "waited $waited us"
+    is "$(show rbxj-watch.service ActiveState) $(show rbxj-watch.service Result)" "inactive success" && [ "$waited" -lt 60000000 ]
+}
 is_quarantined() { [ -e /run/rbxj/quarantined ] && grep -qF "box $1: hung at boot: $2" /var/lib/rbxj/quarantine; }
 hang() { python3 -I -S /srv/hung.py /var/hung >/srv/hung.pid; }
 # The server is gone for good, and somebody has unmounted it.
@@ -179,6 +187,11 @@ third_boot() {
     check "k16: it ends by itself where an unmount hangs" ended_itself
     check "it says which" until_true is_logged "/var/hung/u.mnt: its file system does not answer"
     check "k31: the worker is quarantined for it" is_quarantined u /var/hung/u.mnt
+    systemctl start rbxj-watch.service
+    check "k16: the watcher hangs in it, too" until_true watch_hangs
+    systemctl stop rbxj-watch.service
+    check "k16: and is stopped all the same" watch_ended
+    check "it says what it broke off" until_true is_logged "a replay of box u goes on: it is broken off"
     hang_is_over
     check "it is mounted still" grep -q ' /var/hung/u.mnt ' /proc/self/mountinfo
     check "a recovery succeeds when that is over, too" systemctl start rbxj-health.service

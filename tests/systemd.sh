@@ -29,9 +29,10 @@ report "boot 2: "
 if [ -c /dev/fuse ]; then
     echo 'python3 -I -S /srv/hung.py /var/hung >/srv/hung.pid' >"$root/srv/before"
     rm "$root$units"/*.wants/rbxj-{watch.service,health.timer} # they would wait for it, too
-    mkdir -p "$root/etc/rbxj" "$root$units/rbxj-reaper.service.d"
+    mkdir -p "$root/etc/rbxj" "$root$units"/rbxj-{reaper,watch}.service.d
     printf '[replay]\nboot_deadline=20s\n' >"$root/etc/rbxj/rbxj.conf"
     unit rbxj-reaper.service.d/test.conf '[Service]' TimeoutStopSec=30s
+    unit rbxj-watch.service.d/test.conf '[Service]' TimeoutStopSec=60s
     boot 3
     cut
     report "boot 3: "

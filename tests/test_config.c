@@ -14,6 +14,7 @@ static void assert_defaults(void)
     assert_false(loaded.lazy_umount);
     assert_int_equal(loaded.timeout_ns, 30 * S);
     assert_int_equal(loaded.boot_deadline_ns, 60 * S);
+    assert_int_equal(loaded.stop_timeout_ns, 5 * S);
     assert_int_equal(loaded.busy_retries, 10);
     assert_int_equal(loaded.jobs, 0);
     assert_null(loaded.protected_paths);
@@ -28,7 +29,8 @@ static void every_key_has_its_default(void **state)
     assert_defaults();
     assert_loads(
         "[journal]\ndurability=auto\nmap_size=1G\npreallocate=4M\ngate_timeout=10s\n"
-        "[replay]\nlazy_umount=never\ntimeout=30s\nboot_deadline=60s\nbusy_retries=10\njobs=\n"
+        "[replay]\nlazy_umount=never\ntimeout=30s\nboot_deadline=60s\nstop_timeout=5s\nbusy_retries=10\njobs="
+        "\n"
         "[health]\nquarantine_after=3\nescalate_failures=3\nescalate_per_day=1\nmin_free=5%\n"
         "[discover]\nlocks=/var/lib/rustbox/boxes/*/lock\ncgroups=rustbox-*\nmounts=/var/lib/rustbox/*\n"
         "tmpdirs=/tmp/rustbox-*\n[paths]\nprotected=\nallowed=\n[incidents]\nkeep=1000\nkeep_days=90\n");
@@ -40,7 +42,8 @@ static void every_key_is_read(void **state)
     (void)state;
     assert_loads(
         "# a comment\n[journal]\ndurability = always ; another\nmap_size=512M\npreallocate = 8M\n"
-        "gate_timeout=500ms\n[replay]\nlazy_umount=last-resort\ntimeout=2min\nboot_deadline=5\n"
+        "gate_timeout=500ms\n[replay]\nlazy_umount=last-resort\ntimeout=2min\nboot_deadline=5\nstop_timeout="
+        "1min\n"
         "busy_retries=0\njobs=3\n[paths]\nprotected=/data /srv/keep/\n  /more\\ of\\ it\nallowed=/\n");
     assert_int_equal(loaded.durability, DURABILITY_ALWAYS);
     assert_int_equal(loaded.map_size, 512 << 20);
@@ -49,6 +52,7 @@ static void every_key_is_read(void **state)
     assert_true(loaded.lazy_umount);
     assert_int_equal(loaded.timeout_ns, 120 * S);
     assert_int_equal(loaded.boot_deadline_ns, 5 * S);
+    assert_int_equal(loaded.stop_timeout_ns, 60 * S);
     assert_int_equal(loaded.busy_retries, 0);
     assert_int_equal(loaded.jobs, 3);
     assert_string_equal(loaded.protected_paths[0], "/data");

@@ -265,7 +265,7 @@ leftovers() {
 # An undo takes its time: SIGTERM, to both of them as a service manager sends it, breaks nothing off.
 signals() {
     fresh
-    printf '[replay]\nbusy_retries = 6\n' >"$work/conf"
+    printf '[replay]\nbusy_retries = 6\nstop_timeout = 10min\n' >"$work/conf"
     watch --config "$work/conf" --json
     start slow --tmpdir "$work/slow" --mount "tmpfs,none,$work/at"
     sit "$work/at"
@@ -287,6 +287,44 @@ signals() {
     call replay
     check "and what it left is whole" is "$status" 0
     gone "$work/slow" || bad "slow is left"
+}
+
+# An undo hangs, as the server of its file system is dead: that is broken off, and not forgotten.
+asks_by_helper() {
+    local child
+    child=$(ps -o pid= --ppid "$watch") && [ -n "$(ps -o pid= --ppid "$((child))")" ]
+}
+only_hung() { [ "$(pgrep -c -x "$(basename "$rbxj")")" -le "$1" ]; }
+stopped_while_it_hangs() {
+    [ -c /dev/fuse ] || { echo "# skip: no /dev/fuse"; return; }
+    fresh
+    printf '[replay]\ntimeout = 10min\nstop_timeout = 1s\n' >"$work/conf"
+    mkdir "$work/hung"
+    start h --lock "$work/h.lock" --tmpdir "$work/hung/dir"
+    local server stopped=$SECONDS
+    server=$(python3 -I -S "$top/tests/hung.py" "$work/hung")
+    watch --config "$work/conf"
+    kill_now "$supervisor"
+    check "one hangs in its undo" until_true asks_by_helper
+    stopped=$SECONDS
+    kill -TERM "$watch"
+    check "SIGTERM while an undo hangs: it ends" until_true not_lives "$watch"
+    check "and does so long before the box' time is over" test $((SECONDS - stopped)) -lt 60
+    wait "$notifier"
+    check "with 0" is "$?" 0
+    check "it says what was broken off" grep -q 'a replay of box h goes on: it is broken off' "$work/watch.err"
+    check "it asked for the time that it took" said '^EXTEND_TIMEOUT_USEC=11000000$'
+    check "nobody is left but the helper that hangs" until_true only_hung 1
+    kill -KILL "$server"
+    check "that does nothing more when it is let go" until_true only_hung 0
+    until_true umount "$work/hung"
+    check "the directory is there" there "$work/hung/dir"
+    call list --json --box h
+    check "its box is stale" json 'd["boxes"][0]["state"] == "stale" and len(d["boxes"][0]["records"]) == 3'
+    watch
+    check "the next watch takes it up" undone "$work/hung/dir" "$work/h.lock"
+    ended h || bad "h is there"
+    stop
 }
 
 # Somebody holds the reaper's lock; $reaper.
@@ -414,7 +452,7 @@ killed() {
     stop
 } 2>/dev/null
 
-parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals another_reaper a_quarantined_worker damaged
+parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
     wrong killed"
 for part in ${PARTS:-$parts}; do
     $part

@@ -24,6 +24,7 @@ struct config {
     bool lazy_umount; /* last-resort */
     int64_t timeout_ns;
     int64_t boot_deadline_ns;
+    int64_t stop_timeout_ns;
     int busy_retries;
     int jobs; /* 0: number of cores */
 

@@ -9,7 +9,9 @@
  * The replay is in a child of its own: a box whose undo kills the reaper (K34) does not end the watch, the watchdog is
  * fed and signals are heard while an undo takes its time, and a signal to both of them breaks off no undo. There is one
  * child at a time, as there is one reaper; what happens meanwhile is seen by the look after it. A watch that is killed
- * leaves its child to finish, and has nothing to lose (W2); another one waits for that child as for any reaper.
+ * leaves its child to finish, and has nothing to lose (W2); another one waits for that child as for any reaper. One that is
+ * told to stop gives it a little time, and kills it: whoever stops it wants nothing to be undone any more, and a replay may
+ * be killed at any instruction (I5). What it was at stays stale, with its incident, and is the next one's.
  *
  * It ends when it is told to, or at its start when it may not read the journal. Whatever else is wrong, a damaged
  * journal too, may be mended beside it: it stays, says so once, and tries again after a while.
@@ -17,6 +19,7 @@
 #include "cli/cli.h"
 
 #include "base/cleanup.h"
+#include "base/config.h"
 #include "base/fd.h"
 #include "reaper/monitor.h"
 #include "reaper/turns.h"
@@ -43,6 +46,8 @@
 #define UNWATCHED_NS (10 * TURNS_SECOND)
 #define TRY_AGAIN_NS TURNS_SECOND
 #define MANY 1000
+/* After SIGKILL: what it takes to die, unless it hangs. */
+#define DEATH_NS (2 * TURNS_SECOND)
 
 const struct cli_option watch_options[] = {
     {0},
@@ -61,6 +66,9 @@ struct watch {
     int64_t look_at;                  /* NEVER: nothing asks for it */
     int64_t looked_at, look_took;     /* when the last one was over */
     int64_t watchdog_ns, watchdog_at; /* NEVER: nobody waits for us */
+    int64_t stop_ns, stop_at;         /* when the child is broken off; NEVER: it may go on */
+    bool broken_off;
+    char at[BOX_NAME_MAX + 8]; /* what the child was told to replay */
     char said[600], status[200];
 };
 
@@ -139,6 +147,12 @@ static void start_child(struct watch *w, const char *const *names, size_t n)
     pid_t pid = fork();
     if (pid == 0)
         replay(w, names, n);
+    if (names && n == 1)
+        (void)snprintf(w->at, sizeof(w->at), "box %s", names[0]);
+    else if (names)
+        (void)snprintf(w->at, sizeof(w->at), "%zu boxes", n);
+    else
+        (void)strcpy(w->at, "all boxes");
     if (pid > 0)
         w->child = pid;
     else
@@ -170,10 +184,25 @@ static void reap_child(struct watch *w)
     w->child = 0;
     w->ended = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     int64_t now = now_monotonic_ns();
-    if (WIFSIGNALED(status))
+    if (WIFSIGNALED(status) && !w->broken_off)
         print_problem("watch: a replay was killed by signal %d; it is tried again", WTERMSIG(status));
     turns_done(&w->turns, result_of(status), now);
     w->look_at = now;
+}
+
+/* It has had its time since we were told to stop. */
+static void break_off(struct watch *w, int64_t now)
+{
+    if (w->broken_off) { /* it hangs where nobody can be killed; it goes on no further */
+        print_problem("watch: a replay of %s, pid %d, can't be killed, and is left behind", w->at, w->child);
+        w->child = 0;
+        return;
+    }
+    print_problem("watch: told to stop while a replay of %s goes on: it is broken off, and the next replay's",
+                  w->at);
+    (void)kill(w->child, SIGKILL);
+    w->broken_off = true;
+    w->stop_at = now + DEATH_NS;
 }
 
 /* ---- looking ---- */
@@ -248,8 +277,12 @@ static void read_signals(struct watch *w)
     while (read(w->signal_fd, &info, sizeof(info)) == sizeof(info)) {
         if (info.ssi_signo == SIGCHLD)
             continue;
-        if (!w->stopping)
-            (void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s", w->child ? "finishing an undo" : "");
+        if (!w->stopping) {
+            (void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRId64,
+                             w->child ? "finishing an undo" : "",
+                             (int64_t)((w->stop_ns + 5 * DEATH_NS) / 1000));
+            w->stop_at = now_monotonic_ns() + w->stop_ns;
+        }
         w->stopping = true;
     }
     reap_child(w);
@@ -261,6 +294,7 @@ static void wait_for_something(struct watch *w)
     struct pollfd signals = {.fd = w->signal_fd, .events = POLLIN};
     int64_t until = w->child ? NEVER : w->look_at, now = now_monotonic_ns();
     until = until < w->watchdog_at ? until : w->watchdog_at;
+    until = until < w->stop_at ? until : w->stop_at;
     int64_t left = until == NEVER ? -1 : until <= now ? 0 : (until - now) / MILLISECOND + 1;
     int ms = left > 3600000 ? 3600000 : (int)left;
     int events = w->child ? poll(&signals, 1, ms) : monitor_wait(w->monitor, &signals, 1, ms);
@@ -277,6 +311,8 @@ static void wait_for_something(struct watch *w)
         look_no_later(w, w->looked_at + DEATH_SHARE * w->look_took);
     if (signals.revents)
         read_signals(w);
+    if (w->child && now >= w->stop_at)
+        break_off(w, now);
 }
 
 static int run(struct watch *w)
@@ -318,13 +354,17 @@ static int prepare(struct watch *w)
 
 int cmd_watch(struct cli *cli, int argc, char **argv)
 {
-    struct watch w = {.cli = cli, .signal_fd = -1, .watchdog_at = NEVER};
+    _cleanup_(config_clear) struct config config = {0};
+    struct watch w = {.cli = cli, .signal_fd = -1, .watchdog_at = NEVER, .stop_at = NEVER};
     struct rbxj_error error = {0};
     const char *value;
     if (cli_next(cli, argc, argv, &value) == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
     int status = prepare(&w);
-    int rc = status ? 0 : monitor_open(&cli->options, &w.monitor, &error);
+    int rc = status ? 0 : config_load(&cli->options, &config, &error);
+    w.stop_ns = config.stop_timeout_ns;
+    if (!status && rc == 0)
+        rc = monitor_open(&cli->options, &w.monitor, &error);
     if (rc < 0) {
         print_failure(&cli->style, "watch", rc, &error);
         status = (int)status_of(rc);
