@@ -5,6 +5,7 @@
 #ifndef RBXJ_JOURNAL_INTERNAL_H
 #define RBXJ_JOURNAL_INTERNAL_H
 
+#include "base/forked.h"
 #include "journal/gate.h"
 #include "journal/journal.h"
 
@@ -73,7 +74,7 @@ struct journal {
     struct store boot, disk;
     struct gate_page *gates;
     uint8_t boot_id[16], instance[16], generation[16];
-    pid_t opener; /* set first: tells a child of fork() */
+    struct forked opener; /* set first: tells a child of fork() */
     struct procid self;
     bool alone; /* nobody else had the journals open when this process entered */
 };

@@ -322,7 +322,7 @@ static int open_all(struct journal *j, struct rbxj_error *e)
 bool journal_become_the_one(struct journal *j)
 {
     struct journal *other = atomic_load(&process_journal);
-    while (!other || other->opener != getpid())
+    while (!other || !forked_is_self(&other->opener))
         if (atomic_compare_exchange_weak(&process_journal, &other, j))
             return true;
     return false;
@@ -340,7 +340,7 @@ int journal_open(const struct journal_options *options, struct journal **ret, st
     if (!j)
         return error_sys(e, ENOMEM, "journal");
     j->options = *options;
-    j->opener = getpid();
+    j->opener = forked_self();
     j->state_fd = j->runtime_fd = j->alive_fd = -1;
     j->state_dir = strdup(options->state_dir);
     j->runtime_dir = strdup(options->runtime_dir);
@@ -371,7 +371,7 @@ void journal_close(struct journal *j)
         return;
     /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
      * close one of STATE/alive would drop the locks of a journal that the child has opened itself. */
-    if (j->opener == getpid()) {
+    if (forked_is_self(&j->opener)) {
         if (j->gates) /* it came to be whole */
             (void)leftover_retry(j, NULL);
         store_close(&j->boot);
@@ -406,7 +406,7 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
 {
     struct journal *j = atomic_load(&process_journal);
     /* by identity: under another spelling of its paths a second look would drop its locks, too */
-    bool same = j && j->opener == getpid() && is_dir(state_dir, j->state_fd, j->state_dir) &&
+    bool same = j && forked_is_self(&j->opener) && is_dir(state_dir, j->state_fd, j->state_dir) &&
                 is_dir(runtime_dir, j->runtime_fd, j->runtime_dir);
     return same ? j : NULL;
 }
@@ -414,7 +414,7 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
 const struct journal *journal_with_alive(const struct stat *alive)
 {
     const struct journal *j = atomic_load(&process_journal);
-    bool same = j && j->opener == getpid() && j->alive_st.st_dev == alive->st_dev &&
+    bool same = j && forked_is_self(&j->opener) && j->alive_st.st_dev == alive->st_dev &&
                 j->alive_st.st_ino == alive->st_ino;
     return same ? j : NULL;
 }

@@ -21,8 +21,8 @@ struct leftover {
     uint8_t generation[16];
     uint64_t incarnation;
     struct withdrawal what;
-    pid_t pid;    /* a child of fork() has the list, too; it is not about that one */
-    bool damaged; /* it keeps its box from being undone, and nobody else from anything (K24) */
+    struct forked process; /* a child of fork() has the list, too; it is not about that one */
+    bool damaged;          /* it keeps its box from being undone, and nobody else from anything (K24) */
 };
 /* Room for the first of them is always there: it is mostly for want of memory that there are any. */
 static struct leftover first[INTENTS_MAX], *leftovers = first;
@@ -81,7 +81,7 @@ static int withdraw_now(struct journal *j, uint64_t incarnation, const struct wi
 
 static bool is_of(const struct leftover *l, const struct journal *j)
 {
-    return l->pid == getpid() && memcmp(l->generation, j->generation, sizeof(l->generation)) == 0;
+    return forked_is_self(&l->process) && memcmp(l->generation, j->generation, sizeof(l->generation)) == 0;
 }
 
 static void forget(size_t i)
@@ -123,13 +123,13 @@ static void remember(struct journal *j, uint64_t incarnation, const struct withd
     struct leftover *l = NULL;
     (void)pthread_mutex_lock(&lock);
     for (size_t i = leftovers_len; i-- > 0;)
-        if (leftovers[i].pid != getpid())
+        if (!forked_is_self(&leftovers[i].process))
             forget(i);
     if (leftovers_len < LEFTOVERS_MAX)
         l = add();
     if (l) {
         *l = (struct leftover){
-            .pid = getpid(), .incarnation = incarnation, .what = *what, .damaged = damaged};
+            .process = forked_self(), .incarnation = incarnation, .what = *what, .damaged = damaged};
         memcpy(l->generation, j->generation, sizeof(l->generation));
     }
     (void)pthread_mutex_unlock(&lock);

@@ -191,7 +191,7 @@ int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret,
                         .state_fd = -1,
                         .runtime_fd = -1};
     ret[0] = 0;
-    j.opener = getpid();
+    j.opener = forked_self();
     int r = procid_boot(j.boot_id);
     if (r < 0)
         return error_sys(e, -r, "boot id");

@@ -16,9 +16,9 @@
 int journal_check_handle(const struct journal *j, struct rbxj_error *e)
 {
     struct stat st;
-    if (j->opener != getpid())
+    if (!forked_is_self(&j->opener))
         return error_set(e, RBXJ_E_FORKED, 0, "journal %s: was opened by pid %d, open it after the fork",
-                         j->state_dir, j->opener);
+                         j->state_dir, j->opener.pid);
     int r = fstat(j->alive_fd, &st);
     if (r < 0 && errno != EBADF)
         return error_sys(e, errno, "%s/alive", j->state_dir);

@@ -1,0 +1,24 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Which process is this? A pid does not tell a child from its parent where the child is the first of a pid namespace, as
+ * its parent is: both are 1.
+ */
+#ifndef RBXJ_BASE_FORKED_H
+#define RBXJ_BASE_FORKED_H
+
+#include <stdbool.h>
+#include <stdint.h>
+#include <sys/types.h>
+
+struct forked {
+    pid_t pid;
+    uint64_t
+        number; /* drawn once by each process; 0: the kernel can't keep it from a child, and the pid must do */
+};
+
+/* This process. */
+struct forked forked_self(void);
+/* Is it this process that was asked then? */
+bool forked_is_self(const struct forked *then);
+
+#endif
