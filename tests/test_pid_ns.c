@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Pid namespaces within namespaces: whose a handle is.
+ * Pid namespaces within namespaces: whose a handle is, and whose numbers /proc shows.
  */
 #include "journal_fixture.h"
 
@@ -50,10 +50,31 @@ static void a_child_of_the_same_number_is_a_child(void **state)
     assert_child(pid);
 }
 
+/* unshare --pid without --mount-proc, a container with its host's /proc: a number there is another process. */
+static void the_proc_of_another_namespace_is_refused(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    pid_t pid = FIRST(false, {
+        struct rbxj_error error = {0};
+        struct journal *j;
+        struct procid id;
+        CHECK(journal_open(&p.options, &j, &error) < 0);
+        CHECK(strstr(error.message, "/proc"));
+        CHECK(procid_of(getpid(), &id) == -EXDEV);
+        CHECK(procid_of(2, &id) == -EXDEV);
+        id = (struct procid){.pid = 1};
+        CHECK(procid_open(&id) == -EXDEV);
+    });
+    assert_child(pid);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_child_of_the_same_number_is_a_child),
+        journal_test(the_proc_of_another_namespace_is_refused),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

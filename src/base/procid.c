@@ -27,6 +27,18 @@ int procid_boot(uint8_t ret[16])
     return 0;
 }
 
+/* Whose numbers /proc shows: those of this pid namespace, or of another one (unshare --pid, a container with its host's
+ * /proc, or one's with another's), where each is another process. 0, or -EXDEV. */
+static int check_proc(void)
+{
+    char self[24];
+    ssize_t n = readlink("/proc/self", self, sizeof(self) - 1);
+    if (n < 0) /* ENOENT: this process is not in there, or there is no /proc */
+        return errno == ENOENT ? -EXDEV : -errno;
+    self[n] = 0;
+    return atoi(self) == getpid() ? 0 : -EXDEV;
+}
+
 /* The inode of a namespace of ours; 0 where the kernel has none of that kind. */
 static int ns_inode(const char *path, uint64_t *ret)
 {
@@ -60,8 +72,8 @@ int procid_of(pid_t pid, struct procid *ret)
     struct procid id = {.pid = pid};
     if (pid <= 0)
         return -ESRCH;
-    int r = procid_boot(id.boot_id);
-    if (r < 0)
+    int r = check_proc();
+    if (r < 0 || (r = procid_boot(id.boot_id)) < 0)
         return r;
     r = read_stat(pid, &id.start_time, NULL);
     if (r < 0)
@@ -113,11 +125,14 @@ int procid_open(const struct procid *id)
 {
     if (id->pid <= 0)
         return -ESRCH;
+    int r = check_proc();
+    if (r < 0)
+        return r;
     _cleanup_close_ int fd = pidfd_open(id->pid, 0);
     if (fd < 0) /* a thread has its number: ENOENT since 6.16, before that EINVAL */
         return errno == EINVAL || errno == ENOENT ? -ESRCH : -errno;
     uint64_t start;
-    int r = read_stat(id->pid, &start, NULL);
+    r = read_stat(id->pid, &start, NULL);
     if (r == 0 && start != id->start_time)
         return -ESRCH;
     /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8)

@@ -23,7 +23,8 @@ struct procid {
 /* The boot id; 0 or -errno. Cached after the first call. (sd_id128_get_boot(3)) */
 int procid_boot(uint8_t ret[16]);
 
-/* Identity of a process as seen from here. 0, -ESRCH when there is none, or -errno. */
+/* Identity of a process as seen from here. 0, -ESRCH when there is none, or -errno; -EXDEV: /proc is not that of this pid
+ * namespace, and says nothing of any. */
 int procid_of(pid_t pid, struct procid *ret);
 
 /* Same process? */
@@ -36,8 +37,8 @@ bool procid_comparable(const struct procid *a, const struct procid *b);
 int procid_pid_ns_is_used(uint64_t pid_ns);
 
 /* Opens a pidfd and checks the start time after it was opened (K8). Only for a process comparable with our
- * own. Returns the pidfd, or -ESRCH when that process is gone or a zombie without living threads, or -errno.
- */
+ * own. Returns the pidfd, or -ESRCH when that process is gone or a zombie without living threads, or -errno,
+ * as procid_of(). */
 int procid_open(const struct procid *id);
 
 /* SIGKILL through the pidfd, then waits until it is gone: 0, -ETIMEDOUT, or -errno. deadline_ns:

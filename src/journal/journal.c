@@ -304,6 +304,9 @@ static int open_all(struct journal *j, struct rbxj_error *e)
     if (r < 0)
         return error_sys(e, -r, "boot id");
     r = procid_of(getpid(), &j->self);
+    if (r == -EXDEV)
+        return error_set(e, RBXJ_E_BAD_REQUEST, EXDEV,
+                         "/proc: is not that of this process' pid namespace, or is not mounted");
     if (r < 0)
         return error_sys(e, -r, "identity of this process");
     hex_encode(boot_hex, j->boot_id, 16);
