@@ -129,7 +129,7 @@ $(BUILD)/librbxj.a: $(LIB_OBJECTS)
 $(BUILD)/$(SHARED): $(LIB_OBJECTS) src/librbxj.map
 	@mkdir -p $(@D)
 	$(call say,LD)
-	$(quiet)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,--version-script=src/librbxj.map $(SHARED_CHECK) \
+	$(quiet)$(LINK) -shared -Wl,-soname,$(SONAME) -Wl,-z,nodelete -Wl,--version-script=src/librbxj.map $(SHARED_CHECK) \
 	    -o $@ $(LIB_OBJECTS) $(LIB_LIBS)
 	@ln -sf $(SHARED) $(BUILD)/$(SONAME)
 	@ln -sf $(SONAME) $(BUILD)/librbxj.so

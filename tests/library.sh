@@ -144,6 +144,54 @@ cc -D_GNU_SOURCE -Wall -Wextra -Werror -o open open.c $(pkg-config --cflags rbxj
 check "dlopen: compiles with the header alone" is $? 0
 check "dlopen: works" runs ./open
 
+cat >unload.c <<'C'
+#include <dlfcn.h>
+#include <fcntl.h>
+#include <rbxj.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+/* Loads, perhaps begins a box, and unloads; the box goes on. */
+static int life(const char *box)
+{
+    void *library = dlopen("librbxj.so.0", RTLD_NOW | RTLD_LOCAL);
+    struct rbxj_box b = {.name = box};
+    struct rbxj *handle;
+    if (!library)
+        return -1;
+    int (*open)(const struct rbxj_options *, struct rbxj **, struct rbxj_error *);
+    int (*begin)(struct rbxj *, const struct rbxj_box *, uint64_t *, struct rbxj_error *);
+    void (*close)(struct rbxj *);
+    *(void **)&open = dlsym(library, "rbxj_open");
+    *(void **)&begin = dlsym(library, "rbxj_begin");
+    *(void **)&close = dlsym(library, "rbxj_close");
+    if (open(0, &handle, 0) || (box && begin(handle, &b, 0, 0)))
+        return -1;
+    close(handle);
+    return dlclose(library);
+}
+
+/* Does another process see the lock of a box, by which a reaper in another pid namespace tells that it lives? */
+int main(int argc, char **argv)
+{
+    int status;
+    if (argc != 2 || life("u") || life(0))
+        return 1;
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct flock lock = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 1};
+        int fd = open(argv[1], O_RDWR);
+        _exit(fd < 0 || fcntl(fd, F_GETLK, &lock) < 0 || lock.l_type == F_UNLCK);
+    }
+    return waitpid(pid, &status, 0) != pid || status ? 2 : 0;
+}
+C
+# shellcheck disable=SC2046
+cc -D_GNU_SOURCE -Wall -Wextra -Werror -o unload unload.c $(pkg-config --cflags rbxj) -ldl >"$work/out" 2>"$work/err"
+check "dlclose: compiles" is $? 0
+fresh
+check "dlclose: a box of a library that was unloaded and loaded again lives on" ./unload "$RBXJ_STATE_DIR/alive"
+
 cat >ffi.py <<'P'
 # Any language that can call C: plain structures, laid out by hand.
 import ctypes as c, os, sys
