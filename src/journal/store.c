@@ -96,6 +96,17 @@ static int open_databases(struct store *s, bool all, bool create)
     return mdb_txn_commit(txn); /* a handle opened in an aborted transaction is closed with it */
 }
 
+#define SIGNALS 100 /* that one call may meet in a row */
+
+/* fallocate(2), which a tmpfs breaks off at any signal (until 6.12 or so). 0 or an errno. */
+static int allocate(int fd, int mode, off_t len)
+{
+    int failed = EINTR;
+    for (int i = 0; failed == EINTR && i < SIGNALS; i++)
+        failed = fallocate(fd, mode, 0, len) < 0 ? errno : 0;
+    return failed;
+}
+
 /* LMDB maps its lock file and writes to it through the map: what the disk has no room for ends the process by SIGBUS. So
  * it has its room before LMDB sees it, or the opening fails. 0 or an errno. */
 static int reserve_lock(const char *path, bool create)
@@ -108,10 +119,8 @@ static int reserve_lock(const char *path, bool create)
     if (fstat(fd, &st) < 0)
         return errno;
     off_t len = st.st_size > readers ? st.st_size : readers;
-    while (fallocate(fd, FALLOC_FL_KEEP_SIZE, 0, len) < 0)
-        if (errno != EINTR)
-            return errno == EOPNOTSUPP ? 0 : errno;
-    return 0;
+    int failed = allocate(fd, FALLOC_FL_KEEP_SIZE, len);
+    return failed == EOPNOTSUPP ? 0 : failed;
 }
 
 int store_open(struct store *s, const char *path, unsigned flags, bool all,
@@ -141,9 +150,10 @@ int store_open(struct store *s, const char *path, unsigned flags, bool all,
     if (rc == MDB_SUCCESS && (fcntl(new.fd, F_SETFD, FD_CLOEXEC) < 0 || fstat(new.fd, &new.data_st) < 0 ||
                               (locked && stat(lock, &new.lock_st) < 0) || !(new.path = strdup(path))))
         rc = errno;
-    if (rc == MDB_SUCCESS && create && fallocate(new.fd, 0, 0, (off_t)options->preallocate) < 0 &&
-        errno != EOPNOTSUPP)
-        rc = errno;
+    if (rc == MDB_SUCCESS && create) {
+        rc = allocate(new.fd, 0, (off_t)options->preallocate);
+        rc = rc == EOPNOTSUPP ? MDB_SUCCESS : rc;
+    }
     if (rc == MDB_SUCCESS && locked && !(flags & MDB_RDONLY)) {
         int dead;
         rc = mdb_reader_check(new.env, &dead);
@@ -280,8 +290,8 @@ int store_make_room(struct store *s, const char *what, const struct journal_opti
     uint64_t want = size + (options->preallocate ? options->preallocate : 1 << 20);
     if (want > info.me_mapsize)
         want = info.me_mapsize;
-    if (want > size && fallocate(s->fd, 0, 0, (off_t)want) < 0)
-        grow_errno = errno;
+    if (want > size)
+        grow_errno = allocate(s->fd, 0, (off_t)want);
     if (want > size && !grow_errno)
         return 0;
     if (grow_errno == EOPNOTSUPP) { /* nothing can be reserved: the map alone is the limit */
