@@ -294,7 +294,7 @@ asks_by_helper() {
     local child
     child=$(ps -o pid= --ppid "$watch") && [ -n "$(ps -o pid= --ppid "$((child))")" ]
 }
-only_hung() { [ "$(pgrep -c -x "$(basename "$rbxj")")" -le "$1" ]; }
+only_hung() { [ "$(pgrep -c -f "^$rbxj watch --config $work/")" -le "$1" ]; }
 stopped_while_it_hangs() {
     [ -c /dev/fuse ] || { echo "# skip: no /dev/fuse"; return; }
     fresh
