@@ -369,8 +369,8 @@ struct rbxj_health {
 };
 
 /* What can be seen; changes nothing, needs no handle. A damaged journal is a status (quarantined,
- * journal_corruption), not an error; so is one whose content is not wrong, but that can't be used (unhealthy, and no
- * new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
+ * journal_corruption), not an error; so is one whose content is not wrong, but that can't be used, or made for want
+ * of room (unhealthy, and no new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
  * unknown. */
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
 

@@ -244,18 +244,35 @@ int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbx
     return journal_of_process(state_dir, runtime_dir) ? 0 : locate_own(state_dir, runtime_dir, &p, e);
 }
 
-int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e)
+static int check_gate(const struct place *p, struct rbxj_error *e)
+{
+    char path[RECORD_PATH_MAX + 80];
+    (void)snprintf(path, sizeof(path), "%s/gate", p->boot_folder);
+    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
+    return fd < 0 ? error_sys(e, errno, "journal %s", path) : belongs_check_gate(fd, path, e);
+}
+
+int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
+                         const struct journal_size *boot, const struct journal_size *disk,
+                         struct rbxj_error *e)
 {
     _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
-    char path[RECORD_PATH_MAX + 80];
     if (journal_of_process(state_dir, runtime_dir))
         return 0;
     int r = locate_own(state_dir, runtime_dir, &p, e);
-    if (r < 0 || !p.has_boot)
-        return r;
-    (void)snprintf(path, sizeof(path), "%s/gate", p.boot_folder);
-    _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
-    return fd < 0 ? error_sys(e, errno, "journal %s", path) : belongs_check_gate(fd, path, e);
+    if (r == 0 && p.has_boot)
+        r = check_gate(&p, e);
+    const struct demands demands = {.state_dir = state_dir,
+                                    .runtime_dir = runtime_dir,
+                                    .state_fd = p.state_fd,
+                                    .runtime_fd = p.runtime_fd,
+                                    .has_disk = !p.nothing,
+                                    .has_boot = p.has_boot,
+                                    .boot_folder = strrchr(p.boot_folder, '/') + 1,
+                                    .boot = boot,
+                                    .disk = disk,
+                                    .preallocate = preallocate};
+    return r < 0 ? r : demand_check(&demands, e);
 }
 
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e)

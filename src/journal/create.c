@@ -124,6 +124,27 @@ static int remove_other_boots(struct journal *j, const char *own, const char *ma
     return 0;
 }
 
+int create_leftovers(int dirfd, uint64_t *ret)
+{
+    static const char *const files[] = {"data.mdb", "lock.mdb"};
+    char path[96];
+    struct stat st;
+    _cleanup_closedir_ DIR *dir = fd_open_names(dirfd);
+    const struct dirent *d;
+    if (!dir)
+        return -errno;
+    while ((d = fd_next_name(dir))) {
+        if (strcmp(d->d_name, MAKING) != 0 && !is_folder_name(d->d_name))
+            continue;
+        for (size_t i = 0; i < ARRAY_LEN(files); i++) {
+            (void)snprintf(path, sizeof(path), "%s/%s", d->d_name, files[i]);
+            if (fstatat(dirfd, path, &st, AT_SYMLINK_NOFOLLOW) == 0)
+                *ret += (uint64_t)st.st_blocks * 512;
+        }
+    }
+    return -errno;
+}
+
 static int make_gate(int folder_fd)
 {
     if (unlinkat(folder_fd, "gate", 0) < 0 && errno != ENOENT) /* of a creator that died */

@@ -16,6 +16,7 @@
 #define JOURNAL_FORMAT 1
 #define JOURNAL_MAX_DBS 8
 #define JOURNAL_MAX_READERS 1024
+#define JOURNAL_LOCK_BYTES (JOURNAL_MAX_READERS * 64ull + 4096) /* of cache lines, and a head */
 
 /* One LMDB environment and its named databases. The disk journal has only meta and records. */
 struct store {
@@ -158,6 +159,20 @@ int belongs_check_gate(int gate_fd, const char *path, struct rbxj_error *e);
 /* The error of a state directory that is not there: it may be on a disk that isn't mounted yet (K33). */
 int belongs_missing(const char *state_dir, struct rbxj_error *e);
 
+/* ---- what a begin takes of the file systems (demand.c) ---- */
+
+struct demands {
+    const char *state_dir, *runtime_dir;
+    int state_fd, runtime_fd; /* -1: it is not there yet, and is made */
+    bool has_disk, has_boot;
+    const char *boot_folder;                /* its name in the runtime directory */
+    const struct journal_size *boot, *disk; /* of those that are there */
+    uint64_t preallocate;
+};
+/* Have they that, and may it be written there? 0, DISK_FULL, PERMISSION (EROFS: for nobody), IO (nothing can be made there,
+ * or it can't be seen). */
+int demand_check(const struct demands *what, struct rbxj_error *e);
+
 /* ---- reading (scan.c, copy.c) ---- */
 
 /* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is missing
@@ -199,6 +214,9 @@ int create_disk_journal(int state_fd, const char *state_dir, const struct journa
                         const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e);
 /* Its name is on disk after this; 0 or -errno. */
 int create_sync_dir(int dirfd);
+/* How much the unfinished journals in that directory, and those of other boots, have allocated, which go before one is
+ * made. 0 or -errno. */
+int create_leftovers(int dirfd, uint64_t *ret);
 
 /* ---- liveness (alive.c) ---- */
 

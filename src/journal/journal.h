@@ -209,10 +209,6 @@ int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct
  * user's, who has never run anything, is not there either), or it can't be seen. */
 int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
-/* Would an opener be let in, as far as can be seen without a change? 0, or why not: JOURNAL_DAMAGED (it is another's, or of
- * another layout), IO (no state directory, K33), or it can't be seen. */
-int journal_check_usable(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
-
 /* Where this boot's journal is, or would be. */
 int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e);
 
@@ -229,6 +225,13 @@ struct journal_size {
 /* ret_boot NULL: only the disk journal is looked at. */
 int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
                   struct journal_size *ret_disk, struct rbxj_error *e);
+/* Would an opener be let in, and the next intent, as far as can be seen without a change? boot, disk: what journal_sizes() says
+ * of them. 0, or why not: JOURNAL_DAMAGED (it is another's, or of another layout), IO (no state directory, K33), DISK_FULL,
+ * PERMISSION with EROFS, or it can't be seen. */
+int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
+                         const struct journal_size *boot, const struct journal_size *disk,
+                         struct rbxj_error *e);
+
 /* Of a map of that size intents may use so much; the rest is kept for undoing (K26). */
 uint64_t journal_room(uint64_t map);
 /* Somebody has looked into the boot journals that were lost: none is any more (K21). */

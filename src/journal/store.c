@@ -111,7 +111,7 @@ static int allocate(int fd, int mode, off_t len)
  * it has its room before LMDB sees it, or the opening fails. 0 or an errno. */
 static int reserve_lock(const char *path, bool create)
 {
-    const off_t readers = (off_t)JOURNAL_MAX_READERS * 64 + 4096; /* of cache lines, and a head */
+    const off_t readers = JOURNAL_LOCK_BYTES;
     struct stat st;
     _cleanup_close_ int fd = open(path, O_RDWR | O_NOFOLLOW | O_CLOEXEC | (create ? O_CREAT : 0), 0600);
     if (fd < 0)

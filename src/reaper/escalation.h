@@ -5,7 +5,8 @@
  *   repeated_failure     a box failed more than escalate_failures replays in a row, or has been held for so many
  *   frequent_incidents   more than escalate_per_day of them within 24 hours
  *   corruption           of a journal, as long as nobody has looked into it; of a lock, within 24 hours
- *   unusable_journal     it is another's, of another layout, or its disk or the state directory is missing
+ *   unusable_journal     it is another's, of another layout, its disk or the state directory is missing, or there is no
+ *                        room for it
  *   kernel               its taint tells of an oops, a machine check, a bad page or a soft lockup; or an incident of the last 24
  *                        hours has hung tasks, bugs, or kills for want of memory of the machine, not of a cgroup
  *

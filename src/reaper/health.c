@@ -6,8 +6,9 @@
  *   healthy       nothing of the dead is there
  *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
  *                 lost within its boot (K21), or a journal that can't be used though its content is not
- *                 wrong: it is another's, or its disk or the state directory is missing (K33). A box that only
- *                 waits for its file system is none, for a day and within one boot (K14)
+ *                 wrong: it is another's, or its disk or the state directory is missing (K33), or there is no
+ *                 room to make it, or for one more box in it. A box that only waits for its file system is none,
+ *                 for a day and within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
 #include "base/cleanup.h"
@@ -171,11 +172,15 @@ static int look_at_boxes(struct around *around, struct rbxj_health *h, struct co
 }
 
 /* Would a begin be let through? 0, a negative code with why not in *ret_why, or one without: it can't be known. */
-static int look_whether_usable(const struct config *config, struct rbxj_error *ret_why, struct rbxj_error *e)
+static int look_whether_usable(const struct config *config, const struct journal_sizes *sizes,
+                               struct rbxj_error *ret_why, struct rbxj_error *e)
 {
     struct rbxj_error why = {0};
-    int r = journal_check_usable(config->state_dir, config->runtime_dir, &why);
-    bool known = r == -RBXJ_E_JOURNAL_DAMAGED || (r == -RBXJ_E_IO && !errno_is_want(why.errnum));
+    int r = journal_check_usable(config->state_dir, config->runtime_dir, config->preallocate, &sizes->boot,
+                                 &sizes->disk, &why);
+    bool known = r == -RBXJ_E_JOURNAL_DAMAGED || r == -RBXJ_E_DISK_FULL ||
+                 (r == -RBXJ_E_IO && !errno_is_want(why.errnum)) ||
+                 (r == -RBXJ_E_PERMISSION && why.errnum != EACCES); /* for nobody */
     return r == 0 ? 0 : error_pass(known ? ret_why : e, &why);
 }
 
@@ -190,16 +195,16 @@ static int look_at_all(struct around *around, const struct journal_sizes *sizes,
     int r = look_at_boxes(around, &h, ret_counters, &error, e);
     if (r < 0 && r != -RBXJ_E_JOURNAL_DAMAGED)
         return r;
-    if (r == 0)
-        r = look_whether_usable(config, &error, e);
-    if (r < 0 && !error.code)
-        return r;
     if (!sizes) {
         (void)journal_sizes(config->state_dir, config->runtime_dir, &own.boot, &own.disk, &unsized);
         sizes = &own;
     }
     if (errno_is_want(unsized.errnum))
         return error_pass(e, &unsized);
+    if (r == 0)
+        r = look_whether_usable(config, sizes, &error, e);
+    if (r < 0 && !error.code)
+        return r;
     if (error_is_corruption(&unsized) && !error.code) /* of the disk journal */
         (void)error_pass(&error, &unsized);
     if (look_at_journals(config, sizes, around->ev) < 0)
@@ -221,7 +226,10 @@ static int look_at_all(struct around *around, const struct journal_sizes *sizes,
         h.status = "unhealthy";
         h.can_accept_submissions = 0;
         (void)snprintf(h.last_cleanup_error, sizeof(h.last_cleanup_error), "%s: %s",
-                       r == -RBXJ_E_JOURNAL_DAMAGED ? "journal_damaged" : "journal_missing", error.message);
+                       r == -RBXJ_E_JOURNAL_DAMAGED ? "journal_damaged"
+                       : r == -RBXJ_E_IO            ? "journal_missing"
+                                                    : "journal_unusable",
+                       error.message);
     }
     if (q.there)
         set_quarantine(&h, &q);
