@@ -68,6 +68,77 @@ static void a_pid_that_is_used_again_is_no_orphan(void **state)
     assert_int_equal(look(&options).orphan_processes, 0);
 }
 
+/* Of this namespace the kernel says that it is the initial one: all that is in it is seen, as there. */
+static bool initial;
+
+int stat(const char *path, struct stat *st)
+{
+    int r = fstatat(AT_FDCWD, path, st, 0);
+    if (initial && strcmp(path, "/proc/self/ns/pid") == 0)
+        st->st_ino = PROCID_INITIAL_PID_NS;
+    return r;
+}
+
+/* Which of those that were written down stay, as somebody else's to know. */
+static size_t stay(bool from_initial, bool *ret_blind)
+{
+    _cleanup_(orphans_clear) struct orphans here = {0}, elsewhere = {0};
+    initial = from_initial;
+    int r = orphans_load(&config, &here, &elsewhere);
+    initial = false;
+    assert_int_equal(r, 0);
+    assert_int_equal(here.len, 0);
+    *ret_blind = here.blind;
+    return elsewhere.len;
+}
+
+static void a_pid_namespace_that_has_ended_has_no_orphans(void **state)
+{
+    (void)state;
+    harness_need_root();
+    (void)place_begin();
+    struct shared *s = shared_make();
+    struct orphans o = {0};
+    struct procid id;
+    struct stat st;
+    bool blind;
+    pid_t pid = CHILD({
+        CHECK(unshare(CLONE_NEWPID) == 0);
+        pid_t first = fork();
+        if (first == 0) {
+            (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+            (void)pause();
+        }
+        atomic_store(&s->step, 1);
+        while (!atomic_load(&s->stop))
+            (void)usleep(1000);
+        CHECK(kill(first, SIGKILL) == 0);
+        CHECK(waitpid(first, NULL, 0) == first);
+    });
+    wait_for(s, 1);
+    assert_int_equal(stat(harness_format("/proc/%d/ns/pid_for_children", pid), &st), 0);
+    assert_int_equal(procid_of(getpid(), &id), 0);
+    assert_int_not_equal(id.pid_ns, st.st_ino);
+    id.pid_ns = st.st_ino;
+    for (id.pid = 7; id.pid < 9; id.pid++)
+        assert_int_equal(orphans_add(&o, &id, "a"), 0);
+    assert_int_equal(orphans_store(&config, &o), 0);
+    assert_int_equal(stay(true, &blind), 2); /* somebody is in it */
+    assert_true(blind);
+    atomic_store(&s->stop, 1);
+    assert_child(pid);
+    assert_int_equal(stay(false, &blind), 2); /* it may be in another one, which is not seen from here */
+    assert_true(blind);
+    assert_int_equal(stay(true, &blind), 0);
+    assert_false(blind);
+    id.pid_ns = 0; /* not known which it was */
+    assert_int_equal(orphans_add(&o, &id, "a"), 0);
+    assert_int_equal(orphans_store(&config, &o), 0);
+    orphans_clear(&o);
+    assert_int_equal(stay(true, &blind), 1);
+    assert_true(blind);
+}
+
 static void what_is_written_down_and_makes_no_sense_is_doubt(void **state)
 {
     (void)state;
@@ -148,6 +219,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_pid_that_is_used_again_is_no_orphan),
+        journal_test(a_pid_namespace_that_has_ended_has_no_orphans),
         journal_test(what_is_written_down_and_makes_no_sense_is_doubt),
         journal_test(a_blocked_process_is_told_with_its_box),
         journal_test(who_cant_be_seen_is_said_to_be_so),

@@ -72,7 +72,8 @@ int orphans_find_marked(const struct config *config, const struct snapshot *s, c
 /* ---- orphans_kept.c: RUNTIME/orphans ---- */
 
 /* Those that were found before, and still live. elsewhere, which may be NULL, gets those that were found in another pid or
- * time namespace, of which that can't be known; then ret is blind. 0, or -errno: also -EBADMSG, it makes no sense. */
+ * time namespace, of which that can't be known, as it is where the initial pid namespace sees that the other one has ended;
+ * then ret is blind. 0, or -errno: also -EBADMSG, it makes no sense. */
 int orphans_load(const struct config *config, struct orphans *ret, struct orphans *elsewhere);
 /* What a replay that was killed has found is told by the next one. Under the reaper's lock. 0 or -errno. */
 int orphans_note_told(const struct config *config, const struct orphans *told);

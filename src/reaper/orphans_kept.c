@@ -14,6 +14,11 @@
 #define FILE_NAME "orphans"
 #define FILE_MAX (16 << 20) /* of some 60,000 */
 
+struct last_asked {
+    uint64_t pid_ns;
+    int used;
+};
+
 static uint64_t read_number(const cJSON *item, const char *key)
 {
     const char *text = doc_get_text(item, key);
@@ -61,18 +66,35 @@ static int read_all(const struct config *config, struct orphans *ret)
     return r;
 }
 
-/* Those that another pid or time namespace has named can't be found here by their numbers. */
+/* Has that pid namespace ended, and with it every process that had a number in it? Known only where all are seen: in the
+ * initial one. The first of a namespace is there until the last of it is dead. 1, 0: that may be another by now, or it can't be
+ * told, or a negative errno for want of memory or descriptors. last: of the question before this one. */
+static int has_ended(const struct procid *self, uint64_t pid_ns, struct last_asked *last)
+{
+    if (self->pid_ns != PROCID_INITIAL_PID_NS || !pid_ns || pid_ns == self->pid_ns)
+        return 0;
+    if (pid_ns != last->pid_ns)
+        *last = (struct last_asked){pid_ns, procid_pid_ns_is_used(pid_ns)};
+    return last->used < 0 && errno_is_want(-last->used) ? last->used : last->used == 0;
+}
+
+/* Those that another pid or time namespace has named can't be found here by their numbers; those of one that has ended are
+ * dead. */
 static int keep_comparable(struct orphans *o, struct orphans *elsewhere)
 {
     struct procid self;
+    struct last_asked last = {0};
     size_t n = 0;
     int r = procid_of(getpid(), &self);
     for (size_t i = 0; i < o->len && r == 0; i++) {
         bool here = procid_comparable(&self, &o->list[i].id);
-        o->blind = o->blind || !here;
+        int ended = here ? 0 : has_ended(&self, o->list[i].id.pid_ns, &last);
+        o->blind = o->blind || (!here && !ended);
         if (here)
             o->list[n++] = o->list[i];
-        else if (elsewhere)
+        else if (ended < 0)
+            r = ended;
+        else if (!ended && elsewhere)
             r = orphans_copy(elsewhere, &o->list[i]);
     }
     o->len = n;
