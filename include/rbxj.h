@@ -418,7 +418,8 @@ struct rbxj_clean {
     uint64_t reserved[2];
 };
 /* Looks; changes nothing. Errors: those of rbxj_list(), and where what was journaled is not known: IO (as root there is no
- * state directory, which the installation makes: its disk may not be mounted), JOURNAL_DAMAGED (this boot's journal was made
+ * state directory, which the installation makes: its disk may not be mounted), PERMISSION (nor is a user's, and he could not
+ * make it there), JOURNAL_DAMAGED (this boot's journal was made
  * for another state directory). */
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);
 

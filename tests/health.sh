@@ -399,6 +399,18 @@ setpriv --reuid=65534 --regid=65534 --clear-groups "$work/rbxj" health --json >"
 status=$?
 check "no permission: unknown" is "$status" 3
 check "no permission: its document" json 'd["status"] == "unknown" and d["can_accept_submissions"] is False and d["error"]["code"] == "permission"'
+as_nobody() {
+    setpriv --reuid=65534 --regid=65534 --clear-groups env -u RBXJ_STATE_DIR -u RBXJ_RUNTIME_DIR HOME="$1" \
+        XDG_RUNTIME_DIR="$work/nobody.run" "$work/rbxj" health --verify-clean --json --config "$work/own.conf" >"$work/out" 2>"$work/err"
+    status=$?
+}
+mkdir -m 0700 "$work/nobody.home" "$work/nobody.run"
+chown 65534 "$work"/nobody.*
+as_nobody "$work/nobody.home"
+check "a user who has never run anything: clean" is "$status" 0
+as_nobody "$work/nowhere"
+check "a user whose home is not there: it is not known to be clean" is "$status" 3
+check "a user whose home is not there: why" json 'd["status"] == "unknown" and "can'"'"'t be made" in d["error"]["message"]'
 call health --help
 check "--help" out_has "3 unknown"
 health --recover

@@ -231,8 +231,11 @@ static int read_truth(const char *state_dir, const char *runtime_dir, scan_funct
 static int locate_own(const char *state_dir, const char *runtime_dir, struct place *p, struct rbxj_error *e)
 {
     int r = locate(state_dir, runtime_dir, p, e);
-    if (r == 0 && p->state_fd < 0 && geteuid() == 0) /* for a user 'rbxj run' makes it */
+    if (r == 0 && p->state_fd < 0 && geteuid() == 0)
         return belongs_missing(state_dir, e);
+    if (r == 0 &&
+        p->state_fd < 0) /* for a user 'rbxj run' makes it: where it can't, his disk may be missing */
+        return demand_check_dir(state_dir, e);
     if (r < 0 || !p->has_boot)
         return r;
     return copy_check_state(p->runtime_fd, p->boot_data, p->boot_folder, p->state_fd, state_dir, e);

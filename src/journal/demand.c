@@ -41,6 +41,14 @@ static int open_above(const char *dir, bool all)
     }
 }
 
+int demand_check_dir(const char *dir, struct rbxj_error *e)
+{
+    _cleanup_close_ int above = open_above(dir, true);
+    if (above < 0 || faccessat(above, ".", W_OK | X_OK, AT_EACCESS) < 0)
+        return error_sys(e, above < 0 ? -above : errno, "state directory %s: can't be made", dir);
+    return 0;
+}
+
 /* Of LMDB's lock file of a journal that is there, what the disk has not got yet. */
 static uint64_t missing_of_lock(int dirfd, const char *folder)
 {
@@ -74,7 +82,7 @@ static int check(const struct demand *d, struct rbxj_error *e)
 {
     struct statvfs vfs;
     if (faccessat(d->fd, ".", W_OK, AT_EACCESS) < 0 && (errno == EROFS || d->files))
-        return error_sys(e, errno, "%s %s: the journal", d->what, d->dir);
+        return error_sys(e, errno, "%s %s: can't be written to", d->what, d->dir);
     if (!d->bytes)
         return 0;
     if (fstatvfs(d->fd, &vfs) < 0)

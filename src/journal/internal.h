@@ -169,9 +169,11 @@ struct demands {
     const struct journal_size *boot, *disk; /* of those that are there */
     uint64_t preallocate;
 };
-/* Have they that, and may it be written there? 0, DISK_FULL, PERMISSION (EROFS: for nobody), IO (nothing can be made there,
- * or it can't be seen). */
+/* Have they that, and may it be written there? 0, DISK_FULL, PERMISSION (EROFS, EPERM: to nobody), IO (nothing can be made
+ * there, or it can't be seen). */
 int demand_check(const struct demands *what, struct rbxj_error *e);
+/* May a state directory that is not there be made by who asks? 0, or PERMISSION, IO. */
+int demand_check_dir(const char *dir, struct rbxj_error *e);
 
 /* ---- reading (scan.c, copy.c) ---- */
 

@@ -205,8 +205,8 @@ int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct
                           struct rbxj_error *e);
 
 /* Is that state directory this worker's, so that what is not in it was not journaled? 0, or why that is not known:
- * JOURNAL_DAMAGED (this boot's journal was made for another), IO (there is none, as where its disk is not mounted, K33; but a
- * user's, who has never run anything, is not there either), or it can't be seen. */
+ * JOURNAL_DAMAGED (this boot's journal was made for another), IO or PERMISSION (there is none, as where its disk is not mounted,
+ * K33; but one of a user who has never run anything is not there either, and he may make it), or it can't be seen. */
 int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
 /* Where this boot's journal is, or would be. */
@@ -227,7 +227,7 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
                   struct journal_size *ret_disk, struct rbxj_error *e);
 /* Would an opener be let in, and the next intent, as far as can be seen without a change? boot, disk: what journal_sizes() says
  * of them. 0, or why not: JOURNAL_DAMAGED (it is another's, or of another layout), IO (no state directory, K33), DISK_FULL,
- * PERMISSION with EROFS, or it can't be seen. */
+ * PERMISSION with EROFS or EPERM (nobody can write there), or it can't be seen. */
 int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
                          const struct journal_size *boot, const struct journal_size *disk,
                          struct rbxj_error *e);

@@ -180,7 +180,7 @@ static int look_whether_usable(const struct config *config, const struct journal
                                  &sizes->disk, &why);
     bool known = r == -RBXJ_E_JOURNAL_DAMAGED || r == -RBXJ_E_DISK_FULL ||
                  (r == -RBXJ_E_IO && !errno_is_want(why.errnum)) ||
-                 (r == -RBXJ_E_PERMISSION && why.errnum != EACCES); /* for nobody */
+                 (r == -RBXJ_E_PERMISSION && (why.errnum == EROFS || why.errnum == EPERM));
     return r == 0 ? 0 : error_pass(known ? ret_why : e, &why);
 }
 
