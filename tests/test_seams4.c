@@ -5,6 +5,7 @@
 #include "hung_fuse.h"
 #include "seams_fixture.h"
 
+#include "base/fd.h"
 #include "journal/internal.h"
 #include "reaper/handle.h"
 
@@ -296,6 +297,41 @@ static void k13_a_stranger_between_two_of_ours_is_busy(void **state)
     assert_int_equal(harness_mounts_below(m), 0);
 }
 
+/* Helpers of this process, in the state of one that hangs and was killed. */
+static int count_hanging(void)
+{
+    int n = 0;
+    long pid;
+    _cleanup_fclose_ FILE *f = fopen("/proc/thread-self/children", "re");
+    assert_non_null(f);
+    while (fscanf(f, "%ld", &pid) == 1)
+        n += strstr(harness_read(harness_format("/proc/%ld/stat", pid)), ") D ") != NULL;
+    return n;
+}
+
+/* Each box has a bind of the one file system: it is asked once, and hangs the first box alone. */
+static void k16_what_hangs_is_asked_once_for_all_binds_of_it(void **state)
+{
+    (void)state;
+    static const char *const at[] = {"b1", "b2", "b3"};
+    world_open();
+    for (size_t i = 0; i < ARRAY_LEN(at); i++) {
+        harness_mkdir(in_work(at[i]));
+        plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = harness_format("%s/lock", in_work(at[i]))});
+        crash_with_plan(at[i]);
+    }
+    pid_t server = hung_fuse(in_work("../hung"));
+    for (size_t i = 0; i < ARRAY_LEN(at); i++)
+        assert_int_equal(mount(in_work("../hung"), in_work(at[i]), NULL, MS_BIND, NULL), 0);
+    replay_tells(&(struct rbxj_replay){.timeout = 2}, 1,
+                 "b3 1 busy failed\nb2 1 busy failed\nb1 1 busy failed\n");
+    assert_in_range(count_hanging(), 0, 1);
+    harness_kill(server);
+    for (size_t i = 0; i < ARRAY_LEN(at); i++)
+        assert_int_equal(umount2(in_work(at[i]), MNT_DETACH), 0);
+    replay_is_clean(3);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -307,6 +343,7 @@ int main(void)
         harness_test(k7_a_dry_run_tells_which_lock_holds_the_box),
         harness_test(k7_a_box_that_a_reaper_is_at_is_not_held),
         harness_test(k13_a_stranger_between_two_of_ours_is_busy),
+        harness_test(k16_what_hangs_is_asked_once_for_all_binds_of_it),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -130,6 +130,27 @@ static int64_t probe_deadline(const struct teardown *t, int64_t now)
     return part < t->u.deadline_ns ? part : t->u.deadline_ns;
 }
 
+/* It, or a bind of it: that is the same file system, which asks the same server. */
+static bool is_known_dead(const struct reaper *reaper, const struct mount *m)
+{
+    for (size_t i = 0; i < reaper->dead_len; i++)
+        if (reaper->dead[i].mount_id == m->id || (reaper->dead[i].dev && reaper->dead[i].dev == m->dev))
+            return true;
+    return false;
+}
+
+static void note_dead(struct reaper *reaper, const struct mount_table *table, const struct mount *m)
+{
+    char dir[RECORD_PATH_MAX];
+    if (reaper->dead_len == ARRAY_LEN(reaper->dead))
+        return;
+    (void)snprintf(dir, sizeof(dir), "%s", m->target);
+    *strrchr(dir, '/') = 0;
+    bool on_the_way = mount_table_remote_above(table, dir[0] ? dir : "/");
+    reaper->dead[reaper->dead_len].mount_id = m->id;
+    reaper->dead[reaper->dead_len++].dev = on_the_way ? 0 : m->dev;
+}
+
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
  * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that can't be
  * known now. */
@@ -146,9 +167,8 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
     const struct mount *remote = mount_table_remote_above(mounts_own(t->u.mounts), dir);
     if (!remote)
         return 0;
-    for (size_t i = 0; i < reaper->dead_len; i++)
-        if (reaper->dead[i] == remote->id)
-            return 1;
+    if (is_known_dead(reaper, remote))
+        return 1;
     int64_t now = now_monotonic_ns();
     if (now >= t->u.deadline_ns) /* who is not asked has not failed to answer */
         return error_set(e, EBUSY, ETIMEDOUT, "%s: the time is over before its file system was asked", path);
@@ -159,8 +179,7 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
         return 0;
     if (r < 0 && r != -EBUSY) /* no helper could be had; EBUSY: an earlier one still waits there */
         return error_sys(e, -r, "%s: asking its file system", path);
-    if (reaper->dead_len < ARRAY_LEN(reaper->dead))
-        reaper->dead[reaper->dead_len++] = remote->id;
+    note_dead(reaper, mounts_own(t->u.mounts), remote);
     return 1;
 }
 
