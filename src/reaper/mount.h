@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What the files of the mount kind share: undo_mount.c (look, undo, verify), mount_make.c (prepare, acquire,
- * prove), mount_bind.c (a bind mount), mount_find.c (which is ours), mount_take.c (unmounting a tree), mount_holders.c (who keeps it
+ * prove), mount_bind.c (a bind mount), mount_find.c (which is ours), mount_take.c (unmounting a tree), mount_strangers.c (what would go with it), mount_holders.c (who keeps it
  * busy).
  */
 #ifndef RBXJ_REAPER_MOUNT_H
@@ -72,6 +72,14 @@ int mount_find_copy(struct undo *u, const struct record *r, uint64_t ns, struct 
 /* Does another file system show the number of the one that r's mount brought into being? Then that is no
  * more: 1, 0, or a negative code. */
 int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e);
+
+/* ---- mount_strangers.c ---- */
+
+struct mount_tree;
+/* Would unmounting the tree unmount what is not ours, in this namespace or another one? 0, BUSY: e says what, or another
+ * negative code. */
+int mount_check_strangers(struct undo *u, const struct record *r, const struct mount_space *space,
+                          const struct mount_tree *tree, struct rbxj_error *e);
 
 /* ---- mount_take.c ---- */
 

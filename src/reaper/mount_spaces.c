@@ -22,6 +22,8 @@ struct holder {
 
 struct mounts {
     struct mount_table *own;
+    struct mounts *
+        before; /* the others as they were when the first mount of the pass was to go; has no table of its own */
     uint64_t ns;
     struct mount_space *others;
     size_t others_len;
@@ -88,12 +90,20 @@ void mounts_free(struct mounts *mounts)
 {
     if (!mounts)
         return;
+    mounts_free(mounts->before);
     mount_table_free(mounts->own);
     for (size_t i = 0; i < mounts->others_len; i++)
         mount_table_free(mounts->others[i].table);
     free(mounts->others);
     free(mounts->holders);
     free(mounts);
+}
+
+struct mounts *mounts_before(struct mounts *mounts)
+{
+    if (!mounts->before && (mounts->before = calloc(1, sizeof(*mounts))))
+        mounts->before->ns = mounts->ns;
+    return mounts->before;
 }
 
 struct mount_table *mounts_own(struct mounts *mounts)

@@ -143,6 +143,8 @@ static int compare(enum mount_key by, const struct mount *a, const struct mount 
         return COMPARE(a->parent, b->parent);
     case MOUNT_BY_PEERS:
         return COMPARE(a->peers, b->peers);
+    case MOUNT_BY_MASTER:
+        return COMPARE(a->master, b->master);
     case MOUNT_BY_DEV:
         return COMPARE(a->dev, b->dev);
     case MOUNT_BY_TARGET:

@@ -40,11 +40,12 @@ enum mount_key {
     MOUNT_BY_ID,
     MOUNT_BY_PARENT,
     MOUNT_BY_PEERS,
+    MOUNT_BY_MASTER,
     MOUNT_BY_DEV,
     MOUNT_BY_TARGET,
     MOUNT_BY_SOURCE
 };
-#define MOUNT_KEYS 6
+#define MOUNT_KEYS 7
 
 /* Some of a table's mounts; valid as long as the table is. Skip those that are gone. */
 struct mount_set {
@@ -101,6 +102,10 @@ struct mount_space {
 int mounts_other(struct mounts *mounts, size_t i, struct mount_space *ret, struct rbxj_error *e);
 /* Reads namespace i once more, through whatever process is in it now. Same returns, -ENODATA: none is. */
 int mounts_other_reload(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struct rbxj_error *e);
+
+/* For mounts_other() alone: another reading of them, from before the first unmount of the pass, where what verifies the
+ * unmounts is from after it. NULL: want of memory. Belongs to mounts. */
+struct mounts *mounts_before(struct mounts *mounts);
 
 /* A copy of a mount that was there was waited for in vain: no other one is in this pass. */
 void mounts_note_stays(struct mounts *mounts, uint64_t ns);

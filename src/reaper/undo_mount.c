@@ -220,6 +220,9 @@ static int try_once(struct undo *u, const struct record *r, const struct sight *
     int rc = mount_tree_collect(sight->space.table, sight->mount, &tree);
     if (rc < 0)
         return error_sys(&f->error, -rc, "unmount %s", r->path);
+    rc = mount_check_strangers(u, r, &sight->space, &tree, &f->error);
+    if (rc < 0)
+        return rc;
     rc = mount_tree_take(u, r, &sight->space, &tree, lazy, &stuck, &f->error);
     *ret_stuck = *stuck;
     return rc;

@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * K12, I4: an unmount goes wherever its parent propagates to, and takes what it finds there.
+ */
+#include "mount_fixture.h"
+
+#include <sched.h>
+#include <signal.h>
+#include <sys/prctl.h>
+
+static const char *shared_dir(void)
+{
+    const char *path = dir("shared");
+    tmpfs_on(path, "shared");
+    assert_int_equal(0, mount(NULL, path, NULL, MS_SHARED, NULL));
+    return path;
+}
+
+/* A service whose namespace hears of ours: it has unmounted its copy, and mounted what it likes. shared: it passes on what
+ * it hears, and lives behind another one that does. */
+static pid_t service(const char *target, bool shared)
+{
+    int ready[2];
+    char c;
+    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        for (int i = 0; i <= shared; i++)
+            if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
+                (shared && mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0))
+                _exit(1);
+        if (umount(target) < 0 || mount("stranger", target, "tmpfs", 0, "size=64k") < 0)
+            _exit(1);
+        (void)!write(ready[1], "x", 1);
+        for (;;)
+            pause();
+    }
+    harness_track(pid);
+    (void)close(ready[1]);
+    assert_int_equal(1, read(ready[0], &c, 1));
+    (void)close(ready[0]);
+    return pid;
+}
+
+static bool has_stranger(pid_t pid, const char *target)
+{
+    struct mount_table *table;
+    assert_int_equal(0, mount_table_read(harness_format("/proc/%d/mountinfo", pid), &table, NULL));
+    const struct mount *top = mount_table_top(table, target);
+    bool has = top && strcmp(top->source, "stranger") == 0;
+    mount_table_free(table);
+    return has;
+}
+
+static void is_left_until(pid_t pid, struct record *r, const char *target)
+{
+    assert_int_equal(FOUND_PRESENT, look(r));
+    for (int lazy = 0; lazy < 2; lazy++) {
+        x.undo.lazy_umount = lazy;
+        assert_true(undo(r) < 0);
+        assert_int_equal(FOUND_BUSY, x.f.found);
+        assert_non_null(strstr(x.f.error.message, "stranger"));
+        assert_non_null(strstr(x.f.error.detail, harness_format("pid %d", pid)));
+        assert_true(has_stranger(pid, target));
+        assert_true(mounted(r->path) > 0);
+    }
+    x.undo.lazy_umount = false;
+    harness_kill(pid);
+    assert_undone(r);
+}
+
+static void k12_a_strangers_mount_in_a_slave_is_not_taken_along(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *base = shared_dir();
+    for (int shared = 0; shared < 2; shared++) {
+        const char *a = harness_format("%s/a%d", base, shared);
+        harness_mkdir(a);
+        struct record *r = acquire("tmpfs", "x", a, NULL);
+        is_left_until(service(a, shared), r, a);
+    }
+}
+
+static void k12_nor_one_below_ours(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = harness_format("%s/a", shared_dir()), *sub = harness_format("%s/sub", a);
+    harness_mkdir(a);
+    struct record *r = acquire("tmpfs", "x", a, "shared");
+    harness_mkdir(sub);
+    tmpfs_on(sub, "sub");
+    is_left_until(service(sub, false), r, sub);
+}
+
+/* In our own namespace it is seen through another name of the same directory. */
+static void k12_nor_one_behind_a_bind_mount(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *base = shared_dir(), *a = harness_format("%s/a", base), *b = dir("b");
+    harness_mkdir(a);
+    assert_int_equal(0, mount(base, b, NULL, MS_BIND, NULL));
+    assert_int_equal(0, mount(NULL, b, NULL, MS_SLAVE, NULL));
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    const char *there = harness_format("%s/a", b);
+    assert_int_equal(1, mounted(there));
+    assert_int_equal(0, umount(there));
+    tmpfs_on(there, "stranger");
+    assert_true(undo(r) < 0);
+    assert_non_null(strstr(x.f.error.message, "stranger"));
+    assert_int_equal(1, mounted(there));
+    assert_int_equal(0, umount(there));
+    assert_undone(r);
+}
+
+/* On our copy, which is below it, it is safe: the kernel puts it in the place of that. */
+static void k12_one_on_a_copy_of_ours_is_in_nobodys_way(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *base = shared_dir(), *a = harness_format("%s/a", base), *b = dir("b");
+    harness_mkdir(a);
+    assert_int_equal(0, mount(base, b, NULL, MS_BIND, NULL));
+    assert_int_equal(0, mount(NULL, b, NULL, MS_SLAVE, NULL));
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    const char *there = harness_format("%s/a", b);
+    tmpfs_on(there, "stranger");
+    assert_int_equal(2, mounted(there));
+    assert_undone(r);
+    assert_int_equal(1, mounted(there));
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        mount_test(k12_a_strangers_mount_in_a_slave_is_not_taken_along),
+        mount_test(k12_nor_one_below_ours),
+        mount_test(k12_nor_one_behind_a_bind_mount),
+        mount_test(k12_one_on_a_copy_of_ours_is_in_nobodys_way),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
