@@ -306,6 +306,26 @@ health
 check "a daemon on purpose is no orphan, nor is a helper" healthy
 kill -KILL "$(cat "$work/daemon")" "$(cut -d' ' -f2 "$work/up")"
 
+# Nobody descends from the dead: where nothing of a box lives, nobody else is looked at, of whom there may be thousands.
+fresh
+sleep 300 &
+other=$!
+looks_at_others() {
+    strace -f -o "$work/trace" "$rbxj" --quiet replay >"$work/out" 2>"$work/err"
+    is "$?" 0 && grep -q "\"$other/stat\"" "$work/trace"
+}
+crash 8 --cgroup "$group/8" --tmpdir "$work/tmp8" 2>/dev/null
+check "while one of a dead box lives, a replay looks at all others" looks_at_others
+check "and undoes the box" gone "$work/tmp8" "$group/8"
+crash 9 --cgroup "$group/9" --tmpdir "$work/tmp9" 2>/dev/null
+dies "$(cat "$work/up-9")"
+is_empty() { ! grep -q . "$group/9/cgroup.procs"; }
+until_true is_empty
+looks_at_nobody() { ! looks_at_others; }
+check "when none does, it looks at nobody" looks_at_nobody
+check "and undoes the box all the same" gone "$work/tmp9" "$group/9"
+kill -KILL "$other"
+
 # A busy worker: boxes of a few milliseconds, with payloads that leave dead children behind.
 fresh
 : >"$work/busy"

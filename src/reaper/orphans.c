@@ -91,8 +91,9 @@ static void mark(struct search *x, const struct procid *id, uint32_t as)
     x->any = x->any || as != MARK_LIVING;
 }
 
-/* Only of one that is proven to be the box's. */
-static int mark_members(struct search *x, struct snapshot_box *sb, const struct record *r, uint32_t as)
+/* Only of one that is proven to be the box's. 0, or -errno for want. */
+static int members_of(const struct search *x, struct snapshot_box *sb, const struct record *r,
+                      struct cgroup_members *ret)
 {
     struct undo u = {.config = x->config,
                      .box = &sb->box,
@@ -102,7 +103,6 @@ static int mark_members(struct search *x, struct snapshot_box *sb, const struct 
                      .same_boot = true};
     struct finding f = {0};
     const char *base;
-    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
     int looked = kind_cgroup.look(&u, r, &f);
     if (errno_is_want(f.error.errnum))
         return -f.error.errnum;
@@ -113,9 +113,16 @@ static int mark_members(struct search *x, struct snapshot_box *sb, const struct 
     struct stat st;
     if (fd >= 0 && (fstat(fd, &st) < 0 || st.st_ino != f.identity)) /* another one by now */
         return 0;
-    int n = fd < 0 ? fd : cgroup_members(fd, &members);
+    int n = fd < 0 ? fd : cgroup_members(fd, ret);
+    return n < 0 && errno_is_want(-n) ? n : 0;
+}
+
+static int mark_members(struct search *x, struct snapshot_box *sb, const struct record *r, uint32_t as)
+{
+    _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
+    int n = members_of(x, sb, r, &members);
     if (n < 0)
-        return errno_is_want(-n) ? n : 0;
+        return n;
     for (size_t i = 0; i < members.len; i++) {
         struct process *p = processes_find(x->table, members.pids[i]);
         if (p && p->mark != MARK_LIVING && p->state != 'Z') {
@@ -255,6 +262,35 @@ static bool may_have_any(const struct snapshot *s, const bool *dead)
     return false;
 }
 
+/* Does a process of it live, from which others may descend? Of those that mark() and mark_members() know. 1, 0, or -errno
+ * for want. */
+static int has_life(const struct search *x, struct snapshot_box *sb)
+{
+    int r = 0;
+    for (size_t k = 0; is_of_this_boot(x, &sb->box) && k < sb->len && r == 0; k++) {
+        const struct record *record = &sb->records[k];
+        if (record->kind == RBXJ_PROCESS && procid_comparable(&x->self, &record->process)) {
+            int fd = procid_open(&record->process);
+            r = fd != -ESRCH; /* in doubt it does */
+            if (fd >= 0)
+                (void)close(fd);
+        } else if (record->kind == RBXJ_CGROUP) {
+            _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};
+            r = members_of(x, sb, record, &members);
+            r = r < 0 ? r : members.len > 0;
+        }
+    }
+    return r;
+}
+
+static int any_has_life(const struct search *x)
+{
+    int r = 0;
+    for (size_t i = 0; i < x->s->len && r == 0; i++)
+        r = x->dead[i] ? has_life(x, &x->s->boxes[i]) : 0;
+    return r;
+}
+
 /* We, and who is above us: an operator's shell in a box is no orphan of it. */
 static void mark_ourselves(struct search *x)
 {
@@ -273,8 +309,12 @@ int orphans_find(const struct config *config, struct snapshot *s, const bool *de
     if (!may_have_any(s, dead))
         return 0;
     int r = procid_of(getpid(), &x.self);
-    if (r == 0 && !table)
-        r = processes_read(&own);
+    if (r == 0 && !table) {
+        int life = any_has_life(&x);
+        if (life == 0) /* nobody descends from the dead: all others need not be looked at */
+            return 0;
+        r = life < 0 ? life : processes_read(&own);
+    }
     if (r < 0) {
         ret->blind = true;
         return errno_is_want(-r) ? r : 0;

@@ -57,7 +57,7 @@ void orphans_keep_living(struct orphans *o, int64_t deadline_ns);
 /* "box 7: pid 12 (sleep, state S): ..." */
 void orphan_describe(const struct orphan *orphan, char *buf, size_t size);
 
-/* Descended ones, of the boxes i of s with dead[i]. table may be NULL: it is read if there is one of which one could
+/* Descended ones, of the boxes i of s with dead[i]. table may be NULL: it is read if one lives of which others could
  * descend. 0, or -errno for want of memory or descriptors. */
 int orphans_find(const struct config *config, struct snapshot *s, const bool *dead, struct processes *table,
                  struct orphans *ret);

@@ -11,13 +11,32 @@
 
 #define READING_NS (10LL * 1000000000) /* some 20 us for each process */
 
+/* A line: at its end nothing is asked for behind it, as there are many. Its length, or -errno. */
+static ssize_t read_line(int proc, const char *path, char *text, size_t size)
+{
+    size_t len = 0;
+    _cleanup_close_ int fd = openat(proc, path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return -errno;
+    while (len < size - 1 && (!len || text[len - 1] != '\n')) {
+        ssize_t n = read(fd, text + len, size - 1 - len);
+        if (n < 0 && errno != EINTR)
+            return -errno;
+        if (n == 0)
+            break;
+        len += n > 0 ? (size_t)n : 0;
+    }
+    text[len] = 0;
+    return len < size - 1 ? (ssize_t)len : -EFBIG;
+}
+
 /* 0, -ESRCH, or -errno. */
 static int read_one(int proc, const char *pid, struct process *ret)
 {
     char path[32], text[1024];
     struct proc_stat stat;
     (void)snprintf(path, sizeof(path), "%.15s/stat", pid);
-    ssize_t n = fd_read_file(proc, path, text, sizeof(text));
+    ssize_t n = read_line(proc, path, text, sizeof(text));
     int r = n < 0 ? (int)n : proctext_stat(text, &stat);
     if (r < 0)
         return r == -ENOENT ? -ESRCH : r;
