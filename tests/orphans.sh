@@ -306,6 +306,18 @@ health
 check "a daemon on purpose is no orphan, nor is a helper" healthy
 kill -KILL "$(cat "$work/daemon")" "$(cut -d' ' -f2 "$work/up")"
 
+# Of the box nothing lives but one in its cgroup, whose parent was the recorded process.
+fresh
+escape 11
+payload=$(($(ps -o ppid= -p "$middle")))
+die
+dies "$payload"
+call replay --json
+check "one in a cgroup alone has lived: the box is undone" json 'd["summary"]["left"] == 0'
+health
+check "and what has left that cgroup is an orphan" named orphan_process "$out"
+dies "$out"
+
 # Nobody descends from the dead: where nothing of a box lives, nobody else is looked at, of whom there may be thousands.
 fresh
 sleep 300 &
