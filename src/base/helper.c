@@ -116,7 +116,7 @@ static _Noreturn void helper_main(const struct task *task, struct page *page)
     (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
     if (syscall(SYS_close_range, 0U, ~0U, 0U) < 0)
         page->refused = errno; /* a helper that is left behind must not keep our locks */
-    else if (getppid() != task->parent)
+    else if (getppid() != 0 && getppid() != task->parent) /* 0: it is in another pid namespace */
         page->refused = ESRCH;
     else
         page->refused = task->file ? be_alone(task, page) : 0;
@@ -170,6 +170,41 @@ static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
     return (pid_t)pid;
 }
 
+/* A supervisor whose children go to another pid namespace (unshare(2)) must not have a helper there: it would be the first
+ * process of a new one, whose end is the end of that, or be seen by those in it. 0: *ret_back leads back there after the
+ * start, or is -1; or a negative code. */
+static int leave_children_ns(int *ret_back)
+{
+    struct stat own, theirs;
+    *ret_back = -1;
+    if (stat("/proc/self/ns/pid", &own) < 0)
+        return errno == ENOENT ? 0 : -errno;
+    if (stat("/proc/self/ns/pid_for_children", &theirs) < 0)
+        /* nobody was in it yet; or, on some kernels, its first process has died */
+        return errno == ENOENT ? -ECHILD : -errno;
+    if (own.st_ino == theirs.st_ino)
+        return 0;
+    _cleanup_close_ int here = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
+    _cleanup_close_ int back = open("/proc/self/ns/pid_for_children", O_RDONLY | O_CLOEXEC);
+    if (here < 0 || back < 0)
+        return -errno;
+    if (syscall(SYS_setns, here, CLONE_NEWPID) == 0)
+        *ret_back = steal_fd(&back); /* else it lacks the privilege: then it is started there */
+    return 0;
+}
+
+static pid_t start_here(const struct task *task, struct page *page, int *ret_pidfd)
+{
+    int back_fd, r = leave_children_ns(&back_fd);
+    if (r < 0)
+        return r;
+    _cleanup_close_ int back = back_fd;
+    pid_t pid = start(task, page, ret_pidfd);
+    while (back >= 0 && syscall(SYS_setns, back, CLONE_NEWPID) < 0 && errno == ENOMEM)
+        (void)usleep(1000); /* nothing else can keep it from there, the end of its first process neither */
+    return pid;
+}
+
 static int run(const struct task *task, uint64_t job, int64_t deadline_ns, struct helper_result *ret)
 {
     memset(ret, 0, sizeof(*ret));
@@ -179,7 +214,7 @@ static int run(const struct task *task, uint64_t job, int64_t deadline_ns, struc
     if (page == MAP_FAILED)
         return -errno;
     _cleanup_close_ int pidfd = -1;
-    pid_t pid = start(task, page, &pidfd);
+    pid_t pid = start_here(task, page, &pidfd);
     int rc = pid < 0 ? pid : 0;
     if (pid > 0 && pidfd_wait(pidfd, deadline_ns) < 0) {
         rc = -ETIMEDOUT;

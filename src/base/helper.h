@@ -46,6 +46,7 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
  *   -ETIMEDOUT  it did not, and was killed (ret->left.pid 0) or would not die either (ret->left)
  *   -EBUSY      one for this job that was left behind earlier is still there (ret->left)
  *   -EPIPE      it died without an answer
+ *   -ECHILD     the children of this process go to a pid namespace that has no first process
  *   -errno      it could not be started, or could not let go of our descriptors: function was not run */
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);

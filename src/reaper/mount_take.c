@@ -300,6 +300,12 @@ static int run_helper(struct undo *u, const struct record *r, struct take *take,
     memcpy(ret, result.output, sizeof(*ret));
     if (rc == 0)
         return 0;
+    if (rc == -ECHILD)
+        return error_set(
+            e, RBXJ_E_BUSY, ECHILD,
+            "unmount %s: a helper can't be started: this process' children go to a pid namespace "
+            "without a first process",
+            top->target);
     if (rc != -ETIMEDOUT && rc != -EBUSY && rc != -EPIPE) /* it was not begun */
         return error_sys(e, -rc, "unmount %s: a helper for it", top->target);
     (void)error_set(e, RBXJ_E_BUSY, rc == -EPIPE ? EIO : ETIMEDOUT, "unmount %s: %s does not answer",
