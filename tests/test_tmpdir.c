@@ -186,6 +186,43 @@ static void k3_a_number_alone_is_not_enough(void **state)
     assert_undone();
 }
 
+/* An overlay over two file systems numbers its directories anew when they are read into memory again, and has no handles:
+ * birth time and stamp tell. */
+static void k3_an_overlays_directory_with_another_number_is_ours(void **state)
+{
+    (void)state;
+    harness_need_root();
+    char *lower = harness_format("%s/lower", harness_disk()),
+         *merged = harness_format("%s/m", harness_disk());
+    char *upper = harness_format("%s/u", harness_tmpfs()), *work = harness_format("%s/w", harness_tmpfs());
+    const char *const dirs[] = {lower, merged, upper, work};
+    struct stat before, after;
+    for (size_t i = 0; i < ARRAY_LEN(dirs); i++)
+        harness_mkdir(dirs[i]);
+    char *options = harness_format("lowerdir=%s,upperdir=%s,workdir=%s,xino=off", lower, upper, work);
+    if (mount("overlay", merged, "overlay", 0, options) < 0)
+        harness_skip("no overlay here");
+    begin_in(merged, 0);
+    for (int anew = 0; anew < 2; anew++) { /* the kernel lets go of all that is not in use */
+        assert_int_equal(mount(NULL, merged, NULL, MS_REMOUNT, NULL), 0);
+        if (!anew)
+            assert_int_equal(kind_tmpdir.acquire(&undo, &record, NULL, &(int){0}, &error), 0);
+        assert_int_equal(stat(target, anew ? &after : &before), 0);
+    }
+    if (before.st_ino == after.st_ino || record.id.handle_len || !(record.flags & REC_STAMPED))
+        harness_skip("it keeps its number");
+    assert_found(FOUND_PRESENT);
+    char *hidden = harness_format("%s/hidden", merged);
+    assert_int_equal(rename(target, hidden), 0);
+    assert_found(FOUND_PRESENT);
+    assert_int_equal(removexattr(hidden, "trusted.rbxj"), 0); /* who was born in the same instant has none */
+    assert_int_equal(rename(hidden, target), 0);
+    assert_found(FOUND_FOREIGN);
+    _cleanup_close_ int fd = open(target, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(stamp_set(fd, &record), 0);
+    assert_undone();
+}
+
 static void identity_tells_what_was_seen(void **state)
 {
     (void)state;
@@ -278,6 +315,7 @@ int main(void)
         harness_test(k2_symlink_in_its_place_is_foreign),
         harness_test(k2_file_is_foreign),
         harness_test(k3_a_number_alone_is_not_enough),
+        harness_test(k3_an_overlays_directory_with_another_number_is_ours),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),
         harness_test(k14_another_file_system_of_that_number_is_not_the_one),

@@ -381,6 +381,13 @@ bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot
     return handles || births || same_boot;
 }
 
+bool fileid_may_be(const struct fileid *a, const struct fileid *b, bool same_boot)
+{
+    return a->fs_magic == OVERLAYFS_SUPER_MAGIC && fileid_same_fs(a, b, same_boot) && !a->handle_len &&
+           !b->handle_len && S_ISDIR(a->mode) && S_ISDIR(b->mode) && a->btime_ns &&
+           a->btime_ns == b->btime_ns;
+}
+
 bool fileid_is_weak(const struct fileid *a)
 {
     bool generation = a->handle_len && a->fs_magic != FUSE_MAGIC_;

@@ -47,6 +47,9 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot);
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* The same file system? Within one boot, too, another one may get the number of one that was unmounted. */
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot);
+/* A directory of an overlay with layers on several file systems gets another number each time that it is read into memory.
+ * May it be the same but for that? The birth time is coarse: only with more proof, or where nothing hangs on it. */
+bool fileid_may_be(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* Does only a number tell it from the next file that gets it? So on 9p and FUSE; and a v1 hierarchy that is mounted anew
  * counts its cgroups from the start, maybe under the old device number. */
 bool fileid_is_weak(const struct fileid *a);

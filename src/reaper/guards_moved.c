@@ -33,18 +33,19 @@ static int search_once(int dirfd, const struct record *r, bool same_boot, char n
     if (!names)
         return errno == EACCES ? 0 : -errno;
     for (const struct dirent *d; (errno = 0, d = fd_next_name(names));) {
-        if (d->d_ino != r->id.ino)
+        if (d->d_ino != r->id.ino && !fileid_may_be(&r->id, &r->id, true))
             continue;
         _cleanup_close_ int fd = openat(dirfd, d->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
         int rc = fd < 0 ? -errno : fileid_of_fd(fd, &found);
         if (rc < 0 && rc != -ENOENT)
             return rc;
-        if (rc < 0 || !fileid_equal(&found, &r->id, same_boot))
+        if (rc < 0)
             continue;
-        rc = stamp_is_missing(fd, r);
+        int ours = fileid_equal(&found, &r->id, same_boot) ? !(rc = stamp_is_missing(fd, r))
+                                                           : (rc = stamp_tells(fd, r, &found, same_boot));
         if (rc < 0)
             return rc;
-        if (rc)
+        if (!ours)
             continue;
         (void)strcpy(name, d->d_name);
         return 1;
@@ -94,7 +95,8 @@ static int judge_parent(struct undo *u, const struct record *r, int dirfd, struc
     if (r->below || !fileid_is_set(&r->parent))
         return 0;
     int rc = fileid_of_fd(dirfd, &now);
-    if (rc < 0 || fileid_equal(&now, &r->parent, u->same_boot))
+    if (rc < 0 || fileid_equal(&now, &r->parent, u->same_boot) ||
+        fileid_may_be(&now, &r->parent, u->same_boot))
         return rc;
     _cleanup_close_ int fd = fileid_open(dirfd, &r->parent, u->same_boot);
     if (fd < 0)

@@ -265,7 +265,8 @@ int mount_acquire(struct undo *u, struct record *r, const char *options, int *re
     rc = fileid_of_fd(target, &id);
     if (rc < 0)
         return error_sys(e, -rc, "mount %s", r->path);
-    if (r->flags & REC_BEFORE_PRESENT && !fileid_equal(&id, &r->before, true))
+    if (r->flags & REC_BEFORE_PRESENT && !fileid_equal(&id, &r->before, true) &&
+        !fileid_may_be(&id, &r->before, true))
         return error_set(e, RBXJ_E_EXISTS, 0, "mount %s: the target is another directory by now", r->path);
     rc = mount_at(parent, base, &at) == 0 && at.unique && is_new(r, &at, parent, base)
              ? check_stack(u, r, at.id, e)

@@ -66,14 +66,13 @@ int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq)
     return stamp_parse(text, incarnation, seq);
 }
 
-int stamp_is_missing(int fd, const struct record *r)
+/* Whose it is matters not. 1, 0, or -errno. */
+static int has_stamp(int fd, const struct record *r)
 {
     static const char *const names[] = {"trusted.rbxj", "user.rbxj"};
     char path[32], text[STAMP_MAX + 1];
     uint64_t incarnation;
     uint32_t seq;
-    if (!(r->flags & REC_STAMPED) || !fileid_is_weak(&r->id))
-        return 0;
     for (size_t i = 0; i < ARRAY_LEN(names); i++) {
         ssize_t n = getxattr(proc_fd(fd, path), names[i], text, STAMP_MAX);
         if (n < 0 && errno != ENODATA && errno != EPERM && errno != EOPNOTSUPP && errno != ERANGE)
@@ -81,9 +80,20 @@ int stamp_is_missing(int fd, const struct record *r)
         text[n < 0 ? 0 : n] = 0;
         if (n > 0 && stamp_parse(text, &incarnation, &seq) > 0 && incarnation == r->incarnation &&
             seq == r->seq)
-            return 0;
+            return 1;
     }
-    return 1;
+    return 0;
+}
+
+int stamp_is_missing(int fd, const struct record *r)
+{
+    int has = (r->flags & REC_STAMPED) && fileid_is_weak(&r->id) ? has_stamp(fd, r) : 1;
+    return has < 0 ? has : !has;
+}
+
+int stamp_tells(int fd, const struct record *r, const struct fileid *found, bool same_boot)
+{
+    return (r->flags & REC_STAMPED) && fileid_may_be(&r->id, found, same_boot) ? has_stamp(fd, r) : 0;
 }
 
 void stamp_remove(int fd)

@@ -71,8 +71,11 @@ static int judge(struct undo *u, const struct record *r, int parent, struct tmpd
     if (!(r->flags & REC_EVIDENCE))
         return judge_unproven(u, r, n);
     n->why = "another directory than the one that was journaled";
-    if (!fileid_equal(&n->id, &r->id, u->same_boot))
-        return 0;
+    if (!fileid_equal(&n->id, &r->id, u->same_boot)) {
+        rc = stamp_tells(n->fd, r, &n->id, u->same_boot);
+        n->sight = rc > 0 ? SIGHT_OURS : SIGHT_FOREIGN;
+        return rc < 0 ? rc : 0;
+    }
     n->why = "has its number, but not its stamp";
     rc = stamp_is_missing(n->fd, r);
     if (rc == 0)

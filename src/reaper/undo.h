@@ -170,6 +170,9 @@ void stamp_remove(int fd);
 /* Does a file that has the identity of r's evidence lack the stamp that ours has, where that identity is weak? Then it
  * may be another one that got its number: 1, 0, or -errno. Whose it is matters not: it is no proof by itself. */
 int stamp_is_missing(int fd, const struct record *r);
+/* Is a file that has not the identity of r's evidence ours all the same, as only its number may have changed, and it bears
+ * our stamp? 1, 0, or -errno. */
+int stamp_tells(int fd, const struct record *r, const struct fileid *found, bool same_boot);
 /* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1); *ret_why, which may be NULL, is
  * set where that alone is against it. 1, 0 or -errno. */
 int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot,

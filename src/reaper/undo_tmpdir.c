@@ -35,7 +35,8 @@ static int open_parent(const struct record *r, const char **ret_base, struct fil
     int rc = parent < 0 ? parent : fileid_of_fd(parent, ret_id);
     if (rc < 0)
         return error_sys(e, -rc, "tmpdir %s: its parent directory", r->path);
-    if (!r->below && fileid_is_set(&r->parent) && !fileid_equal(ret_id, &r->parent, true))
+    if (!r->below && fileid_is_set(&r->parent) && !fileid_equal(ret_id, &r->parent, true) &&
+        !fileid_may_be(ret_id, &r->parent, true))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "tmpdir %s: its parent directory is another one now",
                          r->path);
     return steal_fd(&parent);
@@ -281,7 +282,7 @@ static int is_copy(const struct snapshot *s, const struct snapshot_box *sb, int 
             continue;
         int rc = fileid_of_fd(fd, &id);
         bool same_boot = memcmp(r->evidence_boot, s->boot_id, sizeof(s->boot_id)) == 0;
-        return rc < 0 ? rc : !fileid_equal(&id, &r->id, same_boot);
+        return rc < 0 ? rc : !fileid_equal(&id, &r->id, same_boot) && !fileid_may_be(&id, &r->id, same_boot);
     }
     return 0;
 }
