@@ -183,15 +183,15 @@ third_boot() {
 
     crash_on_hung u --mount tmpfs,x,/var/hung/u.mnt
     hang
-    systemctl restart rbxj-reaper.service
-    check "k16: it ends by itself where an unmount hangs" ended_itself
-    check "it says which" until_true is_logged "/var/hung/u.mnt: its file system does not answer"
-    check "k31: the worker is quarantined for it" is_quarantined u /var/hung/u.mnt
     systemctl start rbxj-watch.service
-    check "k16: the watcher hangs in it, too" until_true watch_hangs
+    check "k16: the watcher hangs in an unmount" until_true watch_hangs
     systemctl stop rbxj-watch.service
     check "k16: and is stopped all the same" watch_ended
     check "it says what it broke off" until_true is_logged "a replay of box u goes on: it is broken off"
+    systemctl restart rbxj-reaper.service
+    check "k16: the reaper ends by itself where an unmount hangs" ended_itself
+    check "it says which" until_true is_logged "/var/hung/u.mnt: its file system does not answer"
+    check "k31: the worker is quarantined for it" is_quarantined u /var/hung/u.mnt
     hang_is_over
     check "it is mounted still" grep -q ' /var/hung/u.mnt ' /proc/self/mountinfo
     check "a recovery succeeds when that is over, too" systemctl start rbxj-health.service

@@ -154,6 +154,81 @@ static void k16_one_that_is_alone_is_known_to_all_processes(void **state)
     assert_int_equal(0, helper_run_alone(file, 7, answers, "hello", in_ms(30000), &result));
 }
 
+static struct helper_left left_at(const struct probe_place *place)
+{
+    struct helper_left left = {0};
+    (void)helper_is_at(place->file, place->byte, &left);
+    return left;
+}
+
+/* A process asks, in vain, and dies. */
+static void ask_and_die(struct mounts *mounts, const char *path, const struct probe_place *place)
+{
+    for (int ms = 200; ms < 20000 && !left_at(place).pid; ms *= 2) {
+        pid_t pid = fork();
+        if (pid == 0) {
+            struct path_probe probe = {.path = path};
+            (void)path_probe(&probe, 1, mount_table_is_local, mounts_own(mounts), 0, place, in_ms(ms), NULL);
+            _exit(0);
+        }
+        assert_true(pid > 0);
+        harness_track(pid);
+        (void)harness_wait(pid); /* where the machine is busy its helper is killed before it comes to hang */
+    }
+    assert_true(left_at(place).pid > 0);
+}
+
+static void k16_what_hangs_is_not_asked_by_one_more(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *path = harness_format("%s/fuse", harness_disk());
+    const struct probe_place place = {harness_format("%s/helpers", harness_disk()), 7, true};
+    struct mounts *mounts;
+    pid_t server = hung_fuse(path);
+    assert_int_equal(0, mounts_read(&mounts, NULL));
+    ask_and_die(mounts, path, &place);
+    struct helper_left first = left_at(&place), left = {0};
+    struct path_probe probe = {.path = path};
+    usleep(200000);
+    for (int make = 0; make < 2; make++) {
+        const struct probe_place again = {place.file, place.byte, make};
+        assert_int_equal(-EBUSY, path_probe(&probe, 1, mount_table_is_local, mounts_own(mounts), 0, &again,
+                                            in_ms(100), &left));
+        assert_int_equal(first.pid, left.pid);
+    }
+    harness_kill(server);
+    int64_t deadline = in_ms(30000);
+    while (left_at(&place).pid && now_monotonic_ns() < deadline)
+        usleep(1000);
+    assert_int_equal(
+        0, path_probe(&probe, 1, mount_table_is_local, mounts_own(mounts), 0, &place, in_ms(30000), NULL));
+    assert_true(probe.result != -ETIMEDOUT);
+    mounts_free(mounts);
+}
+
+/* One that asks at the same moment is no sign of anything: it may be answered any time. */
+static void k16_who_asks_at_the_same_time_waits_for_the_answer(void **state)
+{
+    (void)state;
+    const struct probe_place place = {harness_format("%s/helpers", harness_disk()), 7, true};
+    struct mounts *mounts;
+    struct path_probe probe = {.path = harness_format("%s/none", harness_disk())};
+    assert_int_equal(0, mounts_read(&mounts, NULL));
+    pid_t pid = fork();
+    if (pid == 0) {
+        struct helper_result result;
+        (void)helper_run_alone(place.file, place.byte, sleeps, NULL, in_ms(500), &result);
+        _exit(0);
+    }
+    harness_track(pid);
+    until_it_is_at(place.file, true);
+    assert_int_equal(
+        0, path_probe(&probe, 1, mount_table_is_local, mounts_own(mounts), 0, &place, in_ms(30000), NULL));
+    assert_int_equal(-ENOENT, probe.result);
+    mounts_free(mounts);
+}
+
 static void k16_one_that_cant_be_alone_does_nothing(void **state)
 {
     (void)state;
@@ -178,7 +253,7 @@ static void k16_local_paths_need_no_helper(void **state)
     struct path_probe probes[] = {{.path = file}, {.path = harness_disk()}, {.path = "/proc"}};
     long before = reaped();
     assert_int_equal(0, path_probe(probes, ARRAY_LEN(probes), mount_table_is_local, mounts_own(mounts), 0,
-                                   in_ms(1000), NULL));
+                                   NULL, in_ms(1000), NULL));
     bool cached = probes[0].is_local && probes[1].is_local && probes[2].is_local;
     for (size_t i = 0; i < ARRAY_LEN(probes); i++)
         assert_int_equal(0, probes[i].result);
@@ -205,7 +280,7 @@ static void k16_hung_paths_are_told_apart(void **state)
     struct helper_left left = {0};
     int64_t start = now_monotonic_ns();
     assert_int_equal(0, path_probe(probes, ARRAY_LEN(probes), mount_table_is_local, mounts_own(mounts), 0,
-                                   in_ms(500), &left));
+                                   NULL, in_ms(500), &left));
     assert_true(now_monotonic_ns() - start < 5000000000);
     assert_int_equal(0, probes[0].result);
     assert_int_equal(-ENOENT, probes[1].result);
@@ -390,6 +465,8 @@ int main(void)
         harness_test(k16_one_that_will_not_die_is_left_and_not_doubled),
         harness_test(k16_one_that_is_alone_is_known_to_all_processes),
         harness_test(k16_one_that_cant_be_alone_does_nothing),
+        harness_test(k16_what_hangs_is_not_asked_by_one_more),
+        harness_test(k16_who_asks_at_the_same_time_waits_for_the_answer),
         harness_test(k16_local_paths_need_no_helper),
         harness_test(k16_hung_paths_are_told_apart),
         harness_test(k16_where_there_is_no_clone3),

@@ -76,12 +76,21 @@ struct path_probe {
 
 #define PATH_PROBE_MAX 256 /* paths in one call */
 
+/* Who asks that file system, as helper_run_alone() has it. */
+struct probe_place {
+    const char *file;
+    uint64_t byte;
+    bool make; /* the file, if there is none; else nobody knows of this probe then */
+};
+
 /* Probes len paths: each one from the cache if it can be (openat2 with RESOLVE_CACHED never waits), and all
  * the others by one helper that looks at one after the other until deadline_ns; behind one that hangs, the
  * rest is -ETIMEDOUT as well. job as in helper_run(). 0, or the error of helper_run() other than -ETIMEDOUT;
- * ret_left may be NULL. */
+ * ret_left may be NULL.
+ * With a place, which may be NULL, a helper of another process that has waited there for as long as this one would is
+ * answer enough (-EBUSY): a file system that hangs is not asked by one more helper for each look at it. */
 int path_probe(struct path_probe *probes, size_t len, path_local_function *is_local, void *data, uint64_t job,
-               int64_t deadline_ns, struct helper_left *ret_left);
+               const struct probe_place *place, int64_t deadline_ns, struct helper_left *ret_left);
 
 /* The mount id of an open file, from fdinfo: asks nothing of the file system. An id, or -errno. */
 int mount_id_of_fd(int fd);

@@ -13,8 +13,9 @@
 #define ANSWERS_KNOWN 32
 
 struct answers {
+    const char *runtime_dir; /* in which it is known who asks already */
     struct {
-        int32_t mount_id;
+        uint64_t key; /* mount_table_hang_key() */
         bool hangs;
     } known[ANSWERS_KNOWN];
     size_t len;

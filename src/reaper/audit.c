@@ -104,6 +104,7 @@ static int drop_gone(struct audit *a, struct rbxj_error *e)
 int audit_look(struct audit *a, struct rbxj_result **ret_journaled, struct rbxj_error *e)
 {
     struct rbxj_result *journaled = NULL;
+    a->answers.runtime_dir = a->config->runtime_dir;
     int r = audit_find(a, e);
     if (r == 0)
         r = inspect(a->config, NULL, NULL, &journaled, e);

@@ -141,9 +141,9 @@ static int look_at_paths(struct look *l, struct mount_table *table)
     return r;
 }
 
-int baseline_look(const struct rbxj_result *undone, char *ret, size_t size)
+int baseline_look(const struct config *config, const struct rbxj_result *undone, char *ret, size_t size)
 {
-    struct look l = {.undone = undone, .text = ret, .size = size};
+    struct look l = {.undone = undone, .text = ret, .size = size, .answers.runtime_dir = config->runtime_dir};
     struct rbxj_error e = {0};
     struct mounts *mounts = NULL;
     if (!undone || !undone->len)

@@ -12,6 +12,6 @@
 #include "reaper/result.h"
 
 /* 1: there is, ret says what first; 0; or -errno: that can't be known. */
-int baseline_look(const struct rbxj_result *undone, char *ret, size_t size);
+int baseline_look(const struct config *config, const struct rbxj_result *undone, char *ret, size_t size);
 
 #endif

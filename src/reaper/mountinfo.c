@@ -5,6 +5,8 @@
 #include "base/fd.h"
 
 #include <errno.h>
+#include <limits.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mount.h>
@@ -326,6 +328,16 @@ const struct mount *mount_table_remote_above(const struct mount_table *table, co
             deepest = m;
     }
     return deepest;
+}
+
+uint64_t mount_table_hang_key(const struct mount_table *table, const struct mount *m)
+{
+    char dir[PATH_MAX];
+    (void)snprintf(dir, sizeof(dir), "%s", m->target);
+    *strrchr(dir, '/') = 0;
+    if (mount_table_remote_above(table, dir[0] ? dir : "/"))
+        return 1ULL << 62 | 1ULL << 61 | (uint32_t)m->id;
+    return 1ULL << 62 | m->dev;
 }
 
 bool mount_table_is_local(void *table, int id)

@@ -68,6 +68,9 @@ struct mount *mount_table_by_id(const struct mount_table *table, int32_t id);
 struct mount *mount_table_top(const struct mount_table *table, const char *target);
 /* The deepest mount at or above path, by names, on which a call may hang (K16), never the root; NULL: there is none. */
 const struct mount *mount_table_remote_above(const struct mount_table *table, const char *path);
+/* What is known not to answer where m does not: its file system, by whatever mount, unless another one on the way to m may be
+ * what hangs. From 2^62 on, for offsets of record locks (struct probe_place). */
+uint64_t mount_table_hang_key(const struct mount_table *table, const struct mount *m);
 /* For path_probe(): data is a table. */
 bool mount_table_is_local(void *table, int id);
 

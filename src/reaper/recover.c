@@ -127,7 +127,7 @@ static int quarantine_by_evidence(const struct config *config, const struct rbxj
                                   const struct evidence *ev, struct rbxj_error *e)
 {
     char leftover[400];
-    int left = baseline_look(undone, leftover, sizeof(leftover));
+    int left = baseline_look(config, undone, leftover, sizeof(leftover));
     if (left < 0)
         return error_sys(e, -left, "recovery: whether anything is left of what was undone");
     if (left > 0 && (left = enter(config, QUARANTINE_BASELINE, leftover, e)) != 0)

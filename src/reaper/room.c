@@ -184,7 +184,7 @@ static int look_at_boxes(struct rooms *rooms, const struct snapshot *s)
 
 int room_look(const struct config *config, const struct snapshot *s, struct evidence *ev)
 {
-    struct rooms rooms = {.config = config, .ev = ev};
+    struct rooms rooms = {.config = config, .ev = ev, .answers.runtime_dir = config->runtime_dir};
     struct rbxj_error e = {0};
     if (!config->min_free)
         return 0;

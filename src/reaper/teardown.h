@@ -35,10 +35,7 @@ struct reaper {
     int64_t timeout_ns;  /* for one box */
     bool lazy_umount;
     uint64_t mount_ns; /* ours */
-    struct {
-        int32_t mount_id;
-        uint64_t dev; /* 0: another file system above may be the one that hangs */
-    } dead[16];       /* what did not answer */
+    uint64_t dead[16]; /* what did not answer: mount_table_hang_key() */
     size_t dead_len;
     unsigned worker;        /* of a replay, below JOURNAL_WORKERS */
     struct rbxj_error busy; /* the journal was, in this pass: it is not waited for again */

@@ -130,27 +130,6 @@ static int64_t probe_deadline(const struct teardown *t, int64_t now)
     return part < t->u.deadline_ns ? part : t->u.deadline_ns;
 }
 
-/* It, or a bind of it: that is the same file system, which asks the same server. */
-static bool is_known_dead(const struct reaper *reaper, const struct mount *m)
-{
-    for (size_t i = 0; i < reaper->dead_len; i++)
-        if (reaper->dead[i].mount_id == m->id || (reaper->dead[i].dev && reaper->dead[i].dev == m->dev))
-            return true;
-    return false;
-}
-
-static void note_dead(struct reaper *reaper, const struct mount_table *table, const struct mount *m)
-{
-    char dir[RECORD_PATH_MAX];
-    if (reaper->dead_len == ARRAY_LEN(reaper->dead))
-        return;
-    (void)snprintf(dir, sizeof(dir), "%s", m->target);
-    *strrchr(dir, '/') = 0;
-    bool on_the_way = mount_table_remote_above(table, dir[0] ? dir : "/");
-    reaper->dead[reaper->dead_len].mount_id = m->id;
-    reaper->dead[reaper->dead_len++].dev = on_the_way ? 0 : m->dev;
-}
-
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
  * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that can't be
  * known now. */
@@ -167,19 +146,26 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
     const struct mount *remote = mount_table_remote_above(mounts_own(t->u.mounts), dir);
     if (!remote)
         return 0;
-    if (is_known_dead(reaper, remote))
-        return 1;
+    /* or a bind of it: that is the same file system, which asks the same server */
+    uint64_t key = mount_table_hang_key(mounts_own(t->u.mounts), remote);
+    for (size_t i = 0; i < reaper->dead_len; i++)
+        if (reaper->dead[i] == key)
+            return 1;
     int64_t now = now_monotonic_ns();
     if (now >= t->u.deadline_ns) /* who is not asked has not failed to answer */
         return error_set(e, EBUSY, ETIMEDOUT, "%s: the time is over before its file system was asked", path);
     struct path_probe probe = {.path = dir};
-    r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), (uint64_t)remote->id,
+    char file[RECORD_PATH_MAX + 16];
+    (void)snprintf(file, sizeof(file), "%s/helpers", t->u.config->runtime_dir);
+    const struct probe_place place = {.file = file, .byte = key, .make = !t->u.dry_run};
+    r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), key, &place,
                    probe_deadline(t, now), NULL);
     if (r == 0 && probe.result != -ETIMEDOUT)
         return 0;
     if (r < 0 && r != -EBUSY) /* no helper could be had; EBUSY: an earlier one still waits there */
         return error_sys(e, -r, "%s: asking its file system", path);
-    note_dead(reaper, mounts_own(t->u.mounts), remote);
+    if (reaper->dead_len < ARRAY_LEN(reaper->dead))
+        reaper->dead[reaper->dead_len++] = key;
     return 1;
 }
 
