@@ -237,6 +237,19 @@ static void k16_one_that_cant_be_alone_does_nothing(void **state)
     struct helper_left left;
     assert_int_equal(-ENOENT, helper_run_alone(file, 7, crashes, NULL, in_ms(30000), &result));
     assert_int_equal(0, helper_is_at(file, 7, &left));
+    /* but for a look, which changes nothing: as where it may not write */
+    const char *plain = harness_format("%s/plain", harness_disk());
+    harness_write(plain, "");
+    struct probe_place place = {harness_format("%s/helpers", plain), 7, false};
+    struct path_probe probe = {.path = harness_format("%s/missing", harness_disk())};
+    struct mounts *mounts;
+    assert_int_equal(0, mounts_read(&mounts, NULL));
+    for (int make = 0; make < 2; make++) {
+        place.make = make;
+        assert_int_equal(make ? -ENOTDIR : 0, path_probe(&probe, 1, mount_table_is_local, mounts_own(mounts),
+                                                         0, &place, in_ms(30000), NULL));
+    }
+    mounts_free(mounts);
 }
 
 static void k16_local_paths_need_no_helper(void **state)

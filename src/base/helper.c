@@ -363,7 +363,9 @@ static int run_probe(struct probe_job *todo, uint64_t job, const struct probe_pl
         task.byte = place->byte;
         task.make = place->make;
         int rc = run(&task, job, deadline_ns, ret);
-        if (rc == -ENOENT || (rc == -EBUSY && !ret->left.start_time))
+        bool asked = rc == 0 || rc == -ETIMEDOUT || rc == -EPIPE || rc == -EBUSY;
+        /* a look goes on where it may not write, on a read-only disk for instance */
+        if (rc == -ENOENT || (!asked && !place->make) || (rc == -EBUSY && !ret->left.start_time))
             break;
         if (rc != -EBUSY || left_find(job, &ret->left) || wait_for_other(&ret->left, patience_ns) < 0)
             return rc;
