@@ -4,6 +4,7 @@
  */
 #include "tmpdir_fixture.h"
 
+#include <linux/btrfs.h>
 #include <sys/xattr.h>
 
 /* ---- look, undo, verify ---- */
@@ -223,6 +224,34 @@ static void k3_an_overlays_directory_with_another_number_is_ours(void **state)
     assert_undone();
 }
 
+/* Anybody who may write to a directory of a btrfs can make a subvolume in it, and forbid to write to that. */
+static void k17_a_read_only_subvolume_is_removed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    char *image = harness_format("%s/image", harness_disk()), *at = harness_format("%s/b", harness_disk());
+    harness_mkdir(at);
+    if (system(harness_format(
+            "{ truncate -s 400M %s && mkfs.btrfs -q %s && mount -o loop %s %s; } >/dev/null 2>&1", image,
+            image, image, at)) != 0)
+        harness_skip("no btrfs here");
+    acquire_in(at, 0);
+    struct btrfs_ioctl_vol_args args = {.name = "sub"};
+    uint64_t flags = BTRFS_SUBVOL_RDONLY;
+    _cleanup_close_ int fd = open(target, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(ioctl(fd, BTRFS_IOC_SUBVOL_CREATE, &args), 0);
+    harness_mkdir(harness_format("%s/sub/d", target));
+    harness_write(harness_format("%s/sub/d/f", target), "x");
+    _cleanup_close_ int sub = open(harness_format("%s/sub", target), O_RDONLY | O_CLOEXEC);
+    assert_int_equal(ioctl(sub, BTRFS_IOC_SUBVOL_SETFLAGS, &flags), 0);
+    assert_int_equal(unlink(harness_format("%s/sub/d/f", target)), -1);
+    assert_undone();
+    cleanup_closep(&fd);
+    cleanup_closep(&sub);
+    fd = sub = -1;
+    assert_int_equal(umount(at), 0);
+}
+
 static void identity_tells_what_was_seen(void **state)
 {
     (void)state;
@@ -316,6 +345,7 @@ int main(void)
         harness_test(k2_file_is_foreign),
         harness_test(k3_a_number_alone_is_not_enough),
         harness_test(k3_an_overlays_directory_with_another_number_is_ours),
+        harness_test(k17_a_read_only_subvolume_is_removed),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),
         harness_test(k14_another_file_system_of_that_number_is_not_the_one),

@@ -20,11 +20,15 @@
 
 #include <dirent.h>
 #include <limits.h>
+#include <linux/btrfs.h>
+#include <linux/btrfs_tree.h>
 #include <linux/fs.h>
+#include <linux/magic.h>
 #include <stdalign.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/ioctl.h>
+#include <sys/vfs.h>
 #include <unistd.h>
 
 #define LEVELS 32
@@ -51,7 +55,8 @@ struct walk {
     size_t depth;                 /* of the level at hand */
     size_t room;                  /* levels at most: LEVELS, or as many as there are descriptors for */
     bool cut;                     /* the window has slid: level 1 does not lie in the top */
-    bool hoisted;                 /* during this pass over the top: another one must follow */
+    bool btrfs;
+    bool hoisted; /* during this pass over the top: another one must follow */
     uint64_t removed;
     uint64_t removed_before; /* at the last start from the top */
     uint64_t names;          /* given out */
@@ -68,6 +73,18 @@ static int flags_clear(int fd)
         return 0;
     int cleared = flags & ~(FS_IMMUTABLE_FL | FS_APPEND_FL);
     return ioctl(fd, FS_IOC_SETFLAGS, &cleared) == 0 ? flags : 0;
+}
+
+/* A subvolume that is read-only: whoever may write to its parent can make one, and needs no privilege for that. */
+static void make_writable(int fd)
+{
+    struct stat st;
+    uint64_t flags;
+    if (fstat(fd, &st) < 0 || st.st_ino != BTRFS_FIRST_FREE_OBJECTID || /* no root of one */
+        ioctl(fd, BTRFS_IOC_SUBVOL_GETFLAGS, &flags) < 0 || !(flags & BTRFS_SUBVOL_RDONLY))
+        return;
+    flags &= ~(uint64_t)BTRFS_SUBVOL_RDONLY;
+    (void)ioctl(fd, BTRFS_IOC_SUBVOL_SETFLAGS, &flags);
 }
 
 bool rmtree_unprotect(int fd)
@@ -275,6 +292,8 @@ static int walk_enter(struct walk *w, struct level *l, const char *name)
         if (r < 0)
             return r;
     }
+    if (w->btrfs && fd >= 0)
+        make_writable(fd);
     if (w->depth + 1 >= w->room) {
         int r = walk_hoist(w, l, name, fd);
         if (r <= 0)
@@ -414,6 +433,10 @@ int rmtree(int parentfd, const char *name, int fd, const struct rmtree *how, str
     struct walk w = {.how = how, .e = e, .parentfd = parentfd, .top = fd, .room = LEVELS};
     for (size_t i = 0; i < LEVELS; i++)
         w.levels[i] = &levels[i];
+    struct statfs sf;
+    w.btrfs = fstatfs(fd, &sf) == 0 && sf.f_type == BTRFS_SUPER_MAGIC;
+    if (w.btrfs)
+        make_writable(fd);
     random_bytes(&w.random, sizeof(w.random));
     level_start(w.levels[0], fd, name);
     int r = walk_run(&w);
