@@ -10,6 +10,7 @@
 
 #include <sched.h>
 #include <sys/syscall.h>
+#include <sys/sysmacros.h>
 #include <sys/xattr.h>
 #include <systemd/sd-id128.h>
 
@@ -232,13 +233,14 @@ static void k3_an_inode_number_that_is_used_again(void **state)
 static void k3_device_numbers_hold_for_one_boot(void **state)
 {
     (void)state;
-    struct fileid a = {.fs = {1}, .fs_magic = 0xef53, .dev = 1, .ino = 2, .handle_len = 1}, b = a;
-    b.dev = 9;
+    struct fileid a = {.fs = {1}, .fs_magic = 0xef53, .dev = makedev(8, 1), .ino = 2, .handle_len = 1}, b = a;
+    b.dev = makedev(8, 9);
     assert_true(fileid_equal(&a, &b, false));
-    assert_false(fileid_equal(&a, &b, true));
+    assert_false(fileid_equal(&a, &b, true)); /* a copy of that disk */
     b.dev = a.dev;
     b.fs[0] = 2;
     assert_false(fileid_equal(&a, &b, false));
+    assert_false(fileid_equal(&a, &b, true));
 }
 
 static void run_inside(const char *box, unsigned int parts)

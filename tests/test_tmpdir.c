@@ -224,6 +224,34 @@ static void k3_an_overlays_directory_with_another_number_is_ours(void **state)
     assert_undone();
 }
 
+/* What has no device of its own comes back under another number, within a boot (btrfs, overlay). */
+static void k14_mounted_again_it_is_the_same(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *const names[] = {"l", "u", "w", "m", "other"};
+    char *dirs[ARRAY_LEN(names)];
+    struct stat before, after;
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        dirs[i] = harness_format("%s/%s", harness_disk(), names[i]);
+        harness_mkdir(dirs[i]);
+    }
+    char *options = harness_format("lowerdir=%s,upperdir=%s,workdir=%s,uuid=on", dirs[0], dirs[1], dirs[2]);
+    if (mount("overlay", dirs[3], "overlay", 0, options) < 0)
+        harness_skip("no overlay with an identity here");
+    acquire_in(dirs[3], 0);
+    harness_write(harness_format("%s/f", target), "x");
+    assert_int_equal(stat(dirs[3], &before), 0);
+    assert_int_equal(umount(dirs[3]), 0);
+    for (int i = 0; i < 3; i++)
+        assert_int_equal(mount("rbxj-test", dirs[4], "tmpfs", 0, NULL), 0);
+    assert_int_equal(mount("overlay", dirs[3], "overlay", 0, options), 0);
+    assert_int_equal(stat(dirs[3], &after), 0);
+    if (before.st_dev == after.st_dev)
+        harness_skip("it got its number again");
+    assert_undone();
+}
+
 /* Anybody who may write to a directory of a btrfs can make a subvolume in it, and forbid to write to that. */
 static void k17_a_read_only_subvolume_is_removed(void **state)
 {
@@ -345,6 +373,7 @@ int main(void)
         harness_test(k2_file_is_foreign),
         harness_test(k3_a_number_alone_is_not_enough),
         harness_test(k3_an_overlays_directory_with_another_number_is_ours),
+        harness_test(k14_mounted_again_it_is_the_same),
         harness_test(k17_a_read_only_subvolume_is_removed),
         harness_test(identity_tells_what_was_seen),
         harness_test(k14_not_mounted_is_not_gone),

@@ -355,7 +355,10 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
         return false;
     bool same = memcmp(a->fs, b->fs, 16) == 0;
     bool named = memcmp(a->fs, none, 16) != 0 && memcmp(b->fs, none, 16) != 0;
-    return same_boot ? a->dev == b->dev && (same || !named) : same && named;
+    if (same_boot && a->dev == b->dev)
+        return same || !named;
+    /* without a device of its own (btrfs, overlay) it has another number each time that it is mounted */
+    return same && named && (!same_boot || (major(a->dev) == 0 && major(b->dev) == 0));
 }
 
 /* File systems without an identity of their own (K3): the handle must do, and there must be one. */

@@ -45,7 +45,8 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot);
 /* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither
  * handle nor birth time on both sides the answer in another boot is no. */
 bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot);
-/* The same file system? Within one boot, too, another one may get the number of one that was unmounted. */
+/* The same file system? Within one boot, too, another one may get the number of one that was unmounted,
+ * and one without a device may come back under another. */
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot);
 /* A directory of an overlay with layers on several file systems gets another number each time that it is read into memory.
  * May it be the same but for that? The birth time is coarse: only with more proof, or where nothing hangs on it. */
