@@ -19,7 +19,7 @@ enum { BOXES = 3, SUPERVISORS = 3, MAX_RECORDS = 24, MAX_THINGS = 128, MAX_PLAN 
 /* ---- places: where things may stand ---- */
 
 enum place {
-    NOWHERE,
+    NOWHERE, /* a process */
     LOCK_DISK,
     LOCK_DISK2,
     LOCK_LOST, /* on a tmpfs that a power loss empties */
@@ -62,21 +62,27 @@ struct thing {
 
 /* ---- the journal ---- */
 
+enum verdict { IS_GONE, IS_OURS, IS_ANOTHER, IS_REFUSED, IS_WAITING, IS_BUSY };
+
 struct mrecord {
     uint32_t seq, below;
-    enum place place; /* NOWHERE: a process */
+    enum place place;
     bool evidence;
     bool anothers; /* its acquisition found something there (K1) */
-    int got;       /* the thing, with evidence */
+    int got;       /* the thing, once it is made */
     int before;    /* the thing that stood there when the intent was written */
-    int newest;    /* things up to this one were there when the intent was written */
+    int newest;    /* things up to this one were there then */
     int fs;        /* the file system of its directory then */
     int ground;    /* and the thing that it was */
     uint64_t before_content;
     pid_t pid;
-    bool dead;       /* the process */
-    uint32_t group;  /* seq of the cgroup in which it is, or 0 */
-    const char *out; /* of the last teardown: CLI.md's word */
+    bool dead;      /* the process */
+    uint32_t group; /* seq of the cgroup in which it is, or 0 */
+    /* model_look(): and is it what became of its lower one? */
+    enum verdict verdict;
+    bool settled;
+    /* model_teardown(): CLI.md's word */
+    const char *out;
     bool dropped;
 };
 
@@ -88,6 +94,7 @@ struct mbox {
     uint32_t next_seq;
     struct mrecord records[MAX_RECORDS];
     int n;
+    const char *cause; /* model_teardown(): CLI.md's word for why it is stale */
 };
 
 struct model {
@@ -103,70 +110,86 @@ struct model {
     uint64_t incarnations[MAX_THINGS]; /* by order */
 };
 
-/* ---- the rules ---- */
+/* for (EACH_RECORD(r, b)) ... */
+#define EACH(type, at, list, n)                                                                              \
+    type *at = (list);                                                                                       \
+    (at) < (list) + (n);                                                                                     \
+    (at)++
+#define EACH_BOX(b, m) EACH(struct mbox, b, (m)->now, BOXES)
+#define EACH_RECORD(r, b) EACH(struct mrecord, r, (b)->records, (b)->n)
+#define EACH_THING(t, m) EACH(struct thing, t, (m)->things, (m)->n)
 
-enum verdict { IS_GONE, IS_OURS, IS_ANOTHER, IS_REFUSED, IS_WAITING, IS_BUSY };
+/* ---- what stands where ---- */
+
+enum rbxj_kind model_kind(const struct mrecord *r);
+#define MODEL_LINE (1ULL << 63) /* in a content: a box's line, else a stranger's number */
+uint64_t model_line(const struct mbox *b, uint32_t seq);
+/* Whose line it is: 0 nobody's. */
+uint64_t model_line_incarnation(const struct model *m, uint64_t line);
+/* Is p that place, or in it? */
+bool model_contains(enum place outer, enum place p);
+bool model_reachable(struct model *m, enum place p);
+/* What is to be seen there, or NULL; and the thing in which the place is, or 0. */
+struct thing *model_top(struct model *m, enum place p);
+int model_ground(struct model *m, enum place p);
+/* The file system in which the place is: 0 the disk, -1 a volatile one of the boot, else a mount. */
+int model_fs(struct model *m, enum place p);
+bool model_is_empty(struct model *m, const struct thing *t);
+struct thing *model_add(struct model *m, enum place p);
+void model_remove(struct model *m, int id); /* with everything in it */
+
+/* ---- calls ---- */
 
 /* What a call may answer: 0 if codes is empty, else one of them. */
 struct answer {
     int codes[8], n;
 };
 
-#define MODEL_LINE (1ULL << 63) /* in a content: a box's line, else a stranger's number */
-uint64_t model_line(const struct mbox *b, uint32_t seq);
-/* Whose line it is: 0 nobody's. */
-uint64_t model_line_incarnation(const struct model *m, uint64_t line);
-/* Is p that place, or in it? The thing in which it is, and the file system: 0 the disk, -1 a volatile one,
- * else a mount. */
-bool model_contains(enum place outer, enum place p);
-int model_ground(struct model *m, enum place p);
-int model_fs(struct model *m, enum place p);
-struct thing *model_top(struct model *m, enum place p);
-struct thing *model_add(struct model *m, enum place p);
-void model_remove(struct model *m, int id);
-bool model_reachable(struct model *m, enum place p);
 /* Is its supervisor alive? And does the box count as live (K4)? */
 bool model_is_owned(const struct model *m, const struct mbox *b);
-bool model_is_live(const struct model *m, const struct mbox *b);
+bool model_is_live(struct model *m, const struct mbox *b);
 struct mrecord *model_record(struct mbox *b, uint32_t seq);
-bool model_is_empty(const struct model *m, const struct thing *t);
-
+void model_drop(struct mbox *b, uint32_t seq);
 /* By an owner, for a box: NO_SUCH_BOX, BOX_LIVE, BOX_STALE. */
 struct answer model_owns(const struct model *m, int supervisor, int box);
-struct answer model_begin(struct model *m, int box, int parent, const enum place *plan,
-                          int n); /* parent -1: none */
+/* parent -1: none; ret: the box as it will be. */
+struct answer model_begin(struct model *m, int supervisor, int box, int parent, const enum place *plan, int n,
+                          struct mbox *ret);
 struct answer model_intend(struct model *m, int supervisor, int box, enum place p);
 struct answer model_acquire(struct model *m, int supervisor, int box, uint32_t seq);
 struct answer model_acquired(struct model *m, int supervisor, int box, uint32_t seq);
 struct answer model_released(struct model *m, int supervisor, int box, uint32_t seq);
 /* What they change when they succeed. */
-void model_do_begin(struct model *m, int supervisor, int box, int parent, uint64_t incarnation,
-                    const enum place *plan, int n);
+void model_do_begin(struct model *m, int box, const struct mbox *begun);
 struct mrecord *model_do_intend(struct model *m, int box, enum place p);
-void model_do_acquire(struct model *m, int supervisor, int box, uint32_t seq);
+struct thing *model_do_make(struct model *m, int supervisor, struct mrecord *r); /* acquires it itself */
+void model_do_acquire(struct model *m, int supervisor, int box, struct mrecord *r);
 void model_do_find(struct model *m, struct mrecord *r); /* it did not, as something is there already */
-void model_drop(struct mbox *b, uint32_t seq);
 
-/* Is it a mount that another record of the box names? */
-bool model_is_of_box(struct mbox *b, const struct mrecord *but, const struct thing *t);
+/* ---- looks and teardowns ---- */
+
+/* Is it a mount that is newer than the record, and that no other one of the box names? */
+bool model_is_strange(struct model *m, struct mbox *b, const struct mrecord *r, const struct thing *t);
+/* Is it in a mount of the box that is undone before it, or, being a mount, under it? */
 bool model_is_in_newer(struct model *m, struct mbox *b, const struct mrecord *r);
 /* A mount of this box on the place of its lower item, which can't be seen then. */
 bool model_is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v);
-/* Looks, as a list does; alone: whatever became of the item in which it is. */
-enum verdict model_judge_alone(struct model *m, struct mbox *b, struct mrecord *r);
-enum verdict model_judge(struct model *m, struct mbox *b, struct mrecord *r);
-bool model_is_held(struct model *m, struct mbox *b, struct mrecord *r);
-bool model_holds(struct model *m, struct mbox *b);
-/* A teardown by the owner, or a replay of the boxes in which: what each record comes to goes to ret, which
- * is a copy of the boxes as they were before. 1: something is left. Unless it is dry, things and records
- * change. */
-int model_teardown(struct model *m, unsigned which, bool owner, bool dry, struct mbox ret[BOXES]);
-unsigned model_stale(const struct model *m);
-/* CLI.md's word for why a stale box is one. */
-const char *model_cause(struct model *m, struct mbox *b);
+/* A lock that holds what it held before. */
+bool model_is_as_before(struct model *m, const struct mrecord *r);
+/* Whatever became of the item in which it is. */
+enum verdict model_judge_alone(struct model *m, struct mbox *b, const struct mrecord *r);
+/* Gives each record its verdict. */
+void model_look(struct model *m, struct mbox *b);
+bool model_is_held(struct model *m, const struct mbox *b, const struct mrecord *r); /* after a look */
+bool model_holds(struct model *m, struct mbox *b);                                  /* looks */
+unsigned model_stale(struct model *m);
+/* A teardown by the owner, or a replay, of those boxes: not 0 if something is left. Until it is settled the records
+ * that it dropped are still there. */
+int model_teardown(struct model *m, unsigned which, bool owner, bool dry);
+void model_settle(struct model *m, unsigned which, bool owner);
 void model_commit(struct model *m);
-void model_power_loss(struct model *m);
 void model_crash(struct model *m, int supervisor);
+void model_power_loss(struct model *m);
 const char *model_health(struct model *m);
 
 #endif

@@ -40,11 +40,14 @@ bool op_begin(struct run *run, const struct op *op)
     struct request q = {.kind = R_BEGIN, .box = op->box, .n = op->plan_len, .parent = op->parent};
     struct reply p;
     memcpy(q.plan, op->plan, sizeof(q.plan));
-    struct answer a = model_begin(m, op->box, op->parent, op->plan, op->plan_len);
+    struct mbox begun;
+    struct answer a = model_begin(m, op->supervisor, op->box, op->parent, op->plan, op->plan_len, &begun);
     if (!ask(run, op, &q, &p) || !check_answer(run, "begin", &a, p.r, p.message))
         return false;
+    begun.incarnation = p.incarnation;
+    begun.life = m->supervisor[op->supervisor].life; /* it may have been started for that */
     if (p.r == 0)
-        model_do_begin(m, op->supervisor, op->box, op->parent, p.incarnation, op->plan, op->plan_len);
+        model_do_begin(m, op->box, &begun);
     return true;
 }
 
@@ -94,7 +97,7 @@ bool op_acquire(struct run *run, const struct op *op)
         model_do_find(m, r);
     if (p.r < 0 || !r)
         return true;
-    model_do_acquire(m, op->supervisor, op->box, q.seq);
+    model_do_acquire(m, op->supervisor, op->box, r);
     return fill(run, op, r);
 }
 
@@ -112,7 +115,7 @@ bool op_take(struct run *run, const struct op *op)
     if (!ask(run, op, &q, &p) || !check_answer(run, "take", &a, p.r, p.message))
         return false;
     if (p.r == 0 && r) {
-        model_do_acquire(m, op->supervisor, op->box, r->seq);
+        model_do_acquire(m, op->supervisor, op->box, r);
         return fill(run, op, r);
     }
     if (r) /* nothing was made, so only its intent is withdrawn, whoever's is there */
@@ -146,10 +149,7 @@ bool op_make(struct run *run, const struct op *op)
                         .same_source = op->pick & 16};
     if (!ask(run, op, &q, &p) || p.r < 0)
         return trouble(run, "%s can't be made: %s", world_path(r->place), strerror(-p.r));
-    struct thing *t = q.present ? model_top(m, r->place) : model_add(m, r->place);
-    r->got = t->id;
-    if (lock)
-        t->locked_by = op->supervisor + 1;
+    struct thing *t = model_do_make(m, op->supervisor, r);
     if (mount) {
         t->same_source = q.same_source;
         t->stamp = q.same_source ? 0 : model_line(&m->now[op->box], r->seq);
@@ -230,7 +230,7 @@ bool op_give(struct run *run, const struct op *op)
         return true;
     if (!r->place)
         return give_process(run, op, r);
-    struct thing *t = model_reachable(m, r->place) ? model_top(m, r->place) : NULL;
+    struct thing *t = model_top(m, r->place);
     struct reply p;
     bool lock = model_places[r->place].kind == RBXJ_LOCK;
     uint64_t kept = r->before_content;
@@ -265,7 +265,7 @@ bool op_spawn(struct run *run, const struct op *op)
     struct answer a = model_owns(m, op->supervisor, op->box);
     for (int i = 0; i < b->n && op->pick & 1; i++) {
         const struct mrecord *r = &b->records[i];
-        const struct thing *t = r->place ? model_top(m, r->place) : NULL;
+        const struct thing *t = model_top(m, r->place);
         if (t && model_places[r->place].kind == RBXJ_CGROUP && r->evidence && t->id == r->got)
             q.group = r->seq;
     }
@@ -307,21 +307,22 @@ bool op_undo(struct run *run, const struct op *op)
     struct model *m = &run->m;
     struct request q = {.kind = R_UNDO, .box = op->box};
     struct reply p;
-    struct mbox boxes[BOXES];
+    struct mbox *b = &m->now[op->box];
     struct answer a = model_owns(m, op->supervisor, op->box);
-    if (a.n == 0 && model_teardown(m, 1U << op->box, true, false, boxes))
+    bool mine = a.n == 0;
+    int n = mine ? b->n : 0;
+    if (mine && model_teardown(m, 1U << op->box, true, false))
         a = (struct answer){{-RBXJ_E_LEFT}, 1};
-    else if (a.n)
-        boxes[op->box].n = 0;
     if (!ask(run, op, &q, &p) || !check_answer(run, "undo", &a, p.r, p.message))
         return false;
-    const struct mbox *b = &boxes[op->box];
-    if (p.n != b->n)
-        return trouble(run, "undo: %d entries instead of %d", p.n, b->n);
-    for (int i = 0; i < p.n; i++)
-        if (strcmp(p.entries[i].outcome, b->records[b->n - 1 - i].out) != 0)
+    if (p.n != n)
+        return trouble(run, "undo: %d entries instead of %d", p.n, n);
+    for (int i = 0; i < n; i++)
+        if (strcmp(p.entries[i].outcome, b->records[n - 1 - i].out) != 0)
             return trouble(run, "undo: seq %u: %s instead of %s: %s", p.entries[i].seq, p.entries[i].outcome,
-                           b->records[b->n - 1 - i].out, p.message);
+                           b->records[n - 1 - i].out, p.message);
+    if (mine)
+        model_settle(m, 1U << op->box, true);
     return unlock(run, op);
 }
 

@@ -45,7 +45,7 @@ bool check_answer(struct run *run, const char *call, const struct answer *a, int
 static bool check_place(struct run *run, enum place p)
 {
     struct model *m = &run->m;
-    struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
+    struct thing *t = model_top(m, p);
     uint64_t seen = world_see(p);
     int mounts = 0;
     if (t && !seen)
@@ -99,6 +99,7 @@ static bool check_listed_box(struct run *run, const struct rbxj_result *result, 
     struct rbxj_result_entry entry;
     (void)rbxj_result_box(result, at, &listed);
     bool live = model_is_live(m, b);
+    model_look(m, b);
     const char *state = live ? "live" : model_holds(m, b) ? "held" : "stale";
     if (strcmp(listed.state, state) != 0 || listed.incarnation != b->incarnation ||
         listed.entries != (size_t)b->n)
@@ -107,7 +108,7 @@ static bool check_listed_box(struct run *run, const struct rbxj_result *result, 
     for (int k = 0; k < b->n; k++) {
         struct mrecord *r = &b->records[k];
         (void)rbxj_result_entry(result, at, (size_t)k, &entry);
-        const char *found = !live && model_is_held(m, b, r) ? "busy" : found_name(model_judge(m, b, r));
+        const char *found = !live && model_is_held(m, b, r) ? "busy" : found_name(r->verdict);
         if (entry.seq != r->seq || !entry.evidence != !(r->evidence || !r->place) ||
             strcmp(entry.found, found) != 0)
             return trouble(
@@ -177,22 +178,22 @@ static bool check_replayed_box(struct run *run, const struct rbxj_result *result
     return true;
 }
 
-bool check_replay(struct run *run, const struct rbxj_result *result, const struct mbox boxes[BOXES],
-                  const char *const causes[BOXES], unsigned which)
+bool check_replay(struct run *run, const struct rbxj_result *result, unsigned which)
 {
     struct rbxj_result_box box;
     bool good = true;
     for (int i = 0; i < BOXES && good; i++) {
+        const struct mbox *b = &run->m.now[i];
         size_t at = 0;
         while (rbxj_result_box(result, at, &box) == 0 && strcmp(box.box, model_boxes[i]) != 0)
             at++;
         bool there = at < rbxj_result_boxes(result);
         if (there != !!(which & 1U << i))
             return trouble(run, "replay: box %s was %s", model_boxes[i], there ? "handled" : "left out");
-        if (there && strcmp(box.cause, causes[i]) != 0)
+        if (there && strcmp(box.cause, b->cause) != 0)
             return trouble(run, "replay: the cause of box %s is %s instead of %s", box.box, box.cause,
-                           causes[i]);
-        good = !there || check_replayed_box(run, result, at, &boxes[i]);
+                           b->cause);
+        good = !there || check_replayed_box(run, result, at, b);
     }
     return good;
 }

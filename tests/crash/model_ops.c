@@ -12,7 +12,6 @@
 static bool do_replay(struct run *run, const struct op *op)
 {
     struct model *m = &run->m;
-    struct mbox boxes[BOXES];
     struct rbxj_result *result = NULL;
     struct rbxj_error e = {0};
     const char *name = model_boxes[op->box];
@@ -25,19 +24,16 @@ static bool do_replay(struct run *run, const struct op *op)
         rbxj_result_free(result);
         return r == 1 || trouble(run, "replay of another plan: %d: %s", r, e.message);
     }
-    const char *causes[BOXES];
-    for (int i = 0; i < BOXES; i++)
-        causes[i] = model_cause(m, &m->now[i]);
-    int left = model_teardown(m, which, false, dry, boxes);
+    int left = model_teardown(m, which, false, dry) != 0;
     int r = rbxj_replay(world_options(), &how, &result, &e);
-    if (r != left)
-        (void)(result && check_replay(run, result, boxes, causes, which)); /* says more */
+    bool good = !result || check_replay(run, result, which);
+    rbxj_result_free(result);
     if (r != left)
         return trouble(run, "replay: %d instead of %d: %s", r, left, e.message);
-    bool good = check_replay(run, result, boxes, causes, which);
-    rbxj_result_free(result);
-    if (!dry)
-        model_commit(m);
+    if (dry)
+        return good;
+    model_settle(m, which, false);
+    model_commit(m);
     return good;
 }
 
@@ -104,7 +100,7 @@ static bool do_add(struct run *run, const struct op *op)
 {
     enum place p = op->place;
     struct model *m = &run->m;
-    struct thing *t = model_reachable(m, p) ? model_top(m, p) : NULL;
+    struct thing *t = model_top(m, p);
     enum rbxj_kind kind = model_places[p].kind;
     if (!model_reachable(m, p) ||
         (t && (kind == RBXJ_LOCK || kind == RBXJ_CGROUP || (t->mount && kind != RBXJ_MOUNT))))
@@ -130,7 +126,7 @@ static bool is_used(struct run *run, const struct thing *t)
 static bool do_remove(struct run *run, const struct op *op)
 {
     enum place p = op->place;
-    struct thing *t = model_reachable(&run->m, p) ? model_top(&run->m, p) : NULL;
+    struct thing *t = model_top(&run->m, p);
     if (!t || is_used(run, t))
         return true;
     model_remove(&run->m, t->id);

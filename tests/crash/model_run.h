@@ -89,7 +89,6 @@ bool run_check(struct run *run, bool list);
 bool trouble(struct run *run, const char *format, ...) __attribute__((format(printf, 2, 3)));
 /* model_check.c: a replay's or an undo's report. */
 bool check_answer(struct run *run, const char *call, const struct answer *a, int r, const char *message);
-bool check_replay(struct run *run, const struct rbxj_result *result, const struct mbox boxes[BOXES],
-                  const char *const causes[BOXES], unsigned which);
+bool check_replay(struct run *run, const struct rbxj_result *result, unsigned which);
 
 #endif
