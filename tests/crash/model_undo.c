@@ -41,14 +41,19 @@ bool model_is_in_newer(struct model *m, struct mbox *b, const struct mrecord *r)
     return false;
 }
 
+static const struct thing *above(struct model *m, const struct thing *t)
+{
+    const struct thing *next = NULL;
+    for (EACH_THING(o, m))
+        if (o->place == t->place && o->in == t->in && o->id > t->id && (!next || o->id < next->id))
+            next = o;
+    return next;
+}
+
 /* By what is not of the box. */
 static bool is_covered(struct model *m, struct mbox *b, const struct mrecord *r, const struct thing *t)
 {
-    const struct thing *above = NULL;
-    for (EACH_THING(o, m))
-        if (o->place == t->place && o->in == t->in && o->id > t->id && (!above || o->id < above->id))
-            above = o;
-    return above && !is_of_box(m, b, r, above);
+    return above(m, t) && !is_of_box(m, b, r, above(m, t));
 }
 
 bool model_is_covering(const struct mrecord *r, const struct mrecord *lower, enum verdict v)
@@ -66,9 +71,9 @@ static enum verdict judge_mount(struct model *m, struct mbox *b, const struct mr
         return IS_GONE;
     if (named)
         return is_covered(m, b, r, named) ? IS_BUSY : IS_OURS;
-    for (EACH_THING(t, m))
+    for (EACH_THING(t, m)) /* how old one is that is covered is not to be seen */
         if (!r->evidence && !r->anothers && t->place == r->place && t->same_source &&
-            model_is_strange(m, b, r, t))
+            (t->id > r->newest || above(m, t)) && !is_of_box(m, b, r, t))
             return IS_REFUSED;
     return model_is_strange(m, b, r, top) ? IS_ANOTHER : IS_GONE;
 }
