@@ -70,11 +70,54 @@ static void the_proc_of_another_namespace_is_refused(void **state)
     assert_child(pid);
 }
 
+static pid_t child_of(pid_t pid)
+{
+    const char *children = harness_read(harness_format("/proc/%d/task/%d/children", pid, pid));
+    assert_true(atoi(children) > 0);
+    return atoi(children);
+}
+
+/* A supervisor in a container, whose pid there is another one than here: in a cgroup, it would be killed with the rest. */
+static void k4_a_supervisor_in_another_namespace_is_spared(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct shared *s = shared_make();
+    pid_t pid = NAMESPACE_CHILD({
+        struct rbxj_error error = {0};
+        struct journal *j;
+        CHECK(journal_open(&p.options, &j, &error) == 0);
+        CHECK(begin_one(j, "inside", NULL, &error) == 0);
+        atomic_store(&s->step, 1);
+        for (;;)
+            pause();
+    });
+    wait_for(s, 1);
+    pid_t supervisor = child_of(pid);
+    struct config config = {.state_dir = (char *)(uintptr_t)p.state};
+    struct snapshot snapshot;
+    struct rbxj_error e = {0};
+    assert_ok(snapshot_read(p.state, p.runtime, &snapshot, &e), e);
+    assert_int_equal(snapshot.len, 1);
+    struct undo u = {.config = &config, .snapshot = &snapshot};
+    struct finding f = {0};
+    assert_int_equal(guard_kill(&u, supervisor, &f), -EBUSY);
+    assert_non_null(strstr(f.error.message, "the supervisor of box inside"));
+    f = (struct finding){0};
+    assert_int_equal(guard_kill(&u, pid, &f), 0);
+    assert_int_equal(kill(supervisor, SIGKILL), 0); /* its parent reaps it */
+    (void)harness_wait(pid);
+    assert_int_equal(guard_kill(&u, supervisor, &f), 0);
+    snapshot_clear(&snapshot);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_child_of_the_same_number_is_a_child),
         journal_test(the_proc_of_another_namespace_is_refused),
+        journal_test(k4_a_supervisor_in_another_namespace_is_spared),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -110,7 +110,7 @@ static int ask_to_kill(void)
     struct undo u = {.snapshot = &snapshot, .ancestors = {getpid()}, .ancestors_len = 1};
     struct finding f = {0};
     int r = guard_kill(&u, other, &f); /* a box's supervisor, perhaps */
-    return r == -EBUSY && f.found == FOUND_BUSY ? -EMFILE : 0;
+    return r < 0 && f.found == FOUND_BUSY ? -f.error.errnum : 0;
 }
 
 static int ask_to_kill_a_parent(void)

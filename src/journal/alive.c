@@ -234,6 +234,13 @@ static int open_holder(const char *state_dir, const struct box *box)
     return held > 0 && again == pid ? steal_fd(&fd) : held < 0 ? held : -EAGAIN;
 }
 
+pid_t box_owner_pid(const char *state_dir, const struct box *box)
+{
+    pid_t pid = 0;
+    int held = byte_is_held(NULL, state_dir, alive_slot(box->incarnation), &pid);
+    return held < 0 && held != -ENOENT ? held : held > 0 ? pid : 0;
+}
+
 int box_open_supervisor(const char *state_dir, const struct box *box)
 {
     struct procid self;

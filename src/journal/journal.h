@@ -274,6 +274,9 @@ int box_find_liveness(struct journal *j, const char *state_dir, const struct box
 /* Is the pid namespace in which that process was gone, and the process with it? 1; 0: nobody knows; or a negative errno
  * where memory or descriptors are wanting to know it. */
 int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id);
+/* Who holds the lock of that box, as a pid of this namespace, whatever namespace its supervisor's pid is of; 0: nobody, or
+ * nobody who can be seen from here; or a negative errno. */
+pid_t box_owner_pid(const char *state_dir, const struct box *box);
 /* A pidfd of the box's supervisor, for who waits for its death; not in a process that has the journals open. -ESRCH: it
  * is dead; -EAGAIN: it is not known to be, and can't be seen from here; or another negative errno: ask again. */
 int box_open_supervisor(const char *state_dir, const struct box *box);

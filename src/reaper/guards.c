@@ -339,6 +339,28 @@ static int spare(struct finding *f, pid_t pid, const char *why)
     return error_set(&f->error, EBUSY, EBUSY, "pid %d: is not killed, it is %s", pid, why);
 }
 
+/* Is that process the supervisor of that box? Its number in another pid namespace says nothing here, nor does its start
+ * time in another time namespace: then the lock tells, which it holds as long as it lives (K9). 1, 0, or -errno. */
+static int is_supervisor(struct undo *u, const struct box *box, pid_t pid)
+{
+    int res = u->self.pid ? 0 : procid_of(getpid(), &u->self);
+    if (res < 0)
+        return res;
+    bool here = box->supervisor.pid_ns == u->self.pid_ns && box->supervisor.time_ns == u->self.time_ns;
+    if (here && box->supervisor.pid != pid)
+        return 0;
+    if (!procid_comparable(&u->self, &box->supervisor)) {
+        if (memcmp(u->self.boot_id, box->supervisor.boot_id, sizeof(u->self.boot_id)) != 0)
+            return 0;
+        pid_t owner = box_owner_pid(u->config->state_dir, box);
+        return owner < 0 ? owner : owner == pid;
+    }
+    int fd = procid_open(&box->supervisor); /* that pid with that start time, alive? */
+    if (fd >= 0)
+        (void)close(fd);
+    return fd != -ESRCH;
+}
+
 int guard_kill(struct undo *u, pid_t pid, struct finding *f)
 {
     if (pid <= 1)
@@ -353,13 +375,15 @@ int guard_kill(struct undo *u, pid_t pid, struct finding *f)
             return spare(f, pid, i == 0 ? "this process" : "a parent of this process");
     for (size_t i = 0; u->snapshot && i < u->snapshot->len; i++) {
         const struct box *box = &u->snapshot->boxes[i].box;
-        if (box->supervisor.pid != pid)
+        res = is_supervisor(u, box, pid);
+        if (res == 0)
             continue;
-        int fd = procid_open(&box->supervisor); /* that pid with that start time, alive? */
-        if (fd == -ESRCH)
-            continue;
-        if (fd >= 0)
-            (void)close(fd);
+        if (res < 0) {
+            f->found = FOUND_BUSY;
+            return error_sys(&f->error, -res,
+                             "pid %d: is not killed before it is known whether it supervises box %s", pid,
+                             box->name);
+        }
         char why[BOX_NAME_MAX + 32];
         (void)snprintf(why, sizeof(why), "the supervisor of box %s", box->name);
         return spare(f, pid, why);

@@ -102,6 +102,7 @@ struct undo {
     uint64_t mount_ns;   /* ours; 0: not asked (K10) */
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
+    struct procid self; /* filled by guard_kill(), too; pid 0: not yet */
     bool
         made; /* by acquire: something was made or changed, or may have been. Else what is there is another's */
     const char *incident; /* id of the incident that takes the evidence */
