@@ -79,13 +79,13 @@ static void run_sequence(const void *data)
                                     {.kind = OP_POWER_LOSS},
                                     {.kind = OP_REPLAY, .pick = 1}};
     static struct run run;
-    uint64_t random = s->random;
+    struct swarm from = s->from;
     world_make(s->always, s->real_disk);
     run.m.always = s->always;
     for (int i = 0; i < s->n + (int)ARRAY_LEN(end); i++) {
         outcome->at = i;
         (void)alarm(120);
-        struct op op = i >= s->n ? end[i - s->n] : random ? op_draw(&random, &run.m) : s->ops[i];
+        struct op op = i >= s->n ? end[i - s->n] : from.random ? op_draw(&from, &run.m) : s->ops[i];
         if (i < s->n)
             outcome->ops[i] = op;
         if (!op_infos[op.kind].act(&run, &op) || !run_check(&run, s->slow || i % 3 == 0)) {
@@ -161,11 +161,14 @@ static void run(const struct crash_case *c, uint64_t point)
     assert_true(outcome != MAP_FAILED);
     struct sequence s = sequence_draw(point);
     crash_count("operations", (uint64_t)s.n);
-    if (holds(&s))
+    if (holds(&s)) {
+        memcpy(s.ops, outcome->ops, sizeof(s.ops));
+        print_sequence(&s);
         return;
+    }
     printf("before it was made shorter: at %d: %s\n", outcome->at + 1, outcome->trouble);
     memcpy(s.ops, outcome->ops, sizeof(s.ops));
-    s.random = 0;
+    s.from.random = 0;
     s.n = outcome->at < s.n ? outcome->at + 1 : s.n;
     s.slow = true;
     if (holds(&s)) /* then it is in what is seen less often */

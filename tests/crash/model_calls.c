@@ -20,13 +20,12 @@ static bool ask(struct run *run, const struct op *op, const struct request *q, s
     return supervisor_ask(op->supervisor, q, p) || trouble(run, "the supervisor died");
 }
 
-/* Which record an operation is about: one that waits for it, if there is one. */
-static struct mrecord *pick(struct run *run, const struct op *op, bool evidence)
+struct mrecord *op_record(struct model *m, const struct op *op, bool made)
 {
-    struct mbox *b = &run->m.now[op->box];
+    struct mbox *b = &m->now[op->box];
     for (int i = 0; i < b->n; i++) {
         struct mrecord *r = &b->records[(op->pick + (uint32_t)i) % (uint32_t)b->n];
-        if (op->pick % 8 == 0 || (r->place && (r->got != 0) == evidence))
+        if (op->pick % 8 == 0 || (r->place && (r->got != 0) == made))
             return r;
     }
     return b->n ? &b->records[op->pick % (uint32_t)b->n] : NULL;
@@ -83,7 +82,7 @@ static bool fill(struct run *run, const struct op *op, const struct mrecord *r)
 bool op_acquire(struct run *run, const struct op *op)
 {
     struct model *m = &run->m;
-    struct mrecord *r = pick(run, op, false);
+    struct mrecord *r = op_record(&run->m, op, false);
     struct request q = {
         .kind = R_ACQUIRE, .box = op->box, .seq = r ? r->seq : 1, .place = r ? r->place : LOCK_DISK};
     struct reply p;
@@ -135,7 +134,7 @@ static bool may_make(struct run *run, const struct op *op, const struct mrecord 
 bool op_make(struct run *run, const struct op *op)
 {
     struct model *m = &run->m;
-    struct mrecord *r = pick(run, op, false);
+    struct mrecord *r = op_record(&run->m, op, false);
     struct reply p;
     if (!may_make(run, op, r))
         return true;
@@ -160,7 +159,7 @@ bool op_make(struct run *run, const struct op *op)
 bool op_acquired(struct run *run, const struct op *op)
 {
     struct model *m = &run->m;
-    struct mrecord *r = pick(run, op, true);
+    struct mrecord *r = op_record(&run->m, op, true);
     if (r && !r->place)
         return true;
     struct request q = {
@@ -225,7 +224,7 @@ static bool give_process(struct run *run, const struct op *op, struct mrecord *r
 bool op_give(struct run *run, const struct op *op)
 {
     struct model *m = &run->m;
-    struct mrecord *r = pick(run, op, true);
+    struct mrecord *r = op_record(&run->m, op, true);
     if (!r || model_owns(m, op->supervisor, op->box).n)
         return true;
     if (!r->place)
@@ -252,7 +251,7 @@ bool op_give(struct run *run, const struct op *op)
 
 bool op_released(struct run *run, const struct op *op)
 {
-    const struct mrecord *r = pick(run, op, true);
+    const struct mrecord *r = op_record(&run->m, op, true);
     return release(run, op, r ? r->seq : 1);
 }
 

@@ -44,11 +44,20 @@ struct op {
     uint32_t pick; /* which record, by what there is then */
 };
 
+/* What a sequence is drawn from. */
+struct swarm {
+    uint64_t random; /* 0: it is drawn */
+    unsigned weights[OPS];
+    bool places[PLACES];
+    uint32_t boxes; /* the first few */
+    bool nests;     /* many boxes live in others */
+};
+
 enum { MAX_OPS = 48 };
 struct sequence {
     bool always, real_disk; /* durability; a state directory that is flushed to a disk */
     bool slow;              /* the list, and for what is left over, after each operation, not every third */
-    uint64_t random;        /* its operations are still to be drawn; 0: they are there */
+    struct swarm from;
     struct op ops[MAX_OPS];
     int n;
 };
@@ -61,7 +70,7 @@ struct run {
 
 /* model_draw.c: from what there is in the model, so that most operations find something to do. */
 struct sequence sequence_draw(uint64_t seed);
-struct op op_draw(uint64_t *random, struct model *m);
+struct op op_draw(struct swarm *s, struct model *m);
 void op_print(const struct op *op, char *buf, size_t size);
 
 extern const struct op_info {
@@ -82,6 +91,8 @@ bool op_released(struct run *run, const struct op *op);
 bool op_spawn(struct run *run, const struct op *op);
 bool op_undo(struct run *run, const struct op *op);
 bool op_end(struct run *run, const struct op *op);
+/* Which record an operation is about: mostly one that waits for it, if there is one. */
+struct mrecord *op_record(struct model *m, const struct op *op, bool made);
 bool op_is_mounted_in(const struct model *m, int id);
 bool op_is_populated(const struct mrecord *group, const struct mbox *b);
 /* What the system shows, and the journal, against the model. */
