@@ -55,7 +55,7 @@ static bool check_place(struct run *run, enum place p)
         return trouble(run, "%s: is still there, or there again", world_path(p));
     if (t && t->seen && t->seen != seen)
         return trouble(run, "%s: another one is there, or what is in it has changed", world_path(p));
-    if (t && !t->seen && model_places[p].kind == RBXJ_MOUNT)
+    if (t && !t->seen && t->mount)
         world_keep(p);
     if (t)
         t->seen = seen;
