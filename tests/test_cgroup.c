@@ -192,6 +192,22 @@ static void another_boot_is_gone(void **state)
     assert_true(lives(pid) && path_exists(path));
 }
 
+/* A service that is started again has a new cgroup; in it there is nothing of an intent for the old one. */
+static void k1_in_another_parent_even_an_empty_one_is_anothers(void **state)
+{
+    (void)state;
+    const char *slice = child_of(harness_cgroup(), "slice"), *path = harness_format("%s/box 7", slice);
+    assert_int_equal(0, intend(path));
+    x.undo.snapshot = &x.snapshot;
+    assert_int_equal(0, rmdir(slice));
+    harness_mkdir(slice);
+    harness_mkdir(path);
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_false(x.finding.refused);
+    assert_int_equal(0, replay());
+    assert_true(path_exists(path));
+}
+
 /* As a named hierarchy that was unmounted and mounted again gives it: the same path, device, number and handle (6.1; since
  * 6.9 it has an identity of its own). */
 static void k3_in_v1_the_id_alone_is_not_enough(void **state)
@@ -244,6 +260,7 @@ int main(void)
         harness_test(k1_with_neither_only_an_empty_one_is_removed),
         harness_test(k2_a_stranger_of_our_name_proves_ours_gone),
         harness_test(another_boot_is_gone),
+        harness_test(k1_in_another_parent_even_an_empty_one_is_anothers),
         harness_test(k3_in_v1_the_id_alone_is_not_enough),
         harness_test(i4_a_symlink_on_the_way_is_not_followed),
     };

@@ -24,7 +24,7 @@ void tmpdir_place_close(struct tmpdir_place *p)
 }
 
 /* Without evidence: a stamp, or at least empty and of the expected owner (K1). */
-static int judge_unproven(struct undo *u, const struct record *r, struct tmpdir_name *n)
+static int judge_unproven(struct undo *u, const struct record *r, int parent, struct tmpdir_name *n)
 {
     uint64_t incarnation;
     uint32_t seq;
@@ -47,6 +47,10 @@ static int judge_unproven(struct undo *u, const struct record *r, struct tmpdir_
     n->why = "somebody made it before it could be acquired";
     if (record_is_anothers(r))
         return 0;
+    n->why = "the directory that it is in is another one than when it was journaled";
+    int replaced = guard_parent_replaced(u, r, parent);
+    if (replaced)
+        return replaced < 0 ? replaced : 0;
     n->why = "not known to be the one that was journaled: no evidence and no stamp";
     int empty = n->id.uid == r->owner ? rmtree_is_empty(fd) : 0;
     if (empty > 0)
@@ -69,7 +73,7 @@ static int judge(struct undo *u, const struct record *r, int parent, struct tmpd
     if (!S_ISDIR(n->id.mode))
         return 0;
     if (!(r->flags & REC_EVIDENCE))
-        return judge_unproven(u, r, n);
+        return judge_unproven(u, r, parent, n);
     n->why = "another directory than the one that was journaled";
     if (!fileid_equal(&n->id, &r->id, u->same_boot)) {
         rc = stamp_tells(n->fd, r, &n->id, u->same_boot);

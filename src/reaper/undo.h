@@ -131,6 +131,10 @@ int guard_protected_name(const struct config *config, enum rbxj_kind kind, const
  *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
 int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
 
+/* Is the directory, which guard_open_parent() has opened, another one than the one of the intent? Then what is in it was not
+ * made for that. 1, 0 (it is the one, or nobody can tell), or -errno. */
+int guard_parent_replaced(const struct undo *u, const struct record *r, int parent);
+
 /* Was it acquired in this boot? In doubt it was. */
 bool guard_of_this_boot(const struct undo *u, const struct record *r);
 

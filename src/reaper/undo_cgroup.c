@@ -73,10 +73,14 @@ static int judge(const struct undo *u, const struct record *r, struct place *pla
         return place->ours;
     }
     int ours = stamp_is_ours(place->fd, r, &place->id, u->same_boot, NULL);
-    if (ours == 0 && record_is_anothers(r)) {
+    int replaced = ours == 0 ? guard_parent_replaced(u, r, place->parent) : 0;
+    if (replaced < 0)
+        return refused(f, RBXJ_E_IO, -replaced, r, "its parent can't be looked at");
+    if (replaced || (ours == 0 && record_is_anothers(r))) {
         f->found = FOUND_FOREIGN;
-        (void)error_set(&f->error, RBXJ_E_FOREIGN, 0,
-                        "cgroup %s: somebody made it before it could be acquired", r->path);
+        (void)error_set(&f->error, RBXJ_E_FOREIGN, 0, "cgroup %s: %s", r->path,
+                        replaced ? "the one that it was to be made in is gone"
+                                 : "somebody made it before it could be acquired");
         return 0;
     }
     int empty = ours < 0 ? ours : ours || cgroup_is_empty(place->fd);
