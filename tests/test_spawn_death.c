@@ -127,6 +127,7 @@ static void k6_it_runs_in_a_new_pid_namespace(void **state)
 /* ---- a start that is held up between its fork and its intent ---- */
 
 static void (*at_start)(void); /* of the supervisor; may be NULL */
+static bool in_group;          /* the box has a cgroup, into which the process goes */
 
 /* A supervisor that has begun the box, and then starts a process when it is told to. secret: a descriptor that
  * is not for its child. */
@@ -138,11 +139,12 @@ static pid_t start_spawner(int secret, int said[2], int asked[2])
     if (pid == 0) {
         struct rbxj_error e = {0};
         pid_t child = 0;
-        struct rbxj_spawn how = {.argv = run_true};
+        struct rbxj_spawn how = {.argv = run_true, .cgroups = (const uint32_t[]){1}, .cgroups_len = in_group};
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
         must(fcntl(secret, F_SETFD, 0) == 0);
         handle = open_here();
-        begin_here(handle, "a", 0);
+        begin_here(handle, "a", in_group ? 1U << GROUP : 0);
+        acquire_here(handle, "a", in_group ? 1U << GROUP : 0);
         if (at_start)
             at_start();
         tell(said[1]);
@@ -203,6 +205,52 @@ static void k6_what_died_before_it_was_let_go_was_not_started(void **state)
     assert_non_null(strstr(told->error, "died before it was let go"));
     assert_int_equal(0, records("a", NULL));
     assert_false(path_exists(harness_format("/proc/%d", child))); /* it was reaped */
+    (void)close(secret);
+}
+
+static void leave_no_zombies(void)
+{
+    (void)signal(SIGCHLD, SIG_IGN);
+}
+
+/* A process of that number, which is free. */
+static pid_t stranger_with(pid_t number)
+{
+    for (int i = 0; i < 100; i++) {
+        harness_write("/proc/sys/kernel/ns_last_pid", harness_format("%d", number - 1));
+        pid_t pid = harness_spawn(NULL);
+        if (pid == number)
+            return pid;
+        harness_kill(pid);
+    }
+    harness_skip("somebody else takes each number first");
+    return -1;
+}
+
+static void i4_who_was_given_its_number_is_not_put_into_the_cgroup(void **state)
+{
+    (void)state;
+    int said[2], asked[2], secret = open("/", O_RDONLY | O_CLOEXEC);
+    world_open_with_gate_timeout("60s");
+    at_start = leave_no_zombies;
+    in_group = true;
+    pid_t pid = start_spawner(secret, said, asked);
+    at_start = NULL;
+    in_group = false;
+    struct gate_page *gates = map_gate();
+    pid_t child = hold_up(gates, pid, asked[1]);
+    assert_int_equal(0, kill(child, SIGKILL));
+    for (int i = 0; i < 6000 && path_exists(harness_format("/proc/%d", child)); i++)
+        (void)usleep(5000);
+    pid_t stranger = stranger_with(child);
+    const char *procs = harness_format("%s/cgroup.procs", part_path("a", GROUP));
+    let_on(gates, said[0]);
+    assert_int_equal(told->result, -RBXJ_E_IO);
+    assert_non_null(strstr(told->error, "died before it was let go"));
+    assert_string_equal(harness_read(procs), "");
+    harness_kill(pid);
+    replay_is_clean(1);
+    assert_false(is_dead(stranger));
     (void)close(secret);
 }
 
@@ -339,6 +387,7 @@ int main(void)
         spawn_test(k6_unshared_caller_killed_at_each_call),
         spawn_test(k6_it_runs_in_a_new_pid_namespace),
         spawn_test(k6_what_died_before_it_was_let_go_was_not_started),
+        spawn_test(i4_who_was_given_its_number_is_not_put_into_the_cgroup),
         spawn_test(k6_it_sees_its_caller_die_past_a_fork_beside_it),
         spawn_test(k7_it_waits_with_nothing_of_its_caller),
         spawn_test(a_fork_beside_it_does_not_hold_it_up),

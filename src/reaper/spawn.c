@@ -220,6 +220,9 @@ static int journal_child(struct rbxj *handle, const struct snapshot_box *sb, con
     for (size_t i = 0; i < how->cgroups_len && r == 0; i++) {
         const struct record *cgroup = NULL;
         r = find_cgroup(sb, how->cgroups[i], &cgroup, e);
+        if (r == 0 &&
+            wait_for_either(s->pidfd, -1, 0)) /* the caller may have reaped it: its number may be another's */
+            r = died(s, e);
         if (r == 0)
             r = enter_cgroup(cgroup, s->pid, e);
     }
