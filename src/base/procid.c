@@ -125,13 +125,13 @@ int procid_open(const struct procid *id)
 {
     if (id->pid <= 0)
         return -ESRCH;
-    int r = check_proc();
-    if (r < 0)
-        return r;
     _cleanup_close_ int fd = pidfd_open(id->pid, 0);
     if (fd < 0) /* a thread has its number: ENOENT since 6.16, before that EINVAL */
         return errno == EINVAL || errno == ENOENT ? -ESRCH : -errno;
     uint64_t start;
+    int r = check_proc();
+    if (r < 0)
+        return r;
     r = read_stat(id->pid, &start, NULL);
     if (r == 0 && start != id->start_time)
         return -ESRCH;

@@ -186,7 +186,7 @@ int box_find_liveness(struct journal *j, const char *state_dir, const struct box
         int fd = procid_equal(&box->supervisor, &self) ? -EEXIST : procid_open(&box->supervisor);
         if (fd >= 0)
             (void)close(fd);
-        else if (errno_is_want(-fd))
+        else if (errno_is_want(-fd) || fd == -EIO)
             return fd;
         *ret = fd >= 0 || fd == -EEXIST ? LIVE_ALIVE : fd == -ESRCH ? LIVE_DEAD : LIVE_UNKNOWN;
     } else {
