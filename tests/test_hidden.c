@@ -236,6 +236,23 @@ static void k13_a_mount_moved_into_the_tmpdir_goes_first(void **state)
     }
 }
 
+/* A stranger's mount that a mount of the box covers has the name of a directory in that, and lies elsewhere. */
+static void k13_a_covered_mount_of_its_name_is_no_hindrance(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is(mount_on("tmpfs", "x", in_work("M")), tmpdir(in_work("M/in")));
+    harness_mkdir(in_work("M/in"));
+    harness_mkdir(in_work("M/in/deep"));
+    const char *const at[] = {in_work("M/in/deep"), in_work("M/in")};
+    for (size_t i = 0; i < ARRAY_LEN(at); i++) {
+        assert_int_equal(mount("stranger", at[i], "tmpfs", 0, NULL), 0);
+        crash_with_plan("a");
+        replay_tells(&plain, 0, "a 2 present undone\na 1 present undone\n");
+        assert_int_equal(umount2(at[i], UMOUNT_NOFOLLOW), 0);
+    }
+}
+
 /* ---- few descriptors ---- */
 
 static void few_descriptors(void)
@@ -315,6 +332,7 @@ int main(void)
         harness_test(k12_its_own_binds_are_no_copies),
         harness_test(k12_another_file_system_is_no_copy),
         harness_test(k13_a_mount_moved_into_the_tmpdir_goes_first),
+        harness_test(k13_a_covered_mount_of_its_name_is_no_hindrance),
         harness_test(a_deep_tree_with_few_descriptors),
         harness_test(many_processes_with_few_descriptors),
         harness_test(k4_want_of_descriptors_kills_nobody),

@@ -12,6 +12,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/helper.h"
 #include "journal/journal.h"
 #include "reaper/mount.h"
 #include "reaper/rmtree.h"
@@ -197,9 +198,18 @@ static bool goes_by_its_record(const struct undo *u, const struct record *r, con
     return false;
 }
 
-/* Nothing may be mounted at or below it. What is ours there was undone before, if it was not moved there; a rename
- * would carry along what is not (6.18). */
-static int guard_mounts(struct undo *u, const struct record *r, const char *path, struct finding *f)
+/* Does it lie elsewhere, under a mount that covers it, and has but the same name? top: the mount in which path is. */
+static bool is_covered(const struct undo *u, const struct mount *m, const char *path, int32_t top)
+{
+    for (size_t depth = 0; m && path_is_below(m->target, path) && depth < PATH_MAX; depth++)
+        m = m->parent == m->id ? NULL : mount_table_by_id(mounts_own(u->mounts), m->parent);
+    return m && top > 0 && m->id != top;
+}
+
+/* Nothing may be mounted at or below path, which is in parent. What is ours there was undone before, if it was not moved
+ * there; a rename would carry along what is not (6.18). */
+static int guard_mounts(struct undo *u, const struct record *r, int parent, const char *path,
+                        struct finding *f)
 {
     int rc = u->mounts ? 0 : mounts_read(&u->mounts, &f->error);
     if (rc < 0)
@@ -207,8 +217,12 @@ static int guard_mounts(struct undo *u, const struct record *r, const char *path
     struct mount_set all = mount_table_all(mounts_own(u->mounts));
     const struct mount *found = NULL;
     bool waits = true;
+    int32_t top = 0; /* negative: it can't be known, and whatever has that name is in it */
     for (size_t i = 0; i < all.len && waits; i++) {
         if (all.mounts[i]->gone || !path_is_below(all.mounts[i]->target, path))
+            continue;
+        top = top ? top : mount_id_of_fd(parent);
+        if (is_covered(u, all.mounts[i], path, top))
             continue;
         found = all.mounts[i];
         waits = goes_by_its_record(u, r, found, path);
@@ -310,7 +324,7 @@ static int remove_ours(struct undo *u, const struct record *r, struct tmpdir_pla
 {
     int rc = guard_overlap(u, r, n->path, f);
     if (rc == 0)
-        rc = guard_mounts(u, r, n->path, f);
+        rc = guard_mounts(u, r, p->parent, n->path, f);
     if (rc < 0)
         return rc;
     if ((r->flags & REC_RMDIR_ONLY) || n->sight != SIGHT_OURS)
@@ -343,7 +357,7 @@ static int tmpdir_undo(struct undo *u, struct record *r, struct finding *f)
     if (rc < 0 || f->found == FOUND_GONE)
         return rc;
     if (p.proper.sight == SIGHT_MOUNTED && f->found == FOUND_BUSY)
-        (void)guard_mounts(u, r, p.proper.path, f); /* by a mount of this box? */
+        (void)guard_mounts(u, r, p.parent, p.proper.path, f); /* by a mount of this box? */
     if (f->found != FOUND_PRESENT)
         return -f->error.code;
     /* one aside is from an undo that did not come to its end */
