@@ -50,8 +50,52 @@ static void k3_removed_directory_is_stale_under_churn(void **state)
     }
 }
 
+/* As a process sees it that has looked at nothing before, without privilege. */
+static struct fileid seen_by_nobody(const char *path)
+{
+    int out[2];
+    struct fileid id = {0};
+    _cleanup_close_ int fd = open(path, O_PATH | O_CLOEXEC);
+    assert_int_equal(pipe2(out, O_CLOEXEC), 0);
+    pid_t pid = fork();
+    if (pid == 0) {
+        bool seen = setresuid(65534, 65534, 65534) == 0 && prctl(PR_SET_DUMPABLE, 1) == 0 &&
+                    fileid_of_fd(fd, &id) == 0;
+        _exit(seen && write(out[1], &id, sizeof(id)) == sizeof(id) ? 0 : 1);
+    }
+    assert_true(pid > 0);
+    harness_track(pid);
+    assert_int_equal(harness_wait(pid), 0);
+    assert_int_equal(read(out[0], &id, sizeof(id)), sizeof(id));
+    (void)close(out[0]);
+    (void)close(out[1]);
+    return id;
+}
+
+/* A directory that is written to and not read, as that of a mail drop: there its file system can't be asked. */
+static void k14_a_directory_that_cant_be_read_is_on_its_file_system(void **state)
+{
+    (void)state;
+    harness_need_root();
+    char *drop = harness_format("%s/drop", harness_tmpfs());
+    harness_mkdir(drop);
+    assert_int_equal(chmod(harness_tmpfs(), 0755), 0);
+    assert_int_equal(chmod(drop, 01733), 0);
+    struct fileid dir = seen_by_nobody(harness_tmpfs()), below = seen_by_nobody(drop);
+    assert_true(fileid_same_fs(&dir, &below, true));
+    assert_true(fileid_same_fs(&below, &dir, true));
+    assert_int_equal(chmod(drop, 0755), 0);
+    struct fileid by_then = seen_by_nobody(drop);
+    assert_true(fileid_equal(&below, &by_then, true));
+    by_then.fs[0] ^= 1; /* but another one that says who it is, under that number */
+    assert_false(fileid_same_fs(&dir, &by_then, true));
+}
+
 int main(void)
 {
-    const struct CMUnitTest tests[] = {harness_test(k3_removed_directory_is_stale_under_churn)};
+    const struct CMUnitTest tests[] = {
+        harness_test(k3_removed_directory_is_stale_under_churn),
+        harness_test(k14_a_directory_that_cant_be_read_is_on_its_file_system),
+    };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -155,14 +155,35 @@ static int block_identity(uint64_t dev, char *buf, size_t size)
     return (int)strlen(buf);
 }
 
+struct fs_key {
+    uint32_t magic;
+    char text[128];
+};
+
+/* Nothing was told (n is 0): the bytes stay zero. */
+static void set_fs(uint8_t fs[16], const struct fs_key *key, int n)
+{
+    XXH128_canonical_t c;
+    if (n <= 0)
+        return;
+    XXH128_canonicalFromHash(&c, XXH3_128bits(key, offsetof(struct fs_key, text) + (size_t)n));
+    memcpy(fs, c.digest, sizeof(c.digest));
+}
+
+/* What the device tells, where the file system itself does not. As fs_uuid(). */
+static int tell_by_device(uint64_t dev, struct fs_key *key)
+{
+    int n = block_identity(dev, key->text, sizeof(key->text));
+    if (n == 0 && fs_is_volatile(key->magic)) /* lives within one boot, where its number tells it apart */
+        n = snprintf(key->text, sizeof(key->text), "dev %llu", (unsigned long long)dev);
+    return n;
+}
+
 /* The identity of the file system, in the order of K3; never f_fsid. Nothing found: the bytes stay zero, and
  * the file handle of the parent directory must do. 0 or -errno. */
 static int find_fs_identity(int fd, struct fileid *id)
 {
-    struct {
-        uint32_t magic;
-        char text[128];
-    } key = {.magic = id->fs_magic};
+    struct fs_key key = {.magic = id->fs_magic};
     int n = 0;
     if (!fs_is_network(id->fs_magic)) {
         /* an O_PATH descriptor answers no ioctl: reopen the directory it names; files answer through their
@@ -179,16 +200,9 @@ static int find_fs_identity(int fd, struct fileid *id)
             n = -errno;
     }
     if (n == 0)
-        n = block_identity(id->dev, key.text, sizeof(key.text));
-    if (n == 0 &&
-        fs_is_volatile(id->fs_magic)) /* lives within one boot, where the device number tells it apart */
-        n = snprintf(key.text, sizeof(key.text), "dev %llu", (unsigned long long)id->dev);
-    if (n <= 0)
-        return n;
-    XXH128_canonical_t c;
-    XXH128_canonicalFromHash(&c, XXH3_128bits(&key, offsetof(__typeof__(key), text) + (size_t)n));
-    memcpy(id->fs, c.digest, 16);
-    return 0;
+        n = tell_by_device(id->dev, &key);
+    set_fs(id->fs, &key, n);
+    return n < 0 ? n : 0;
 }
 
 /* Is its f_fsid the device number (XFS, F2FS, vfat)? Another file system may come to have that. */
@@ -348,6 +362,16 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot)
     return r < 0 ? r : steal_fd(&fd);
 }
 
+/* Did only its device tell what it is, as of a directory that whoever looked may not read? In doubt it did. */
+static bool is_told_by_device(const struct fileid *a)
+{
+    struct fs_key key = {.magic = a->fs_magic};
+    uint8_t fs[16] = {0};
+    int n = tell_by_device(a->dev, &key);
+    set_fs(fs, &key, n);
+    return n < 0 || memcmp(a->fs, fs, sizeof(fs)) == 0;
+}
+
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot)
 {
     static const uint8_t none[16];
@@ -356,7 +380,7 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
     bool same = memcmp(a->fs, b->fs, 16) == 0;
     bool named = memcmp(a->fs, none, 16) != 0 && memcmp(b->fs, none, 16) != 0;
     if (same_boot && a->dev == b->dev)
-        return same || !named;
+        return same || !named || is_told_by_device(a) || is_told_by_device(b);
     /* without a device of its own (btrfs, overlay) it has another number each time that it is mounted */
     return same && named && (!same_boot || (major(a->dev) == 0 && major(b->dev) == 0));
 }
