@@ -136,6 +136,39 @@ for how in bind overlay; do
     rm -rf "$boxes/tmp-root"
 done
 
+# what is in use without a descriptor that leads to it
+mkdir -p "$boxes/tmp-socket" "$boxes/tmp-shown/below" "$boxes/tmp-layers/"{low,up,work} "$work/shown" "$work/merged"
+python3 -I -S -c 'import signal, socket, sys
+s = socket.socket(socket.AF_UNIX)
+s.bind(sys.argv[1])
+s.listen()
+print(flush=True)
+signal.pause()' "$boxes/tmp-socket/api" >"$work/listens" &
+listener=$!
+mount --bind "$boxes/tmp-shown/below" "$work/shown"
+mount -t overlay none "$work/merged" \
+    -o "lowerdir=$boxes/tmp-layers/low,upperdir=$boxes/tmp-layers/up,workdir=$boxes/tmp-layers/work"
+until_true test -s "$work/listens"
+audit --json --adopt --yes "$boxes/tmp-socket" "$boxes/tmp-shown" "$boxes/tmp-layers"
+check "with a bound socket, shown elsewhere, a layer: in use" json '{i["name"].rpartition("-")[2]: i["user"].rpartition("/")[2]
+    for i in d["unjournaled"] if i["live"] and not i["adopted"]} == {"socket": "a socket is bound in it", "shown": "shown", "layers": "merged"}'
+kill -KILL $listener
+wait $listener 2>/dev/null
+umount "$work/shown" "$work/merged"
+audit --json
+check "and then no more" json '[i["live"] for i in d["unjournaled"] if i["name"].endswith(("/tmp-socket", "/tmp-shown", "/tmp-layers"))] == [False] * 3'
+rm -rf "$boxes/tmp-socket" "$boxes/tmp-shown" "$boxes/tmp-layers"
+
+mkdir "$boxes/tmp-loop" "$work/loop"
+truncate -s 8M "$boxes/tmp-loop/image"
+if mke2fs -q "$boxes/tmp-loop/image" && mount -o loop "$boxes/tmp-loop/image" "$work/loop" 2>/dev/null; then
+    audit --json --adopt --yes "$boxes/tmp-loop"
+    check "with the file of a loop device: in use" \
+        json '[i for i in d["unjournaled"] if "the file of /dev/loop" in (i["user"] or "") and not i["adopted"]]'
+    umount "$work/loop"
+fi
+rm -rf "$boxes/tmp-loop"
+
 # a lock that names a living process, in a directory that nobody has open
 mkdir "$boxes/tmp-outer"
 echo '{"pid":'$$'}' >"$boxes/tmp-outer/lock"

@@ -4,7 +4,8 @@
  * nothing else: what it finds is undone only after a person has adopted it, and then by its identity, as everything
  * else (I2, I4, K30).
  *
- * audit_find.c finds what matches, audit_use.c who uses it, audit_spaces.c who does so in another mount namespace,
+ * audit_find.c finds what matches, audit_use.c who uses it, audit_spaces.c who has it mounted in another place,
+ * audit_unopened.c who uses it without a descriptor,
  * audit_adopt.c writes it into the journal, audit.c does one after the other and tells it.
  */
 #ifndef RBXJ_REAPER_AUDIT_H
@@ -59,9 +60,14 @@ bool audit_is_missing(const struct result_entry *entry);
 
 /* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a process
  * with a working directory, a root, a program, a descriptor or a map in the directory or mount, or with the lock file
- * open; a mount of it in another namespace, in another place. 0 or a negative code. */
+ * open; a loop device or a bound socket in it; a mount of it in another place, in this namespace (but for a mount, of which
+ * that is none) or another one. 0 or a negative code. */
 int audit_use(struct audit *a, struct rbxj_error *e);
 int audit_use_elsewhere(struct audit *a, struct rbxj_error *e); /* for that one */
+/* And for it, too: calls back for each path that is in use though no descriptor leads to it, the file of a loop device or the
+ * address of a socket. path may be changed for the time of the call. 0 or a negative code. */
+int audit_use_unopened(struct audit *a, void (*used)(void *data, char *path, const char *how), void *data,
+                       struct rbxj_error *e);
 
 /* Writes those of items that are neither live nor refused into the journal, with the identity that they have now, and
  * as durably as a begin: what lies in one another becomes one box, each of which is stale at once. Fills box or

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Who uses what was found under another name: a sandbox whose root it is has a mount namespace of its own, and what its
- * processes have open is named from there. Mount tables are read, and no path is looked up: nothing here can hang.
+ * processes have open is named from there; and a directory may be mounted in another place, or be a layer of what is. Mount
+ * tables are read, and no path is looked up: nothing here can hang.
  */
 #include "reaper/audit.h"
 
@@ -64,8 +65,26 @@ static bool has_layer(const struct mount *m, const char *path)
 static void in_use(struct audit_item *item, const struct mount *m, const struct mount_space *space)
 {
     item->live = true;
-    (void)snprintf(item->user, sizeof(item->user), "mounted on %.60s in the mount namespace of pid %d",
-                   m->target, space->pid);
+    if (space)
+        (void)snprintf(item->user, sizeof(item->user), "mounted on %.60s in the mount namespace of pid %d",
+                       m->target, space->pid);
+    else
+        (void)snprintf(item->user, sizeof(item->user), "mounted on %.120s", m->target);
+}
+
+/* In this namespace, in a place that is not in itself: what is removed from it would be missing there. A mount that is taken
+ * away takes nothing from the others of its file system. */
+static void look_here(const struct audit *a, struct audit_item *item, const struct mount_table *now)
+{
+    char root[PATH_MAX];
+    const struct mount *own = item->kind == RBXJ_MOUNT ? NULL : place_of(a, item, root);
+    struct mount_set all = own ? mount_table_all(now) : (struct mount_set){0};
+    for (size_t i = 0; i < all.len && !item->live; i++) {
+        const struct mount *m = all.mounts[i];
+        bool shows = m->dev == own->dev && path_is_below(m->root, root);
+        if ((shows || has_layer(m, item->name)) && !path_is_below(m->target, item->name))
+            in_use(item, m, NULL);
+    }
 }
 
 static void look_at_space(const struct audit *a, struct audit_item *item, const struct mount_space *space)
@@ -91,6 +110,9 @@ int audit_use_elsewhere(struct audit *a, struct rbxj_error *e)
     int r = mounts_read(&mounts, e), more;
     if (r < 0)
         return r;
+    for (size_t i = 0; i < a->len; i++)
+        if (a->items[i].kind != RBXJ_CGROUP && !a->items[i].live)
+            look_here(a, &a->items[i], mounts_own(mounts));
     for (size_t i = 0; (more = mounts_other(mounts, i, &space, e)) == 1 || more == -ENODATA; i++)
         for (size_t k = 0; more == 1 && k < a->len; k++)
             if (a->items[k].kind != RBXJ_CGROUP)

@@ -17,12 +17,17 @@
 #include <time.h>
 #include <unistd.h>
 
+/* pid 0: how says it all. */
 static void used_by(struct audit_item *item, const char *how, pid_t pid)
 {
     char who[120];
     if (item->live)
         return;
     item->live = true;
+    if (!pid) {
+        (void)snprintf(item->user, sizeof(item->user), "%s", how);
+        return;
+    }
     procid_describe(pid, who, sizeof(who));
     (void)snprintf(item->user, sizeof(item->user), "%s pid %d (%s)", how, pid, who);
 }
@@ -174,7 +179,23 @@ static void note_failure(struct open_search *s, pid_t pid)
     s->blind = s->blind || ((errno == EACCES || errno == EPERM) && pid != 1);
 }
 
-/* Of a link to /a/b/c: /a, /a/b and /a/b/c are in use. */
+/* Of /a/b/c: /a, /a/b and /a/b/c are in use. */
+static void mark_way(const struct open_search *s, char *path, pid_t pid, const char *how)
+{
+    for (char *p = path; *p == '/' && p[1];) {
+        p = strchrnul(p + 1, '/');
+        char kept = *p;
+        *p = 0;
+        mark(s, path, pid, how);
+        *p = kept;
+    }
+}
+
+static void mark_used(void *data, char *path, const char *how)
+{
+    mark_way(data, path, 0, how);
+}
+
 static int look_at_link(struct open_search *s, int dirfd, const char *name, pid_t pid, const char *how)
 {
     char target[PATH_MAX];
@@ -184,13 +205,7 @@ static int look_at_link(struct open_search *s, int dirfd, const char *name, pid_
         return errno_is_want(errno) ? -errno : 0;
     }
     target[n] = 0;
-    for (char *p = target; *p == '/' && p[1];) {
-        p = strchrnul(p + 1, '/');
-        char kept = *p;
-        *p = 0;
-        mark(s, target, pid, how);
-        *p = kept;
-    }
+    mark_way(s, target, pid, how);
     return 0;
 }
 
@@ -258,6 +273,8 @@ int audit_use(struct audit *a, struct rbxj_error *e)
     if (r < 0)
         return error_sys(e, -r, "audit: what processes have open");
     r = audit_use_elsewhere(a, e);
+    if (r == 0)
+        r = audit_use_unopened(a, mark_used, &s, e);
     if (r < 0)
         return r;
     mark_outer(&s);
