@@ -5,8 +5,11 @@
  */
 #include "journal_fixture.h"
 
+#include "reaper/mountinfo.h"
+
 #include <dlfcn.h>
 #include <fnmatch.h>
+#include <sys/mount.h>
 
 /* ---- just when the search has come to that name, something happens ---- */
 
@@ -131,12 +134,123 @@ static void one_that_is_followed_by_another_is_gone(void **state)
     teardown_handle();
 }
 
+/* ---- while a person is asked, what he is asked for is followed by another, that has its name and number ---- */
+
+static bool (*follow)(const char *name);
+static bool alike;
+
+static int replace_and_say_yes(void *data, const char *kind, const char *name)
+{
+    (void)data, (void)kind;
+    alike = follow(name);
+    return 1;
+}
+
+static void none_is_adopted(const char *config, bool (*follows)(const char *name))
+{
+    struct rbxj_error e = {0};
+    struct rbxj_audit how = {.adopt = 1, .ask = replace_and_say_yes};
+    char *json = NULL;
+    harness_write(options.config, config);
+    follow = follows;
+    alike = false;
+    int r = rbxj_audit(&options, &how, &json, &e);
+    if (r != 1 || !json || strstr(json, "\"adopted\":\""))
+        fail_msg("%d %s %s", r, e.message, json ? json : "");
+    free(json);
+    teardown_handle();
+    if (!alike)
+        skip(); /* this file system, or kernel, gives another number */
+}
+
+static const char *only(const char *key, const char *pattern)
+{
+    return harness_format("[discover]\nlocks =\ncgroups =\nmounts =\ntmpdirs =\n%s = %s\n", key, pattern);
+}
+
+static bool another_directory(const char *name)
+{
+    struct stat a, b;
+    assert_int_equal(lstat(name, &a), 0);
+    assert_int_equal(rmdir(name), 0);
+    harness_mkdir(name);
+    assert_int_equal(lstat(name, &b), 0);
+    return a.st_ino == b.st_ino;
+}
+
+static void another_directory_of_that_number_is_not_adopted(void **state)
+{
+    (void)state;
+    harness_need_root();
+    setup();
+    harness_mkdir(directory);
+    none_is_adopted(only("tmpdirs", directory), another_directory);
+}
+
+static bool another_file(const char *name)
+{
+    struct stat a, b;
+    assert_int_equal(lstat(name, &a), 0);
+    assert_int_equal(unlink(name), 0);
+    harness_write(name, "another's");
+    assert_int_equal(lstat(name, &b), 0);
+    return a.st_ino == b.st_ino;
+}
+
+static void another_lock_of_that_number_is_not_adopted(void **state)
+{
+    (void)state;
+    harness_need_root();
+    setup();
+    harness_write(directory, "ours");
+    none_is_adopted(only("locks", directory), another_file);
+}
+
+static int id_of_mount(const char *name)
+{
+    struct mount_table *table;
+    assert_int_equal(mount_table_read("/proc/self/mountinfo", &table, NULL), 0);
+    const struct mount *m = mount_table_top(table, name);
+    int id = m ? m->id : -1;
+    mount_table_free(table);
+    return id;
+}
+
+/* The lowest that is free is given out: until it is that one, those below it are taken. */
+static bool another_mount(const char *name)
+{
+    int id = id_of_mount(name), now = -1;
+    assert_int_equal(umount2(name, 0), 0);
+    for (int i = 0; i < 50 && now != id; i++) {
+        const char *aside = harness_format("%s/aside-%d", harness_disk(), i);
+        harness_mkdir(aside);
+        if (now >= 0)
+            assert_int_equal(mount(name, aside, NULL, MS_MOVE, NULL), 0);
+        assert_int_equal(mount("scratch", name, "tmpfs", 0, NULL), 0);
+        now = id_of_mount(name);
+    }
+    return now == id;
+}
+
+static void another_mount_of_that_number_is_not_adopted(void **state)
+{
+    (void)state;
+    harness_need_root();
+    setup();
+    harness_mkdir(directory);
+    assert_int_equal(mount("scratch", directory, "tmpfs", 0, NULL), 0);
+    none_is_adopted(only("mounts", directory), another_mount);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_box_that_begins_meanwhile_is_journaled),
         journal_test(a_box_that_ends_meanwhile_is_gone),
         journal_test(one_that_is_followed_by_another_is_gone),
+        journal_test(another_directory_of_that_number_is_not_adopted),
+        journal_test(another_lock_of_that_number_is_not_adopted),
+        journal_test(another_mount_of_that_number_is_not_adopted),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

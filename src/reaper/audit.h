@@ -20,6 +20,7 @@ struct audit_item {
     const char *pattern;   /* of the configuration */
     char *fstype, *source; /* mount */
     int32_t mount_id;      /* mount */
+    uint64_t mount_unique; /* mount; 0: not known, or it is covered */
     uint64_t dev, ino;     /* all but mounts */
     struct fileid
         id; /* all but cgroups, whose inode is never used again; of a mount its root; not set: not known */

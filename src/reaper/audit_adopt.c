@@ -55,11 +55,25 @@ static void tell(const struct config *config, const struct box *box, const struc
                item->name, box->name);
 }
 
-/* Is what was adopted what was found, and asked for? Of mounts on one another only the topmost can be reached. */
+/* As far as both are known; they were read in this boot. */
+static bool is_same_file(const struct fileid *found, const struct fileid *now)
+{
+    return !fileid_is_set(found) || !fileid_is_set(now) || fileid_equal(found, now, true);
+}
+
+static bool is_same_mount(const struct audit_item *item, const struct record *r)
+{
+    return r->mount.id == item->mount_id &&
+           (!item->mount_unique || !r->mount.unique || r->mount.unique == item->mount_unique);
+}
+
+/* Is what was adopted what was found, and asked for? Of mounts on one another only the topmost can be reached. A person
+ * takes his time to answer, and the number of what was removed since is given to the next one (K3). */
 static int check_same(const struct audit_item *item, const struct record *r, struct rbxj_error *e)
 {
-    if (item->kind == RBXJ_MOUNT ? r->mount.id == item->mount_id
-                                 : r->id.dev == item->dev && r->id.ino == item->ino)
+    bool same = item->kind == RBXJ_MOUNT ? is_same_mount(item, r)
+                                         : r->id.dev == item->dev && r->id.ino == item->ino;
+    if (same && is_same_file(&item->id, &r->id))
         return 0;
     return error_set(e, RBXJ_E_EXISTS, 0, "%s %s: another one is there, or on it, by now",
                      kind_of(item->kind)->name, item->name);

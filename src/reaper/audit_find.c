@@ -203,6 +203,16 @@ static int find_cgroups(struct audit *a, struct rbxj_error *e)
 
 /* ---- mounts ---- */
 
+/* Its number is given to another as soon as it is unmounted: who it is takes more. 0 or -errno. */
+static int identify_mount(struct audit_item *item)
+{
+    struct mount_at at;
+    int r = mount_at(AT_FDCWD, item->name, &at);
+    if (r == 0 && at.id == item->mount_id)
+        item->mount_unique = at.unique;
+    return r < 0 ? r : fileid_of_name(AT_FDCWD, item->name, &item->id);
+}
+
 static int find_mounts(struct audit *a, struct rbxj_error *e)
 {
     struct mount_set all = mount_table_all(a->table);
@@ -222,7 +232,7 @@ static int find_mounts(struct audit *a, struct rbxj_error *e)
         if (!item->fstype || !item->source)
             return error_sys(e, ENOMEM, "audit");
         int hangs = might_hang(a, m->target, e);
-        int r = hangs ? 0 : fileid_of_name(AT_FDCWD, m->target, &item->id);
+        int r = hangs ? 0 : identify_mount(item);
         if (hangs < 0 || (r < 0 && errno_is_want(-r)))
             return hangs < 0 ? hangs : error_sys(e, -r, "%s", m->target);
     }
