@@ -91,6 +91,7 @@ struct mbox {
     uint64_t incarnation, parent;    /* the box in which it lives */
     int order;                       /* in which they were begun */
     int boot, owner, life, failures; /* life: of the supervisor */
+    int waits; /* since that boot a teardown has found that something only waits (K14), plus 1; or 0 */
     uint32_t next_seq;
     struct mrecord records[MAX_RECORDS];
     int n;

@@ -305,6 +305,10 @@ void model_settle(struct model *m, unsigned which, bool owner)
             if (b->records[i].dropped)
                 model_drop(b, b->records[i].seq);
         }
+        bool waits = left;
+        for (EACH_RECORD(r, b))
+            waits = waits && r->verdict == IS_WAITING;
+        b->waits = !waits ? 0 : b->waits ? b->waits : m->boot + 1;
         b->failures = failed ? b->failures + 1 : held ? b->failures : 0; /* in a row (K31) */
         m->quarantined = m->quarantined || (!owner && failed && b->failures >= 3);
         b->there = owner || left;
@@ -350,7 +354,7 @@ void model_power_loss(struct model *m)
     m->boot++;
 }
 
-/* K14: a box of which all that is left only waits for its file system is no reason to worry. */
+/* K14: a box of which all that is left only waits for its file system is no reason to worry, but in its second boot. */
 static bool only_waits(struct model *m, struct mbox *b)
 {
     bool waits = false, other = model_holds(m, b);
@@ -358,7 +362,7 @@ static bool only_waits(struct model *m, struct mbox *b)
         waits = waits || r->verdict == IS_WAITING;
         other = other || (r->verdict != IS_GONE && r->verdict != IS_WAITING);
     }
-    return waits && !other;
+    return waits && !other && (!b->waits || b->waits == m->boot + 1);
 }
 
 const char *model_health(struct model *m)
