@@ -26,6 +26,14 @@ static int doubt(struct finding *f, const struct record *r, bool not_mounted, co
 
 #define SEARCHES 5
 
+/* May it be r's? What another number does not tell from it is a directory. */
+static bool is_like(const struct dirent *d, const struct record *r)
+{
+    return d->d_ino == r->id.ino ||
+           (fileid_may_be(&r->id, &r->id, true) && (d->d_type == DT_DIR || d->d_type == DT_UNKNOWN));
+}
+
+/* Who was renamed in there is no mount point; and what is mounted there may hang (K16), and is not asked. */
 static int search_once(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
 {
     struct fileid found;
@@ -33,11 +41,11 @@ static int search_once(int dirfd, const struct record *r, bool same_boot, char n
     if (!names)
         return errno == EACCES ? 0 : -errno;
     for (const struct dirent *d; (errno = 0, d = fd_next_name(names));) {
-        if (d->d_ino != r->id.ino && !fileid_may_be(&r->id, &r->id, true))
+        if (!is_like(d, r))
             continue;
-        _cleanup_close_ int fd = openat(dirfd, d->d_name, O_PATH | O_NOFOLLOW | O_CLOEXEC);
-        int rc = fd < 0 ? -errno : fileid_of_fd(fd, &found);
-        if (rc < 0 && rc != -ENOENT)
+        _cleanup_close_ int fd = fd_openat2(dirfd, d->d_name, O_PATH | O_NOFOLLOW, 0, RESOLVE_NO_XDEV);
+        int rc = fd < 0 ? fd : fileid_of_fd(fd, &found);
+        if (rc < 0 && rc != -ENOENT && rc != -EXDEV)
             return rc;
         if (rc < 0)
             continue;
