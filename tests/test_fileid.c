@@ -8,7 +8,12 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <linux/btrfs.h>
 #include <signal.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mount.h>
 #include <sys/prctl.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -91,11 +96,48 @@ static void k14_a_directory_that_cant_be_read_is_on_its_file_system(void **state
     assert_false(fileid_same_fs(&dir, &by_then, true));
 }
 
+/* Two of one btrfs, which are mounted each by itself; and one of them once more, under another number. */
+static void k14_another_subvolume_is_not_the_one(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *const names[] = {"a", "b"};
+    struct fileid ids[ARRAY_LEN(names)], again;
+    char *image = harness_format("%s/image", harness_disk()), *at = harness_format("%s/at", harness_disk());
+    char *other = harness_format("%s/other", harness_disk()), *a = harness_format("%s/a", at);
+    harness_mkdir(at);
+    harness_mkdir(other);
+    if (system(harness_format(
+            "{ truncate -s 400M %s && mkfs.btrfs -q %s && mount -o loop %s %s; } >/dev/null 2>&1", image,
+            image, image, at)) != 0)
+        harness_skip("no btrfs here");
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        struct btrfs_ioctl_vol_args args = {0};
+        (void)strcpy(args.name, names[i]);
+        _cleanup_close_ int top = open(at, O_RDONLY | O_CLOEXEC);
+        assert_int_equal(ioctl(top, BTRFS_IOC_SUBVOL_CREATE, &args), 0);
+        _cleanup_close_ int fd = openat(top, names[i], O_PATH | O_CLOEXEC);
+        assert_int_equal(fileid_fs_of_fd(fd, &ids[i]), 0);
+    }
+    assert_false(fileid_same_fs(&ids[0], &ids[1], true));
+    assert_false(fileid_same_fs(&ids[0], &ids[1], false));
+    assert_int_equal(umount(at), 0);
+    for (int i = 0; i < 5; i++) /* they take its numbers */
+        assert_int_equal(mount("rbxj-test", other, "tmpfs", 0, NULL), 0);
+    assert_int_equal(system(harness_format("mount -o loop %s %s", image, at)), 0);
+    assert_int_equal(fileid_of_name(AT_FDCWD, a, &again), 0);
+    bool same = fileid_same_fs(&ids[0], &again, true);
+    assert_int_equal(umount(at), 0);
+    assert_true(again.dev != ids[0].dev);
+    assert_true(same);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(k3_removed_directory_is_stale_under_churn),
         harness_test(k14_a_directory_that_cant_be_read_is_on_its_file_system),
+        harness_test(k14_another_subvolume_is_not_the_one),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -299,7 +299,8 @@ static int of_fd(int fd, bool handle, struct fileid *ret)
     id.mode = sx.stx_mode;
     if (sx.stx_mask & STATX_BTIME)
         id.btime_ns = (int64_t)sx.stx_btime.tv_sec * 1000000000 + sx.stx_btime.tv_nsec;
-    int r = handle ? take_handle(fd, "", AT_EMPTY_PATH, &id) : 0;
+    bool tells_fs = id.fs_magic == BTRFS_SUPER_MAGIC; /* is_same_subvolume() */
+    int r = handle || tells_fs ? take_handle(fd, "", AT_EMPTY_PATH, &id) : 0;
     if (r == 0)
         r = fs_identity(fd, &sf, &id);
     if (r == 0)
@@ -372,6 +373,16 @@ static bool is_told_by_device(const struct fileid *a)
     return n < 0 || memcmp(a->fs, fs, sizeof(fs)) == 0;
 }
 
+/* The subvolumes of a btrfs are mounted one by one, and where one is missing another one may be seen (K14). Each handle
+ * has the number of its own: struct btrfs_fid of the kernel. */
+static bool is_same_subvolume(const struct fileid *a, const struct fileid *b)
+{
+    enum { WITHOUT_PARENT = 0x4d, AT = 8, LEN = 8 };
+    return a->fs_magic != BTRFS_SUPER_MAGIC || a->handle_type != WITHOUT_PARENT ||
+           b->handle_type != WITHOUT_PARENT || a->handle_len < AT + LEN || b->handle_len < AT + LEN ||
+           memcmp(a->handle + AT, b->handle + AT, LEN) == 0;
+}
+
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot)
 {
     static const uint8_t none[16];
@@ -382,7 +393,8 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
     if (same_boot && a->dev == b->dev)
         return same || !named || is_told_by_device(a) || is_told_by_device(b);
     /* without a device of its own (btrfs, overlay) it has another number each time that it is mounted */
-    return same && named && (!same_boot || (major(a->dev) == 0 && major(b->dev) == 0));
+    return same && named && is_same_subvolume(a, b) &&
+           (!same_boot || (major(a->dev) == 0 && major(b->dev) == 0));
 }
 
 /* File systems without an identity of their own (K3): the handle must do, and there must be one. */
