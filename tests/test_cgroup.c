@@ -230,6 +230,26 @@ static void k3_in_v1_the_id_alone_is_not_enough(void **state)
     assert_killed(pid);
 }
 
+/* Its cgroups go on where a hierarchy is unmounted, and are the same when it is mounted again, under another identity. */
+static void k14_cgroups_do_not_go_with_their_mount(void **state)
+{
+    (void)state;
+    struct stat st;
+    const char *path = box_in(harness_cgroup_v1("pids"));
+    x.record.parent.fs[0] ^= 1;
+    x.record.id.fs[0] ^= 1;
+    assert_int_equal(FOUND_PRESENT, look());
+    assert_undone(path);
+    if (geteuid() != 0)
+        return;
+    /* meanwhile another file system is there, and has got its number */
+    assert_int_equal(0, stat(harness_tmpfs(), &st));
+    x.record.path = harness_format("%s/box", harness_tmpfs());
+    x.record.parent.dev = st.st_dev;
+    assert_int_equal(FOUND_FOREIGN, look());
+    assert_true(x.finding.refused && x.finding.not_mounted);
+}
+
 static void i4_a_symlink_on_the_way_is_not_followed(void **state)
 {
     (void)state;
@@ -262,6 +282,7 @@ int main(void)
         harness_test(another_boot_is_gone),
         harness_test(k1_in_another_parent_even_an_empty_one_is_anothers),
         harness_test(k3_in_v1_the_id_alone_is_not_enough),
+        harness_test(k14_cgroups_do_not_go_with_their_mount),
         harness_test(i4_a_symlink_on_the_way_is_not_followed),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

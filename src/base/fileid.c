@@ -390,8 +390,9 @@ bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_bo
         return false;
     bool same = memcmp(a->fs, b->fs, 16) == 0;
     bool named = memcmp(a->fs, none, 16) != 0 && memcmp(b->fs, none, 16) != 0;
+    /* cgroups outlive their mounts, of which each has an identity of its own (6.18) */
     if (same_boot && a->dev == b->dev)
-        return same || !named || is_told_by_device(a) || is_told_by_device(b);
+        return same || !named || fs_is_cgroup(a->fs_magic) || is_told_by_device(a) || is_told_by_device(b);
     /* without a device of its own (btrfs, overlay) it has another number each time that it is mounted */
     return same && named && is_same_subvolume(a, b) &&
            (!same_boot || (major(a->dev) == 0 && major(b->dev) == 0));

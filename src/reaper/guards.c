@@ -199,11 +199,12 @@ static bool on_recorded_fs(const struct fileid *parent, const struct fileid *fou
     return fileid_same_fs(parent, found, same_boot);
 }
 
-/* A number is given again only when its file system is no more, and with one of these went all that was in it. */
+/* A number is given again only when its file system is no more, and with one of these went all that was in it; but cgroups
+ * are there as well where they are not mounted. */
 static bool went_with_its_fs(const struct fileid *parent, const struct fileid *found, bool same_boot)
 {
     return same_boot && parent->dev == found->dev && fs_is_volatile(parent->fs_magic) &&
-           !fileid_same_fs(parent, found, true);
+           !fs_is_cgroup(parent->fs_magic) && !fileid_same_fs(parent, found, true);
 }
 
 /* Was its path meant in another mount namespace of this boot? What is missing here is not gone then (K10). */
