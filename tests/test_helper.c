@@ -9,11 +9,9 @@
 #include "reaper/mountinfo.h"
 
 #include <errno.h>
-#include <sched.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
-#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 
@@ -409,67 +407,6 @@ static void k16_what_can_be_no_helper_is_refused(void **state)
     child_says(without_any_clone, 0);
 }
 
-static int tells_its_namespace(void *data, uint8_t output[HELPER_OUTPUT_MAX])
-{
-    (void)data;
-    struct stat st;
-    if (stat("/proc/self/ns/pid", &st) < 0)
-        return errno;
-    memcpy(output, &st.st_ino, sizeof(st.st_ino));
-    return 0;
-}
-
-/* A child whose pid is 1 in the pid namespace that the next one goes to; it waits. */
-static bool is_first(pid_t *ret)
-{
-    int tell[2], got = 0;
-    if (pipe2(tell, O_CLOEXEC) < 0)
-        return false;
-    *ret = fork();
-    if (*ret == 0) {
-        int own = getpid();
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        (void)!write(tell[1], &own, sizeof(own));
-        for (;;)
-            pause();
-    }
-    (void)close(tell[1]);
-    bool told = *ret > 0 && read(tell[0], &got, sizeof(got)) == sizeof(got);
-    (void)close(tell[0]);
-    return told && got == 1;
-}
-
-/* A supervisor whose children are in another pid namespace: its first one is a payload, and no helper. */
-static int with_children_elsewhere(void)
-{
-    struct helper_result result;
-    struct stat own;
-    ino_t seen;
-    pid_t first, second;
-    EXPECT(stat("/proc/self/ns/pid", &own) == 0);
-    EXPECT(unshare(CLONE_NEWPID) == 0);
-    EXPECT(helper_run(answers, "hello", 0, in_ms(30000), &result) == -ECHILD);
-    EXPECT(is_first(&first));
-    EXPECT(helper_run(tells_its_namespace, NULL, 0, in_ms(30000), &result) == 0 && result.code == 0);
-    memcpy(&seen, result.output, sizeof(seen));
-    EXPECT(seen == own.st_ino);
-    EXPECT(!is_first(&second) && second > 0); /* the next child goes there as before */
-    EXPECT(kill(first, SIGKILL) == 0);        /* it is gone once the other one is */
-    EXPECT(waitpid(second, NULL, 0) == second && waitpid(first, NULL, 0) == first);
-    int rc = helper_run(answers, "hello", 0, in_ms(30000),
-                        &result); /* if that namespace still can be opened (6.18) */
-    EXPECT(rc == 0 || rc == -ECHILD);
-    EXPECT(fork() == -1 && errno == ENOMEM); /* as before */
-    return 0;
-}
-
-static void k16_no_helper_goes_to_the_payloads_pid_namespace(void **state)
-{
-    (void)state;
-    harness_need_root();
-    child_says(with_children_elsewhere, 0);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -484,7 +421,6 @@ int main(void)
         harness_test(k16_hung_paths_are_told_apart),
         harness_test(k16_where_there_is_no_clone3),
         harness_test(k16_what_can_be_no_helper_is_refused),
-        harness_test(k16_no_helper_goes_to_the_payloads_pid_namespace),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

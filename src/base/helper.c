@@ -173,7 +173,7 @@ static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
 }
 
 /* A supervisor whose children go to another pid namespace (unshare(2)) must not have a helper there: it would be the first
- * process of a new one, whose end is the end of that, or be seen by those in it. 0: *ret_back leads back there after the
+ * process of a new one, whose end is the end of that, or be seen by those in it. Each thread has its own. 0: *ret_back leads back there after the
  * start, or is -1; or a negative code. */
 static int leave_children_ns(int *ret_back)
 {
@@ -181,13 +181,13 @@ static int leave_children_ns(int *ret_back)
     *ret_back = -1;
     if (stat("/proc/self/ns/pid", &own) < 0)
         return errno == ENOENT ? 0 : -errno;
-    if (stat("/proc/self/ns/pid_for_children", &theirs) < 0)
+    if (stat("/proc/thread-self/ns/pid_for_children", &theirs) < 0)
         /* nobody was in it yet; or, on some kernels, its first process has died */
         return errno == ENOENT ? -ECHILD : -errno;
     if (own.st_ino == theirs.st_ino)
         return 0;
     _cleanup_close_ int here = open("/proc/self/ns/pid", O_RDONLY | O_CLOEXEC);
-    _cleanup_close_ int back = open("/proc/self/ns/pid_for_children", O_RDONLY | O_CLOEXEC);
+    _cleanup_close_ int back = open("/proc/thread-self/ns/pid_for_children", O_RDONLY | O_CLOEXEC);
     if (here < 0 || back < 0)
         return -errno;
     if (syscall(SYS_setns, here, CLONE_NEWPID) == 0)
