@@ -173,8 +173,8 @@ static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
 }
 
 /* A supervisor whose children go to another pid namespace (unshare(2)) must not have a helper there: it would be the first
- * process of a new one, whose end is the end of that, or be seen by those in it. Each thread has its own. 0: *ret_back leads back there after the
- * start, or is -1; or a negative code. */
+ * process of a new one, whose end is the end of that, or be seen by those in it. Each thread has its own. 0: *ret_back leads
+ * back there after the start, or is -1; or a negative code. */
 static int leave_children_ns(int *ret_back)
 {
     struct stat own, theirs;
