@@ -118,6 +118,19 @@ export RBXJ_RUNTIME_DIR=$work/none/run
 foretell
 check "a runtime directory that can't be made: said before" foretold "$work/none/run" journal_missing
 
+# What does not hang on room.
+fresh
+mkdir "$work/open" && mv "$work/state" "$work/open" && chmod 0777 "$work/open"
+RBXJ_STATE_DIR=$work/open/state foretell
+check "a state directory that others could replace: said before" foretold "writable by others and not sticky"
+RBXJ_STATE_DIR=$work/open/state call list
+check "which may be looked at" is "$status" 0
+chmod 0755 "$work/open"
+RBXJ_STATE_DIR=$work/open/state unshare --pid --fork "$rbxj" health >"$work/out" 2>"$work/err"
+status=$?
+check "the /proc of another pid namespace: unknown" is "$status" 3
+check "the /proc of another pid namespace: why" err_has "pid namespace"
+
 # What is removed before a journal is made makes room for it.
 fresh
 mount -t tmpfs -o mode=0700,size=5m small "$work/run"

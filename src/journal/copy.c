@@ -255,6 +255,20 @@ static int check_gate(const struct place *p, struct rbxj_error *e)
     return fd < 0 ? error_sys(e, errno, "journal %s", path) : belongs_check_gate(fd, path, e);
 }
 
+/* Would whoever owns it trust that directory? Of others it is not asked: they may look all the same. */
+static int check_trust(int fd, const char *path, const char *what, struct rbxj_error *e)
+{
+    struct stat st;
+    if (fd < 0)
+        return 0;
+    if (fstat(fd, &st) < 0)
+        return error_sys(e, errno, "%s %s", what, path);
+    _cleanup_close_ int again = st.st_uid == geteuid() ? files_open_dir(path, what, e) : -1;
+    if (st.st_uid != geteuid() || again >= 0)
+        return 0;
+    return again == -ENOENT ? error_sys(e, ENOENT, "%s %s", what, path) : again;
+}
+
 int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
                          const struct journal_size *boot, const struct journal_size *disk,
                          struct rbxj_error *e)
@@ -262,7 +276,14 @@ int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_
     _cleanup_(place_close) struct place p = {.state_fd = -1, .runtime_fd = -1};
     if (journal_of_process(state_dir, runtime_dir))
         return 0;
+    struct procid self;
     int r = locate_own(state_dir, runtime_dir, &p, e);
+    if (r == 0)
+        r = journal_find_self(&self, e);
+    if (r == 0)
+        r = check_trust(p.state_fd, state_dir, "state directory", e);
+    if (r == 0)
+        r = check_trust(p.runtime_fd, runtime_dir, "runtime directory", e);
     if (r == 0 && p.has_boot)
         r = check_gate(&p, e);
     const struct demands demands = {.state_dir = state_dir,

@@ -297,18 +297,24 @@ static int open_with_a_bound(struct journal *j, const char *data, struct rbxj_er
     return 0;
 }
 
+int journal_find_self(struct procid *ret, struct rbxj_error *e)
+{
+    int r = procid_of(getpid(), ret);
+    if (r == -EXDEV)
+        return error_set(e, RBXJ_E_BAD_REQUEST, EXDEV,
+                         "/proc: is not that of this process' pid namespace, or is not mounted");
+    return r < 0 ? error_sys(e, -r, "identity of this process") : 0;
+}
+
 static int open_all(struct journal *j, struct rbxj_error *e)
 {
     char data[RECORD_PATH_MAX + 128], boot_hex[33], name[64];
     int r = procid_boot(j->boot_id);
     if (r < 0)
         return error_sys(e, -r, "boot id");
-    r = procid_of(getpid(), &j->self);
-    if (r == -EXDEV)
-        return error_set(e, RBXJ_E_BAD_REQUEST, EXDEV,
-                         "/proc: is not that of this process' pid namespace, or is not mounted");
+    r = journal_find_self(&j->self, e);
     if (r < 0)
-        return error_sys(e, -r, "identity of this process");
+        return r;
     hex_encode(boot_hex, j->boot_id, 16);
     (void)snprintf(name, sizeof(name), "journal-%s", boot_hex);
     if (asprintf(&j->folder, "%s/%s", j->runtime_dir, name) < 0) {

@@ -227,7 +227,8 @@ int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal
                   struct journal_size *ret_disk, struct rbxj_error *e);
 /* Would an opener be let in, and the next intent, as far as can be seen without a change? boot, disk: what journal_sizes() says
  * of them. 0, or why not: JOURNAL_DAMAGED (it is another's, or of another layout), IO (no state directory, K33), DISK_FULL,
- * PERMISSION with EROFS or EPERM (nobody can write there), or it can't be seen. */
+ * PERMISSION with EROFS or EPERM (nobody can write there), PERMISSION or BAD_REQUEST without an errno (a directory is not to
+ * be trusted), or it can't be seen. */
 int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
                          const struct journal_size *boot, const struct journal_size *disk,
                          struct rbxj_error *e);

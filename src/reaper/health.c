@@ -178,9 +178,11 @@ static int look_whether_usable(const struct config *config, const struct journal
     struct rbxj_error why = {0};
     int r = journal_check_usable(config->state_dir, config->runtime_dir, config->preallocate, &sizes->boot,
                                  &sizes->disk, &why);
+    /* without an errno: its directory is none to be trusted, whoever asks */
     bool known = r == -RBXJ_E_JOURNAL_DAMAGED || r == -RBXJ_E_DISK_FULL ||
                  (r == -RBXJ_E_IO && !errno_is_want(why.errnum)) ||
-                 (r == -RBXJ_E_PERMISSION && (why.errnum == EROFS || why.errnum == EPERM));
+                 (r == -RBXJ_E_PERMISSION && (!why.errnum || why.errnum == EROFS || why.errnum == EPERM)) ||
+                 (r == -RBXJ_E_BAD_REQUEST && !why.errnum);
     return r == 0 ? 0 : error_pass(known ? ret_why : e, &why);
 }
 
