@@ -126,10 +126,18 @@ check "a state directory that others could replace: said before" foretold "writa
 RBXJ_STATE_DIR=$work/open/state call list
 check "which may be looked at" is "$status" 0
 chmod 0755 "$work/open"
-RBXJ_STATE_DIR=$work/open/state unshare --pid --fork "$rbxj" health >"$work/out" 2>"$work/err"
-status=$?
+mv "$work/open/state" "$work"
+elsewhere() {
+    unshare --pid --fork "$rbxj" "$@" >"$work/out" 2>"$work/err"
+    status=$?
+    err_has "pid namespace"
+}
+check "the /proc of another pid namespace: why nobody knows" elsewhere health
 check "the /proc of another pid namespace: unknown" is "$status" 3
-check "the /proc of another pid namespace: why" err_has "pid namespace"
+crash 7 --tmpdir "$work/7"
+check "the /proc of another pid namespace: why a box can't be judged" elsewhere list
+call replay
+check "which its own can" is "$status" 0
 
 # What is removed before a journal is made makes room for it.
 fresh

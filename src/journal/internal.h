@@ -159,9 +159,6 @@ int belongs_check_gate(int gate_fd, const char *path, struct rbxj_error *e);
 /* The error of a state directory that is not there: it may be on a disk that isn't mounted yet (K33). */
 int belongs_missing(const char *state_dir, struct rbxj_error *e);
 
-/* This process, as it is in the journals. 0, or BAD_REQUEST: /proc tells of other processes. */
-int journal_find_self(struct procid *ret, struct rbxj_error *e);
-
 /* ---- what a begin takes of the file systems (demand.c) ---- */
 
 struct demands {

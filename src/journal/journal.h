@@ -272,6 +272,8 @@ enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
 /* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for unknown. */
 int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret);
+/* This process, as it is in the journals. 0, or BAD_REQUEST: /proc is of another pid namespace, or not there. */
+int journal_find_self(struct procid *ret, struct rbxj_error *e);
 /* Is the pid namespace in which that process was gone, and the process with it? 1; 0: nobody knows; or a negative errno
  * where memory or descriptors are wanting to know it. */
 int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id);

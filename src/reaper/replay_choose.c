@@ -37,11 +37,15 @@ int classify(struct journal *j, const struct config *config, const struct snapsh
     _cleanup_free_ enum liveness *live = calloc(s->len + 1, sizeof(*live));
     if (!live)
         return error_sys(e, ENOMEM, "boxes");
-    for (size_t i = 0; i < s->len; i++) {
-        int r = box_find_liveness(j, config->state_dir, &s->boxes[i].box, &live[i]);
+    struct procid self;
+    int r = j || !s->len ? 0 : journal_find_self(&self, e); /* else each box would be asked, in vain */
+    for (size_t i = 0; i < s->len && r == 0; i++) {
+        r = box_find_liveness(j, config->state_dir, &s->boxes[i].box, &live[i]);
         if (r < 0)
             return error_sys(e, -r, "box %s: is its supervisor alive", s->boxes[i].box.name);
     }
+    if (r < 0)
+        return r;
     count_outer_as_live(s, live);
     *ret = steal_ptr(live);
     return 0;
