@@ -227,6 +227,30 @@ int fd_dir_is_empty(int dirfd)
     return empty && errno ? -errno : empty;
 }
 
+int fd_low_hold(struct fd_low *low)
+{
+    while (low->len < 3) {
+        if (fcntl(STDIN_FILENO, F_GETFD) >= 0 && fcntl(STDOUT_FILENO, F_GETFD) >= 0 &&
+            fcntl(STDERR_FILENO, F_GETFD) >= 0)
+            return 0;
+        int fd = open("/", O_PATH | O_CLOEXEC);
+        if (fd < 0)
+            return -errno;
+        if (fd > STDERR_FILENO) { /* another thread was faster */
+            (void)close(fd);
+            return 0;
+        }
+        low->fds[low->len++] = fd;
+    }
+    return 0;
+}
+
+void fd_low_release(struct fd_low *low)
+{
+    while (low->len)
+        (void)close(low->fds[--low->len]);
+}
+
 static struct flock record_lock(short type, uint64_t offset)
 {
     return (struct flock){.l_type = type, .l_whence = SEEK_SET, .l_start = (off_t)offset, .l_len = 1};

@@ -63,6 +63,16 @@ int fd_dir_is_empty(int dirfd);
 /* Does that name in dirfd lead to the open file? 1, 0, or -errno. */
 int fd_is_named(int dirfd, const char *name, int fd);
 
+/* What is open for long must not get a number below 3 where the process has closed those: its next message to standard
+ * error would be written into it. Takes those that are free until fd_low_release(), without anything to write to. Zero-
+ * initialise. 0 or -errno. */
+struct fd_low {
+    int fds[3];
+    size_t len;
+};
+int fd_low_hold(struct fd_low *low);
+void fd_low_release(struct fd_low *low);
+
 /* A POSIX record lock on one byte: not inherited by fork, dropped by the kernel at death (and at any close of
  * that file in this process). type: F_RDLCK, F_WRLCK, F_UNLCK. Never waits: -EAGAIN when somebody has it. */
 int fd_record_lock(int fd, short type, uint64_t offset);

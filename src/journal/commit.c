@@ -17,6 +17,7 @@
  *       replay alone: one that finds nothing, at boot or every five minutes, costs no flush.
  */
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "journal/internal.h"
 
 #include <endian.h>
@@ -148,9 +149,13 @@ static int revive_disk(struct journal *j, struct rbxj_error *e)
         mdb_txn_abort(txn);
     if (rc != MDB_PANIC)
         return 0; /* whatever it is: whoever writes will meet it, too */
+    _cleanup_(fd_low_release) struct fd_low low = {.len = 0};
+    int r = fd_low_hold(&low);
+    if (r < 0)
+        return error_sys(e, -r, "disk journal");
     store_close(&j->disk);
     (void)snprintf(path, sizeof(path), "%s/journal", j->state_dir);
-    int r = sound_check(j->state_fd, "journal/data.mdb", path, NULL, NULL, 0, e);
+    r = sound_check(j->state_fd, "journal/data.mdb", path, NULL, NULL, 0, e);
     if (r == 0)
         r = store_open(&j->disk, path, 0, false, &j->options, e);
     j->disk.sound = &j->gates->sound_disk;

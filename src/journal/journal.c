@@ -364,7 +364,9 @@ int journal_open(const struct journal_options *options, struct journal **ret, st
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "journal %s: this process has a journal open already",
                          options->state_dir);
     }
-    int r = open_all(j, e);
+    _cleanup_(fd_low_release) struct fd_low low = {.len = 0};
+    int r = fd_low_hold(&low);
+    r = r < 0 ? error_sys(e, -r, "journal %s", options->state_dir) : open_all(j, e);
     if (r < 0) {
         journal_close(j);
         return r;

@@ -235,8 +235,11 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
                    bool *ret_made, struct rbxj_error *error)
 {
     _cleanup_(own_close) struct own own = {0};
+    _cleanup_(fd_low_release) struct fd_low low = {.len = 0};
     _cleanup_close_ int fd = -1;
     int r = own_open(handle, box, seq, &own, error);
+    if (r == 0 && (r = fd_low_hold(&low)) < 0) /* a lock stays open */
+        r = error_sys(error, -r, "box %s: seq %u", box, seq);
     if (r < 0)
         return r;
     const struct kind *kind = kind_of(own.record->kind);
