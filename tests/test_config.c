@@ -217,6 +217,25 @@ static void a_strangers_drop_ins_are_refused(void **state)
     assert_int_equal(load(NULL), -RBXJ_E_PERMISSION);
 }
 
+/* What is journaled is resolved. */
+static void a_path_through_a_symlink_is_where_it_leads_too(void **state)
+{
+    (void)state;
+    const char *real = harness_format("%s/real", harness_disk()),
+               *link = harness_format("%s/link", harness_disk());
+    harness_mkdir(real);
+    assert_int_equal(symlink("real", link), 0);
+    assert_loads(harness_format("[paths]\nprotected=%s %s /\nallowed=%s/not/there\n", link, real, link));
+    assert_string_equal(loaded.protected_paths[0], link);
+    assert_string_equal(loaded.protected_paths[1], real);
+    assert_string_equal(loaded.protected_paths[2], "/");
+    assert_string_equal(loaded.protected_paths[3], real);
+    assert_null(loaded.protected_paths[4]);
+    assert_string_equal(loaded.allowed_paths[0], harness_format("%s/not/there", link));
+    assert_string_equal(loaded.allowed_paths[1], harness_format("%s/not/there", real));
+    assert_null(loaded.allowed_paths[2]);
+}
+
 static void nothing_comes_out_of_a_failure(void **state)
 {
     (void)state;
@@ -243,6 +262,7 @@ int main(void)
         config_test(a_named_file_must_exist),
         config_test(drop_ins_win_in_name_order),
         config_test(a_strangers_drop_ins_are_refused),
+        config_test(a_path_through_a_symlink_is_where_it_leads_too),
         config_test(nothing_comes_out_of_a_failure),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/config_dirs.h"
+#include "base/config_links.h"
 #include "base/config_value.h"
 #include "base/error.h"
 
@@ -297,6 +298,14 @@ static int resolve_durability(enum durability *durability, struct rbxj_error *e)
     return 0;
 }
 
+static int resolve_paths(struct config *config, struct rbxj_error *e)
+{
+    int r = config_add_targets(&config->protected_paths);
+    if (r == 0)
+        r = config_add_targets(&config->allowed_paths);
+    return r < 0 ? error_sys(e, -r, "configuration: where the protected and allowed paths lead") : 0;
+}
+
 static int set_patterns(struct config *config, struct rbxj_error *e)
 {
     const char *why;
@@ -336,6 +345,8 @@ int config_load(const struct rbxj_options *options, struct config *ret, struct r
         r = read_all(options ? options->config : NULL, &config, e);
     if (r == 0)
         r = resolve_durability(&config.durability, e);
+    if (r == 0)
+        r = resolve_paths(&config, e);
     if (r < 0) {
         config_clear(&config);
         return r;

@@ -181,6 +181,11 @@ static int append(char ***list, char *word)
     return 0;
 }
 
+int config_append_word(char ***list, const char *word)
+{
+    return append(list, strdup(word));
+}
+
 int config_parse_words(const char *text, enum config_word kind, char ***list, const char **ret_why)
 {
     text += strspn(text, " \t");

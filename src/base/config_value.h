@@ -23,6 +23,7 @@ enum config_word { CONFIG_PATH, CONFIG_PATH_PATTERN, CONFIG_NAME_PATTERN };
  * NULL-terminated *list, on failure perhaps only some of them; an empty value empties it. Paths lose their
  * trailing slashes. */
 int config_parse_words(const char *text, enum config_word word, char ***list, const char **ret_why);
+int config_append_word(char ***list, const char *word); /* a copy of it, as it is; 0 or -ENOMEM */
 void config_free_words(char **list);
 
 #endif
