@@ -74,5 +74,7 @@ int audit_use_unopened(struct audit *a, void (*used)(void *data, char *path, con
  * as durably as a begin: what lies in one another becomes one box, each of which is stale at once. Fills box or
  * refused of each. 0, or a negative code where the journal can't be used. */
 int audit_adopt(struct audit *a, struct rbxj_error *e);
+/* Is the box one that was made so? */
+bool box_is_adopted(const struct box *box);
 
 #endif

@@ -10,6 +10,9 @@
 #include <string.h>
 #include <syslog.h>
 
+#define ADOPTED "adopted-"
+#define NOBODY 0 /* the start time of nobody who lives: such a box is stale at once */
+
 /* What lies in another thing comes right after it. */
 static int compare_paths(const void *a, const void *b)
 {
@@ -39,7 +42,12 @@ static void name_box(struct box *box)
     char hex[2 * sizeof(random) + 1];
     random_bytes(random, sizeof(random));
     hex_encode(hex, random, sizeof(random));
-    (void)snprintf(box->name, sizeof(box->name), "adopted-%s", hex);
+    (void)snprintf(box->name, sizeof(box->name), ADOPTED "%s", hex);
+}
+
+bool box_is_adopted(const struct box *box)
+{
+    return box->supervisor.start_time == NOBODY && strncmp(box->name, ADOPTED, strlen(ADOPTED)) == 0;
 }
 
 static void tell(const struct config *config, const struct box *box, const struct audit_item *item)
@@ -84,7 +92,7 @@ static int adopt_group(struct journal *j, const struct config *config, struct au
 {
     struct box box = {.begun_ns = now_realtime_ns(), .supervisor = *journal_self(j)};
     struct undo u = {.config = config, .box = &box, .records = plan, .same_boot = true};
-    box.supervisor.start_time = 0; /* nobody who lives: it is stale at once */
+    box.supervisor.start_time = NOBODY;
     name_box(&box);
     size_t n = 0;
     for (size_t i = 0; i < len; i++) {

@@ -195,5 +195,6 @@ void teardown_look(struct teardown *t)
             lower->look = (struct finding){.found = FOUND_PRESENT};
         t->corrupt = t->corrupt || item->look.corrupt;
     }
+    teardown_look_at_adopted(t);
     teardown_leave(t);
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the files of a teardown share: teardown.c (the steps), teardown_look.c, teardown_locks.c.
+ * What the files of a teardown share: teardown.c (the steps), teardown_look.c, teardown_adopted.c,
+ * teardown_locks.c.
  */
 #ifndef RBXJ_REAPER_TEARDOWN_STEPS_H
 #define RBXJ_REAPER_TEARDOWN_STEPS_H
@@ -23,6 +24,9 @@ struct teardown_item *teardown_item_of(struct teardown *t, uint32_t seq);
 bool teardown_is_covered(const struct teardown_item *item, const struct teardown_item *lower);
 /* Looks at one record. */
 void teardown_look_at(struct teardown *t, struct teardown_item *item);
+
+/* teardown_adopted.c: refuses what somebody uses of an adopted box. After all of it was looked at. */
+void teardown_look_at_adopted(struct teardown *t);
 
 /* Takes the flocks of the box's locks; t->held when somebody has one who is not its payload. after: the
  * payload is gone, nobody may have it now. In a dry run only looks. */
