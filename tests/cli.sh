@@ -397,6 +397,20 @@ hostile_names() {
     check "names: gone" gone "$name"
 }
 
+# It is told, and ends nobody half-way.
+limit_of_files() {
+    fresh_state
+    start 7 --tmpdir "$work/limited" -- || { bad "a limit: start"; return; }
+    crash
+    (ulimit -f 1; exec "$rbxj" replay >"$work/out" 2>"$work/err")
+    check "a limit of files: exits 6" is $? 6
+    check "a limit of files: one line" one_line
+    check "a limit of files: says so" err_has "File too large"
+    call replay
+    check "a limit of files: undone without it" is "$status" 0
+    check "a limit of files: gone" gone "$work/limited"
+}
+
 words
 nothing_yet
 run_statuses
@@ -407,5 +421,6 @@ crash_and_replay
 plan_refused
 forgetting
 hostile_names
+limit_of_files
 
 finish

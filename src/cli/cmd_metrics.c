@@ -8,7 +8,6 @@
 #include "base/error.h"
 #include "base/fd.h"
 
-#include <signal.h>
 #include <string.h>
 
 enum { OPT_TEXTFILE = 256 };
@@ -75,7 +74,6 @@ int cmd_metrics(struct cli *cli, int argc, char **argv)
     if (textfile && !*textfile)
         return cli_usage(cli, "--textfile takes the name of a file");
 
-    (void)signal(SIGXFSZ, SIG_IGN); /* a limit is an error that is told, and leaves no temporary file */
     _cleanup_free_ char *text = NULL;
     struct rbxj_error error = {0};
     int rc = rbxj_metrics(&cli->options, &text, &error);

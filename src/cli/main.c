@@ -8,6 +8,7 @@
 #include <fcntl.h>
 #include <getopt.h>
 #include <locale.h>
+#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <unistd.h>
@@ -275,6 +276,7 @@ int main(int argc, char **argv)
         print_problem("/dev/null: %s", strerror(errno));
         return STATUS_SYSTEM;
     }
+    (void)signal(SIGXFSZ, SIG_IGN); /* a limit is an error that is told, and no death half-way */
     int status = dispatch(&cli, argc, argv);
     if (print_finish() < 0 && status == STATUS_DONE)
         status = STATUS_SYSTEM;
