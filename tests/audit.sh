@@ -159,6 +159,16 @@ audit --json
 check "and then no more" json '[i["live"] for i in d["unjournaled"] if i["name"].endswith(("/tmp-socket", "/tmp-shown", "/tmp-layers"))] == [False] * 3'
 rm -rf "$boxes/tmp-socket" "$boxes/tmp-shown" "$boxes/tmp-layers"
 
+if [ -n "$group" ]; then
+    mkdir "$group/rbxjaudit-open"
+    exec 7<"$group/rbxjaudit-open/cgroup.events"
+    audit --json --adopt --yes "$group/rbxjaudit-open"
+    check "a cgroup that somebody has open: in use" \
+        json '[i for i in d["unjournaled"] if i["name"].endswith("-open") and i["live"] and "open in pid" in i["user"] and not i["adopted"]]'
+    exec 7<&-
+    rmdir "$group/rbxjaudit-open"
+fi
+
 mkdir "$boxes/tmp-loop" "$work/loop"
 truncate -s 8M "$boxes/tmp-loop/image"
 if mke2fs -q "$boxes/tmp-loop/image" && mount -o loop "$boxes/tmp-loop/image" "$work/loop" 2>/dev/null; then

@@ -60,7 +60,7 @@ struct result_entry;
 bool audit_is_missing(const struct result_entry *entry);
 
 /* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a process
- * with a working directory, a root, a program, a descriptor or a map in the directory or mount, or with the lock file
+ * with a working directory, a root, a program, a descriptor or a map in the directory, mount or cgroup, or with the lock file
  * open; a loop device or a bound socket in it; a mount of it in another place, in this namespace (but for a mount, of which
  * that is none) or another one. 0 or a negative code. */
 int audit_use(struct audit *a, struct rbxj_error *e);

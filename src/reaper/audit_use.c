@@ -264,8 +264,7 @@ int audit_use(struct audit *a, struct rbxj_error *e)
         return error_sys(e, ENOMEM, "audit");
     s.by_name = by_name;
     for (size_t i = 0; i < a->len; i++)
-        if (a->items[i].kind != RBXJ_CGROUP)
-            s.by_name[s.len++] = &a->items[i];
+        s.by_name[s.len++] = &a->items[i];
     if (s.len == 0)
         return 0;
     qsort(s.by_name, s.len, sizeof(struct audit_item *), compare_names);
@@ -279,7 +278,8 @@ int audit_use(struct audit *a, struct rbxj_error *e)
         return r;
     mark_outer(&s);
     for (size_t i = 0; i < s.len && s.blind; i++) {
-        if (s.by_name[i]->live)
+        /* a user's cgroup is a part of his own tree, in which nobody else has something open */
+        if (s.by_name[i]->live || s.by_name[i]->kind == RBXJ_CGROUP)
             continue;
         s.by_name[i]->live = true;
         (void)snprintf(s.by_name[i]->user, sizeof(s.by_name[i]->user),
