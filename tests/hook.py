@@ -324,6 +324,22 @@ def killed_before_acquired():
     subprocess.run(["umount", at("theirs")], check=True)
 
 
+def inherited():
+    """Whoever inherits a lock's descriptor has the lock (K7): a hook must not."""
+    fresh()
+    h = Hook()
+    check("inherited: begin", h.ask("begin", "7", plan=[{"kind": "lock", "path": at("lock")}])["ok"])
+    lock = open(at("lock"), "w")
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    late = Hook(pass_fds=[lock.fileno()])
+    check("inherited: acquired, by a hook that was started with the lock open", late.ask("acquired", "7", seq=1)["ok"])
+    lock.close()
+    links = [os.readlink(f"/proc/{late.p.pid}/fd/{n}") for n in os.listdir(f"/proc/{late.p.pid}/fd")]
+    check("inherited: its owner alone has the lock", at("lock") not in links, links)
+    check("inherited: undone", late.ask("undo", "7")["ok"] and late.ask("end", "7")["ok"])
+    h.end(), late.end()
+
+
 def rustbox_lock():
     """A supervisor writes its own lock file, and journals it through the hook."""
     content = ('{"pid":4242,"box_id":3,"created_at":{"secs_since_epoch":1770000000,"nanos_since_epoch":0},'
@@ -364,4 +380,4 @@ def rustbox_lock():
 
 
 run(life, sources_and_parents, supervisors, malformed, lines, many_boxes, killed_hook, killed_before_acquired,
-    rustbox_lock)
+    inherited, rustbox_lock)

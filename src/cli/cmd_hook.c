@@ -12,6 +12,7 @@
 #include <poll.h>
 #include <signal.h>
 #include <string.h>
+#include <unistd.h>
 
 const struct cli_option hook_options[] = {
     {0},
@@ -142,6 +143,9 @@ int cmd_hook(struct cli *cli, int argc, char **argv)
     if (cli_next(cli, argc, argv, &value) == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
     (void)signal(SIGPIPE, SIG_IGN);
+    /* What it inherited it would keep for as long as somebody has the other end of its input: a lock of the supervisor's,
+     * for instance, and the box would be held when that one has died (K7). */
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
     struct input input = {.buffer = malloc(BUFFER_SIZE)};
     if (!input.buffer) {
         print_problem("hook: out of memory");
