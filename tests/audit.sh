@@ -263,6 +263,22 @@ call replay
 check "idle again: undone" is "$status" 0
 check "idle again: gone" gone "$boxes/tmp-again" ${group:+"$group/rbxjaudit-again"}
 
+# ---- what the machine mounts by itself ----
+
+if [ -e /etc/fstab ]; then
+    mkdir "$boxes/volume"
+    echo "none $boxes/volume tmpfs defaults 0 0" >"$work/fstab"
+    mount --bind "$work/fstab" /etc/fstab # in this mount namespace
+    mount -t tmpfs none "$boxes/volume"
+    audit --json --adopt --yes
+    check "of fstab: refused" json '[i["error"]["code"] for i in d["unjournaled"] if not i["adopted"]] == ["protected_path"]'
+    umount /etc/fstab
+    audit --json --adopt --yes
+    check "of no fstab: adopted" is "$status" 0
+    call replay
+    check "of no fstab: gone" not_mounted "$boxes/volume"
+fi
+
 # ---- mounts on one another: one after the other ----
 
 mkdir "$boxes/stack"

@@ -384,6 +384,21 @@ int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 
 /* ---- adopt ---- */
 
+/* What the machine mounts by itself no box has left behind. As it is written there: nothing on the way is asked. */
+static int refuse_of_fstab(const struct record *r, struct rbxj_error *e)
+{
+    static const char fstab[] = "/etc/fstab";
+    errno = ENOMEM;
+    struct libmnt_table *table = mnt_new_table_from_file(fstab);
+    if (!table)
+        return errno == ENOENT ? 0 : error_sys(e, errno, "mount %s: is it of %s", r->path, fstab);
+    bool is = mnt_table_find_target(table, r->path, MNT_ITER_FORWARD);
+    mnt_unref_table(table);
+    return is ? error_set(e, RBXJ_E_PROTECTED_PATH, 0, "mount %s: is protected (a mount point of %s)",
+                          r->path, fstab)
+              : 0;
+}
+
 int mount_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
 {
     const char *base;
@@ -391,6 +406,7 @@ int mount_adopt(struct undo *u, struct record *r, struct rbxj_error *e)
     struct mount_at at;
     struct mount_table *table;
     int rc = guard_protected(u->config, RBXJ_MOUNT, r->path, e);
+    rc = rc < 0 ? rc : refuse_of_fstab(r, e);
     if (rc < 0)
         return rc;
     _cleanup_close_ int parent = open_parent(r, &base, e);
