@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A daemon that has closed its standard input, output and error, and journals its boxes: its next message to standard error
- * goes nowhere, and not into the journal, nor into the lock of a box.
+ * goes nowhere, and not into the journal, nor into the lock of a box. And one that forks: what has the number of a
+ * descriptor of the journal in its child is the child's.
  */
 #include "journal_fixture.h"
 
@@ -49,10 +50,47 @@ static void what_stays_open_has_no_low_number(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
+/* In a child that has closed all that it inherited: 0, or the number of what went wrong. */
+static int close_in_child(struct rbxj *handle)
+{
+    enum { FIRST = 3, LAST = 16 };
+    if (close_range(FIRST, ~0U, 0) < 0)
+        return 1;
+    for (int fd = FIRST; fd <= LAST; fd++)
+        if (open("/dev/null", O_RDONLY) != fd)
+            return 2;
+    rbxj_close(handle);
+    for (int fd = FIRST; fd <= LAST; fd++)
+        if (fcntl(fd, F_GETFD) < 0)
+            return 3;
+    return 0;
+}
+
+static void a_child_that_closes_its_copy_closes_nothing_of_its_own(void **state)
+{
+    (void)state;
+    int status;
+    struct place p = place_make();
+    struct rbxj_options options = {.state_dir = p.state, .runtime_dir = p.runtime};
+    struct rbxj_error e = {0};
+    struct rbxj *handle;
+    assert_ok(rbxj_open(&options, &handle, &e), e);
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(close_in_child(handle));
+    rbxj_close(handle);
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(what_stays_open_has_no_low_number),
+        journal_test(a_child_that_closes_its_copy_closes_nothing_of_its_own),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -381,7 +381,8 @@ void journal_close(struct journal *j)
     if (!j)
         return;
     /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
-     * close one of STATE/alive would drop the locks of a journal that the child has opened itself. */
+     * close one of STATE/alive would drop the locks of a journal that the child has opened itself; and where it has
+     * closed them, something else of it has their numbers. */
     if (forked_is_self(&j->opener)) {
         if (j->gates) /* it came to be whole */
             (void)leftover_retry(j, NULL);
@@ -390,13 +391,13 @@ void journal_close(struct journal *j)
         if (j->alive_fd >= 0)
             (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_CREATE_BYTE);
         alive_close(j->alive_fd);
+        if (j->runtime_fd >= 0)
+            (void)close(j->runtime_fd);
+        if (j->state_fd >= 0)
+            (void)close(j->state_fd);
     }
     if (j->gates)
         (void)munmap(j->gates, sizeof(*j->gates));
-    if (j->runtime_fd >= 0)
-        (void)close(j->runtime_fd);
-    if (j->state_fd >= 0)
-        (void)close(j->state_fd);
     (void)atomic_compare_exchange_strong(&process_journal, &self, NULL);
     free(j->folder);
     free(j->state_dir);
