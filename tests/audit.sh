@@ -239,28 +239,34 @@ rm -rf "$boxes/tmp-8"
 
 # ---- in use again since it was adopted: refused, and undone when it is idle again ----
 
-mkdir "$boxes/tmp-again"
+mkdir "$boxes/tmp-again" "$boxes/again"
+mount -t tmpfs none "$boxes/again"
 [ -n "$group" ] && mkdir "$group/rbxjaudit-again"
 audit --adopt --yes
 (cd "$boxes/tmp-again" && echo data >file && exec sleep 1000) &
 user=$!
+(cd "$boxes/again" && echo data >file && exec sleep 1000) &
+dweller=$!
 until_true test -s "$boxes/tmp-again/file"
+until_true test -s "$boxes/again/file"
 [ -n "$group" ] && echo $user >"$group/rbxjaudit-again/cgroup.procs"
 all_refused() { json '{e["outcome"] for b in d["boxes"] for e in b["entries"]} == {"refused"}'; }
 call replay --dry-run --json
 check "in use again: the dry run says so" all_refused
-call replay --json
+call replay --json --lazy-umount=last-resort
 check "in use again: refused" all_refused
 check "in use again: exits 1" is "$status" 1
 check "in use again: who uses it is told" grep -q "since it was adopted.*pid $user" "$work/out"
 check "in use again: who uses it lives" lives $user
 check "in use again: what it uses is there" test -s "$boxes/tmp-again/file"
-kill -KILL $user
-wait $user 2>/dev/null
+check "in use again: nor is the mount detached" test -s "$boxes/again/file"
+kill -KILL $user $dweller
+wait $user $dweller 2>/dev/null
 idle() { [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-again/cgroup.procs"; }
 until_true idle
 call replay
 check "idle again: undone" is "$status" 0
+check "idle again: unmounted" not_mounted "$boxes/again"
 check "idle again: gone" gone "$boxes/tmp-again" ${group:+"$group/rbxjaudit-again"}
 
 # ---- what the machine mounts by itself ----

@@ -3,7 +3,7 @@
  * What was adopted was nobody's then. Unlike what a box has journaled, of which everybody knows whose it is, it may be
  * somebody's since: a supervisor that journals nothing takes an idle cgroup, or a directory, into use again. Its identity is
  * the same: that somebody uses it proves that it was not left behind. It is refused, as K30 has it (a lock that is held is
- * K7's, a mount that is in use the kernel's).
+ * K7's); a mount would be detached, where the configuration allows it.
  */
 #include "reaper/teardown_steps.h"
 
@@ -16,7 +16,8 @@
 static bool is_asked_for(const struct teardown_item *item)
 {
     enum rbxj_kind kind = item->record->kind;
-    return (kind == RBXJ_TMPDIR || kind == RBXJ_CGROUP) && item->look.found == FOUND_PRESENT;
+    return (kind == RBXJ_TMPDIR || kind == RBXJ_CGROUP || kind == RBXJ_MOUNT) &&
+           item->look.found == FOUND_PRESENT;
 }
 
 static void refuse(struct teardown_item *item, const char *why, const char *who)
@@ -38,7 +39,8 @@ static int fill(const struct teardown *t, struct audit *a, struct rbxj_error *e)
         char *name = strdup(t->items[i].record->path);
         if (!name)
             return error_sys(e, ENOMEM, "who uses what was adopted");
-        a->items[a->len++] = (struct audit_item){.kind = t->items[i].record->kind, .name = name};
+        const struct record *r = t->items[i].record;
+        a->items[a->len++] = (struct audit_item){.kind = r->kind, .name = name, .mount_id = r->mount.id};
     }
     if (!a->items)
         return error_sys(e, ENOMEM, "who uses what was adopted");
