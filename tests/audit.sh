@@ -241,12 +241,20 @@ rm -rf "$boxes/tmp-8"
 
 mkdir "$boxes/tmp-again" "$boxes/again"
 mount -t tmpfs none "$boxes/again"
+mkdir "$boxes/"{named,held}
+echo '{"pid":999999999}' | tee "$boxes/named/lock" >"$boxes/held/lock"
+touch -d '1 day ago' "$boxes/"{named,held}/lock
 [ -n "$group" ] && mkdir "$group/rbxjaudit-again"
 audit --adopt --yes
 (cd "$boxes/tmp-again" && echo data >file && exec sleep 1000) &
 user=$!
 (cd "$boxes/again" && echo data >file && exec sleep 1000) &
 dweller=$!
+(flock 6 && exec sleep 1000) 6<"$boxes/held/lock" &
+holder=$!
+echo '{"pid":'$$'}' >"$boxes/named/lock"
+is_held() { ! flock -n "$boxes/held/lock" true; }
+until_true is_held
 until_true test -s "$boxes/tmp-again/file"
 until_true test -s "$boxes/again/file"
 [ -n "$group" ] && echo $user >"$group/rbxjaudit-again/cgroup.procs"
@@ -260,14 +268,19 @@ check "in use again: who uses it is told" grep -q "since it was adopted.*pid $us
 check "in use again: who uses it lives" lives $user
 check "in use again: what it uses is there" test -s "$boxes/tmp-again/file"
 check "in use again: nor is the mount detached" test -s "$boxes/again/file"
-kill -KILL $user $dweller
-wait $user $dweller 2>/dev/null
+check "in use again: the locks are there" there "$boxes/"{named,held}/lock
+call reset --yes
+call health --unquarantine --reason test
+check "in use again: a reset kills nobody" is "$(lives $user && lives $dweller && lives $holder && is_held && echo all)" all
+echo '{"pid":999999999}' >"$boxes/named/lock"
+kill -KILL $user $dweller $holder
+wait $user $dweller $holder 2>/dev/null
 idle() { [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-again/cgroup.procs"; }
 until_true idle
 call replay
 check "idle again: undone" is "$status" 0
 check "idle again: unmounted" not_mounted "$boxes/again"
-check "idle again: gone" gone "$boxes/tmp-again" ${group:+"$group/rbxjaudit-again"}
+check "idle again: gone" gone "$boxes/tmp-again" "$boxes/"{named,held}/lock ${group:+"$group/rbxjaudit-again"}
 
 # ---- what the machine mounts by itself ----
 

@@ -7,6 +7,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/audit.h"
 #include "reaper/events.h"
 #include "reaper/evidence.h"
 #include "reaper/flocks.h"
@@ -151,7 +152,7 @@ static int kill_holder(void *data, pid_t pid)
     return 0;
 }
 
-/* Only of a lock that is proven to be this box's. */
+/* Only of a lock that is proven to be this box's: whoever holds one that was adopted took it after that. */
 static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
 {
     struct undo u = {.config = reset->config,
@@ -163,6 +164,8 @@ static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
     uint8_t boot[16];
     bool blind = false;
     u.same_boot = procid_boot(boot) == 0 && memcmp(boot, sb->box.supervisor.boot_id, sizeof(boot)) == 0;
+    if (box_is_adopted(&sb->box))
+        return 0;
     for (size_t i = 0; i < sb->len && h.result == 0; i++) {
         const struct record *r = &sb->records[i];
         struct finding f = {0};

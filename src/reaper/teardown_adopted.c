@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What was adopted was nobody's then. Unlike what a box has journaled, of which everybody knows whose it is, it may be
- * somebody's since: a supervisor that journals nothing takes an idle cgroup, or a directory, into use again. Its identity is
- * the same: that somebody uses it proves that it was not left behind. It is refused, as K30 has it (a lock that is held is
- * K7's); a mount would be detached, where the configuration allows it.
+ * somebody's since: a supervisor that journals nothing takes an idle cgroup, a directory or a lock into use again. Its
+ * identity is the same: that somebody uses it proves that it was not left behind. It is refused, as K30 has it; a mount
+ * would be detached, where the configuration allows it.
  */
 #include "reaper/teardown_steps.h"
 
@@ -12,12 +12,12 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/stat.h>
 
+/* Of a lock of which the flock is ours nobody else has any. */
 static bool is_asked_for(const struct teardown_item *item)
 {
-    enum rbxj_kind kind = item->record->kind;
-    return (kind == RBXJ_TMPDIR || kind == RBXJ_CGROUP || kind == RBXJ_MOUNT) &&
-           item->look.found == FOUND_PRESENT;
+    return item->record->kind != RBXJ_PROCESS && item->look.found == FOUND_PRESENT && item->lock_fd < 0;
 }
 
 static void refuse(struct teardown_item *item, const char *why, const char *who)
@@ -28,21 +28,33 @@ static void refuse(struct teardown_item *item, const char *why, const char *who)
     error_detail(&item->look.error, "%s", who);
 }
 
+/* 0 or -ENOMEM. */
+static int add(struct audit *a, const struct record *r)
+{
+    struct stat st = {0}; /* gone since: nobody holds that */
+    char *name = strdup(r->path);
+    if (!name)
+        return -ENOMEM;
+    (void)lstat(name, &st);
+    a->items[a->len++] = (struct audit_item){.kind = r->kind,
+                                             .name = name,
+                                             .mount_id = r->mount.id,
+                                             .dev = st.st_dev,
+                                             .ino = st.st_ino,
+                                             .time_ns = (int64_t)st.st_mtim.tv_sec * 1000000000 +
+                                                        st.st_mtim.tv_nsec};
+    return 0;
+}
+
 static int fill(const struct teardown *t, struct audit *a, struct rbxj_error *e)
 {
+    int r = 0;
     a->config = t->u.config;
     a->answers.runtime_dir = t->u.config->runtime_dir;
     a->items = calloc(t->sb->len + 1, sizeof(*a->items));
-    for (size_t i = 0; a->items && i < t->sb->len; i++) {
-        if (!is_asked_for(&t->items[i]))
-            continue;
-        char *name = strdup(t->items[i].record->path);
-        if (!name)
-            return error_sys(e, ENOMEM, "who uses what was adopted");
-        const struct record *r = t->items[i].record;
-        a->items[a->len++] = (struct audit_item){.kind = r->kind, .name = name, .mount_id = r->mount.id};
-    }
-    if (!a->items)
+    for (size_t i = 0; a->items && i < t->sb->len && r == 0; i++)
+        r = is_asked_for(&t->items[i]) ? add(a, t->items[i].record) : 0;
+    if (!a->items || r < 0)
         return error_sys(e, ENOMEM, "who uses what was adopted");
     return a->len ? mount_table_read("/proc/self/mountinfo", &a->table, e) : 0;
 }
