@@ -226,6 +226,25 @@ changed_mount() {
     wait "$holder" 2>/dev/null
     undone "mount no longer in use"
     umount "$w/theirs"
+
+    mkdir "$w/shared"
+    mount -t tmpfs shared "$w/shared" && mount --make-shared "$w/shared"
+    crash 7 --mount "tmpfs,x,$w/shared/m" || return
+    # shellcheck disable=SC2016
+    unshare -m --propagation slave sh -c 'umount "$1" && mount -t tmpfs stranger "$1" && exec sleep 120' sh "$w/shared/m" &
+    holder=$!
+    check "where somebody has mounted his own in another namespace" until_true \
+        grep -q " $w/shared/m .* stranger " "/proc/$holder/mountinfo"
+    call replay --dry-run --json
+    check "a mount that he would lose his with (K12): foreseen" json \
+        "e['mount']['found'] == 'busy' and 'stranger' in str(e['mount']['error'])"
+    check "a mount that he would lose his with: 1" is "$status" 1
+    call replay --json --plan="$(json_value plan)"
+    check "a mount that he would lose his with: that is the plan" json "e['mount']['outcome'] == 'failed'"
+    kill "$holder"
+    wait "$holder" 2>/dev/null
+    undone "a mount with nobody's behind it"
+    umount "$w/shared"
 }
 
 parts bad_input changed_tmpdir changed_lock changed_mount

@@ -56,6 +56,10 @@ static bool has_stranger(pid_t pid, const char *target)
 static void is_left_until(pid_t pid, struct record *r, const char *target)
 {
     assert_int_equal(FOUND_PRESENT, look(r));
+    x.undo.foretells = true; /* as a dry run does */
+    assert_int_equal(FOUND_BUSY, look(r));
+    assert_non_null(strstr(x.f.error.message, "stranger"));
+    x.undo.foretells = false;
     for (int lazy = 0; lazy < 2; lazy++) {
         x.undo.lazy_umount = lazy;
         assert_true(undo(r) < 0);

@@ -77,9 +77,9 @@ int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_e
 
 struct mount_tree;
 /* Would unmounting the tree unmount what is not ours, in this namespace or another one? 0, BUSY: e says what, or another
- * negative code. */
+ * negative code. ahead: that is asked before the quiesce, and what the payload has mounted will be gone. */
 int mount_check_strangers(struct undo *u, const struct record *r, const struct mount_space *space,
-                          const struct mount_tree *tree, struct rbxj_error *e);
+                          const struct mount_tree *tree, bool ahead, struct rbxj_error *e);
 
 /* ---- mount_take.c ---- */
 
@@ -128,6 +128,8 @@ struct mount_holders {
  * none; and those that show device (0: none). 0 or a negative code: it is not known. */
 int mount_holders_find(struct undo *u, int32_t id, uint64_t unique, uint64_t device,
                        struct mount_holders *ret);
+/* Is it a process of this box, which a quiesce kills? */
+bool mount_is_payload(const struct undo *u, pid_t pid);
 /* Kills those that are proven of this box and waits for them; how many. */
 size_t mount_holders_kill(struct undo *u, const struct mount_holders *holders);
 /* "working directory of pid 4711 (sleep, ...) and 2 more" as the error's detail. */

@@ -187,6 +187,12 @@ static bool is_of_box(const struct undo *u, const struct procid *id)
     return false;
 }
 
+bool mount_is_payload(const struct undo *u, pid_t pid)
+{
+    struct procid id;
+    return pid > 0 && procid_of(pid, &id) == 0 && is_of_box(u, &id);
+}
+
 size_t mount_holders_kill(struct undo *u, const struct mount_holders *holders)
 {
     size_t killed = 0;

@@ -101,6 +101,7 @@ struct question {
     const struct mount_tree *tree;
     const struct mount *m, *parent; /* what is to be unmounted, and on what */
     char at[PATH_MAX];              /* where on that */
+    bool ahead;
 };
 
 static bool is_of_tree(const struct question *q, const struct mount *m)
@@ -163,7 +164,7 @@ static int ask(struct undo *u, const struct question *q, struct rbxj_error *e)
         if (more < 0)
             return more;
         const struct mount *found = more == 1 ? find_in(q, &g, &space) : NULL;
-        if (!found)
+        if (!found || (q->ahead && mount_is_payload(u, space.pid)))
             continue;
         (void)error_set(e, RBXJ_E_BUSY, EBUSY,
                         "unmount %s: another one's mount would go with it: type %s, source %s, on %s",
@@ -188,12 +189,12 @@ static bool is_alone(const struct mount_tree *tree, const struct mount *m)
 }
 
 int mount_check_strangers(struct undo *u, const struct record *r, const struct mount_space *space,
-                          const struct mount_tree *tree, struct rbxj_error *e)
+                          const struct mount_tree *tree, bool ahead, struct rbxj_error *e)
 {
     int rc = 0;
     for (size_t i = 0; i < tree->len && rc == 0; i++) {
         const struct mount *m = tree->mounts[i];
-        struct question q = {.u = u, .r = r, .tree = tree, .m = m};
+        struct question q = {.u = u, .r = r, .tree = tree, .m = m, .ahead = ahead};
         q.parent = m->gone || m->parent == m->id ? NULL : mount_table_by_id(space->table, m->parent);
         if (!q.parent || !q.parent->peers || is_alone(tree, q.parent) ||
             move_path(m->target, q.parent->target, q.parent->root, q.at) < 0)

@@ -343,6 +343,7 @@ int replay_run(const struct config *config, const struct rbxj_replay *how, const
         .deadline_ns = how->boot ? p.started_mono + config->boot_deadline_ns : INT64_MAX,
         .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config->timeout_ns,
         .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config->lazy_umount,
+        .foretells = how->dry_run || how->plan,
     };
     int r = check_arguments(how, e);
     if (r == 0 && (r = procid_boot(p.reaper.boot_id)) < 0)

@@ -25,6 +25,7 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
         .records = sb->records,
         .records_len = sb->len,
         .dry_run = !reaper->journal,
+        .foretells = reaper->foretells,
         .lazy_umount = reaper->lazy_umount,
         .same_boot = memcmp(sb->box.supervisor.boot_id, reaper->boot_id, 16) == 0,
         .busy_retries = reaper->config->busy_retries,

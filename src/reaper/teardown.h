@@ -34,6 +34,7 @@ struct reaper {
     int64_t deadline_ns; /* of the whole replay, CLOCK_MONOTONIC */
     int64_t timeout_ns;  /* for one box */
     bool lazy_umount;
+    bool foretells;    /* a plan is made, or checked: see struct undo */
     uint64_t mount_ns; /* ours */
     uint64_t dead[16]; /* what did not answer: mount_table_hang_key() */
     size_t dead_len;

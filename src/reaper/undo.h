@@ -95,6 +95,7 @@ struct undo {
     struct mounts *mounts; /* of this pass, read after the quiesce; NULL: read when first needed */
     int64_t deadline_ns;   /* CLOCK_MONOTONIC: give up on waiting */
     bool dry_run;          /* look only */
+    bool foretells;        /* a look says of what is there, too, what is known to keep it from being undone */
     bool given_back; /* its live supervisor says that it is, and left the stamp of a lock's inode to nobody */
     bool lazy_umount; /* the policy allows a lazy detach as the last resort (K15) */
     bool same_boot;   /* the box began in this boot */

@@ -179,6 +179,19 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
     return 0;
 }
 
+static int foretell(struct undo *u, const struct record *r, const struct sight *sight, struct finding *f)
+{
+    _cleanup_(mount_tree_clear) struct mount_tree tree = {0};
+    int rc = mount_tree_collect(sight->space.table, sight->mount, &tree);
+    if (rc == 0)
+        rc = mount_check_strangers(u, r, &sight->space, &tree, true, &f->error);
+    else
+        rc = error_sys(&f->error, -rc, "mount %s: what is on it", r->path);
+    if (rc < 0)
+        f->found = FOUND_BUSY;
+    return rc == -RBXJ_E_BUSY ? 0 : rc;
+}
+
 static int mount_look(struct undo *u, const struct record *r, struct finding *f)
 {
     struct sight sight;
@@ -188,9 +201,10 @@ static int mount_look(struct undo *u, const struct record *r, struct finding *f)
     if (r->flags & REC_DETACHED)
         return look_at_detached(u, r, f);
     rc = locate(u, r, &sight, f);
-    if (rc == 0 && sight.mount && !is_covered(u, r, &sight, f))
-        f->refused = guard_protected(u->config, RBXJ_MOUNT, sight.mount->target, &f->error) < 0;
-    return rc;
+    if (rc < 0 || !sight.mount || is_covered(u, r, &sight, f))
+        return rc;
+    f->refused = guard_protected(u->config, RBXJ_MOUNT, sight.mount->target, &f->error) < 0;
+    return u->foretells && !f->refused ? foretell(u, r, &sight, f) : 0;
 }
 
 /* ---- undo ---- */
@@ -220,7 +234,7 @@ static int try_once(struct undo *u, const struct record *r, const struct sight *
     int rc = mount_tree_collect(sight->space.table, sight->mount, &tree);
     if (rc < 0)
         return error_sys(&f->error, -rc, "unmount %s", r->path);
-    rc = mount_check_strangers(u, r, &sight->space, &tree, &f->error);
+    rc = mount_check_strangers(u, r, &sight->space, &tree, false, &f->error);
     if (rc < 0)
         return rc;
     rc = mount_tree_take(u, r, &sight->space, &tree, lazy, &stuck, &f->error);
