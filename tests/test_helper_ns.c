@@ -5,6 +5,7 @@
 #include "seccomp_fixture.h"
 
 #include "base/cleanup.h"
+#include "base/config_links.h"
 #include "base/fd.h"
 #include "base/helper.h"
 
@@ -12,6 +13,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <signal.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
 #include <sys/wait.h>
@@ -94,6 +96,33 @@ static void k16_no_helper_goes_to_the_payloads_pid_namespace(void **state)
     child_says(with_children_elsewhere, 0);
 }
 
+static char *link_path;
+
+/* Who can't ask where a protected path leads must not go on as if it led nowhere; where there is nothing, none is asked. */
+static int resolves_what_is_protected(void)
+{
+    const char *const paths[] = {link_path, harness_format("%s/none/below", harness_disk())};
+    struct stat st;
+    EXPECT(unshare(CLONE_NEWPID) == 0);
+    EXPECT(stat(paths[1], &st) < 0); /* the kernel knows that by now */
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
+        char **list = calloc(2, sizeof(*list));
+        EXPECT(list && (list[0] = strdup(paths[i])));
+        EXPECT(config_add_targets(&list) == (i == 0 ? -ECHILD : 0));
+        EXPECT(!list[1]);
+    }
+    return 0;
+}
+
+static void i4_where_no_helper_can_be_had_a_link_is_no_free_pass(void **state)
+{
+    (void)state;
+    harness_need_root();
+    link_path = harness_format("%s/link", harness_disk());
+    assert_int_equal(symlink("/", link_path), 0);
+    child_says(resolves_what_is_protected, 0);
+}
+
 /* The number of where this thread's children go; 0: nobody was there yet. */
 static ino_t children_ns(void)
 {
@@ -174,6 +203,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         harness_test(k16_no_helper_goes_to_the_payloads_pid_namespace),
         harness_test(k16_each_thread_has_its_own),
+        harness_test(i4_where_no_helper_can_be_had_a_link_is_no_free_pass),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -38,11 +38,11 @@ static int resolve(void *data, uint8_t output[HELPER_OUTPUT_MAX])
     return 0;
 }
 
-/* Of one that leads to itself nothing need be asked: that is in the cache after the first time. */
+/* Of one that leads to itself, or to nothing, nothing need be asked: that is in the cache after the first time. */
 static bool has_no_link(const char *path)
 {
     _cleanup_close_ int fd = fd_openat2(AT_FDCWD, path, O_PATH, 0, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS);
-    return fd >= 0;
+    return fd >= 0 || fd == -ENOENT || fd == -ENOTDIR;
 }
 
 static int add_target(char ***list, size_t i)
@@ -51,7 +51,7 @@ static int add_target(char ***list, size_t i)
     if (has_no_link((*list)[i]))
         return 0;
     int r = helper_run(resolve, (*list)[i], 0, now_monotonic_ns() + WAIT_NS, &result);
-    if (r == -ETIMEDOUT || r == -EBUSY || r == -ECHILD) /* nobody comes to it: nor to what is below it */
+    if (r == -ETIMEDOUT || r == -EBUSY) /* nobody comes to it: nor to what is below it */
         return 0;
     if (r < 0 || result.code < 0)
         return r < 0 ? r : result.code;
