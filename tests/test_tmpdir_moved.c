@@ -36,10 +36,33 @@ static void k16_a_mount_beside_it_is_not_asked(void **state)
     assert_found(FOUND_GONE);
 }
 
+/* Where the directory in which it lies is bound upon itself, a mount is not seen, and would be carried along all the same. */
+static void k4_a_mount_behind_a_bind_of_its_directory_is_not_carried_along(void **state)
+{
+    (void)state;
+    harness_need_root();
+    char *at = harness_format("%s/at", harness_disk());
+    harness_mkdir(at);
+    acquire_in(at, 0);
+    char *theirs = harness_format("%s/theirs", target);
+    harness_mkdir(theirs);
+    assert_int_equal(mount("stranger", theirs, "tmpfs", 0, NULL), 0);
+    assert_int_equal(mount(at, at, NULL, MS_BIND, NULL), 0);
+    assert_true(undo_it() < 0);
+    assert_int_equal(finding.found, FOUND_BUSY);
+    assert_true(path_exists(theirs));
+    assert_int_equal(umount(at), 0);
+    assert_int_equal(umount(theirs), 0);
+    mounts_free(undo.mounts);
+    undo.mounts = NULL;
+    assert_undone();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(k16_a_mount_beside_it_is_not_asked),
+        harness_test(k4_a_mount_behind_a_bind_of_its_directory_is_not_carried_along),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, teardown);
 }

@@ -198,12 +198,14 @@ static bool goes_by_its_record(const struct undo *u, const struct record *r, con
     return false;
 }
 
-/* Does it lie elsewhere, under a mount that covers it, and has but the same name? top: the mount in which path is. */
+/* Does it lie elsewhere, under a mount that covers it, and has but the same name? top: the mount in which path is. One of the
+ * same file system (mount --bind /srv /srv) may show the very directory in which it lies. */
 static bool is_covered(const struct undo *u, const struct mount *m, const char *path, int32_t top)
 {
     for (size_t depth = 0; m && path_is_below(m->target, path) && depth < PATH_MAX; depth++)
         m = m->parent == m->id ? NULL : mount_table_by_id(mounts_own(u->mounts), m->parent);
-    return m && top > 0 && m->id != top;
+    const struct mount *over = top > 0 ? mount_table_by_id(mounts_own(u->mounts), top) : NULL;
+    return m && over && m->id != top && m->dev != over->dev;
 }
 
 /* Nothing may be mounted at or below path, which is in parent. What is ours there was undone before, if it was not moved
