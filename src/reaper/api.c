@@ -6,6 +6,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 #include "reaper/intent.h"
 #include "reaper/mountinfo.h"
@@ -39,8 +40,18 @@ int handle_borrow_journal(const struct config *config, struct journal **ret, str
     return r;
 }
 
+static void close_handle(struct rbxj *handle)
+{
+    journal_close(handle->journal);
+    config_clear(&handle->config);
+    (void)pthread_mutex_destroy(&handle->mutex);
+    free(handle->begun);
+    free(handle);
+}
+
 int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_alone();
     error_clear(error);
     struct rbxj *handle = calloc(1, sizeof(*handle));
     if (!handle)
@@ -50,9 +61,10 @@ int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj
     if (r == 0)
         r = handle_open_journal(&handle->config, &handle->journal, error);
     if (r < 0) {
-        rbxj_close(handle);
+        close_handle(handle);
         return r;
     }
+    entry_count_handle(1);
     *ret = handle;
     return 0;
 }
@@ -61,11 +73,9 @@ void rbxj_close(struct rbxj *handle)
 {
     if (!handle)
         return;
-    journal_close(handle->journal);
-    config_clear(&handle->config);
-    (void)pthread_mutex_destroy(&handle->mutex);
-    free(handle->begun);
-    free(handle);
+    _cleanup_(entry_leave) struct entry entry = entry_alone();
+    entry_count_handle(-1);
+    close_handle(handle);
 }
 
 static void clear_records(struct record *records, size_t n)

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "reaper/audit.h"
+#include "reaper/entry.h"
 
 #include "base/cleanup.h"
 #include "base/doc.h"
@@ -232,6 +233,7 @@ static int tell(const struct audit *a, const struct rbxj_result *journaled, char
 int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how, char **ret_json,
                struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     static const struct rbxj_audit look;
     _cleanup_(config_clear) struct config config = {0};

@@ -3,6 +3,7 @@
 
 #include "base/cleanup.h"
 #include "base/doc.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 
 #include <stdarg.h>
@@ -66,6 +67,7 @@ void evidence_tell(const struct evidence *ev, struct doc *doc)
 
 int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     _cleanup_(evidence_clear) struct evidence ev = {0};

@@ -9,6 +9,7 @@
 #include "base/error.h"
 #include "base/fd.h"
 #include "journal/salvage.h"
+#include "reaper/entry.h"
 #include "reaper/undo.h"
 
 #include <dirent.h>
@@ -336,6 +337,7 @@ static int salvage(const struct files *files, const struct config *config, const
 int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,
                    char **ret_json, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     _cleanup_(files_clear) struct files files = {.len = 0};

@@ -13,6 +13,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/entry.h"
 #include "reaper/escalation.h"
 #include "reaper/evidence.h"
 #include "reaper/handle.h"
@@ -258,6 +259,7 @@ int health_look(const struct config *config, const struct journal_sizes *sizes, 
 
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     int r = config_load(options, &config, error);

@@ -4,6 +4,7 @@
  * incident (foreign files, symlinks, broken documents) is left out.
  */
 #include "base/cleanup.h"
+#include "reaper/entry.h"
 #include "reaper/incident.h"
 #include "reaper/incident_doc.h"
 #include "reaper/incident_store.h"
@@ -138,6 +139,7 @@ static int read_one(struct rbxj_incidents *list, int fd, const char *id)
 int rbxj_incidents(const struct rbxj_options *options, const char *id, int64_t since_ns,
                    struct rbxj_incidents **ret, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     int r = config_load(options, &config, error);

@@ -4,6 +4,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "reaper/entry.h"
 #include "reaper/events.h"
 #include "reaper/handle.h"
 #include "reaper/incident.h"
@@ -101,6 +102,7 @@ int inspect(const struct config *config, const char *box, struct counters *ret_c
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
               struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     if (box && !box_name_is_valid(box))
@@ -193,6 +195,7 @@ static int forget(struct journal *j, const struct config *config, const char *na
 int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t seq, const char *reason,
                 struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct journal *j, *own = NULL;

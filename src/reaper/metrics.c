@@ -4,6 +4,7 @@
  * a zero in its place would be taken for a counter that began anew.
  */
 #include "base/cleanup.h"
+#include "reaper/entry.h"
 #include "reaper/escalation.h"
 #include "reaper/evidence.h"
 #include "reaper/handle.h"
@@ -232,6 +233,7 @@ static int read_all(const struct rbxj_options *options, struct sources *s, struc
 
 int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     struct sources s = {0};
     char *text;

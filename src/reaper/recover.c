@@ -7,6 +7,7 @@
 #include "base/fd.h"
 #include "reaper/aftermath.h"
 #include "reaper/baseline.h"
+#include "reaper/entry.h"
 #include "reaper/escalation.h"
 #include "reaper/events.h"
 #include "reaper/evidence.h"
@@ -104,6 +105,7 @@ static int load_by_hand(const struct rbxj_options *options, const char *reason, 
 
 int rbxj_quarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     _cleanup_(config_clear) struct config config = {0};
     int r = load_by_hand(options, reason, &config, error);
     if (r == 0)
@@ -115,6 +117,7 @@ int rbxj_quarantine(const struct rbxj_options *options, const char *reason, stru
 
 int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     _cleanup_(config_clear) struct config config = {0};
     int r = load_by_hand(options, reason, &config, error);
     if (r == 0)
@@ -193,6 +196,7 @@ int health_recover(const struct config *config, const struct rbxj_replay *how, c
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
                  struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     static const struct rbxj_replay all;
     _cleanup_(config_clear) struct config config = {0};

@@ -7,6 +7,7 @@
 #include "base/doc.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/entry.h"
 #include "reaper/events.h"
 #include "reaper/handle.h"
 #include "reaper/quarantine.h"
@@ -366,6 +367,7 @@ int replay_run(const struct config *config, const struct rbxj_replay *how, const
 int rbxj_replay(const struct rbxj_options *options, const struct rbxj_replay *how, struct rbxj_result **ret,
                 struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     int r = config_load(options, &config, error);

@@ -8,6 +8,7 @@
 #include "base/fd.h"
 #include "reaper/aftermath.h"
 #include "reaper/audit.h"
+#include "reaper/entry.h"
 #include "reaper/events.h"
 #include "reaper/evidence.h"
 #include "reaper/flocks.h"
@@ -246,6 +247,7 @@ static int replay_after_others(const struct reset *reset, const struct rbxj_repl
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     *ret_killed = 0;
     static const struct rbxj_replay all;

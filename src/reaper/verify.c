@@ -10,6 +10,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "reaper/audit.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 #include "reaper/orphans.h"
 #include "reaper/quarantine.h"
@@ -112,6 +113,7 @@ static int count_orphans(const struct config *config, struct rbxj_clean *clean, 
 
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error)
 {
+    _cleanup_(entry_leave) struct entry entry = entry_look();
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     _cleanup_(audit_clear) struct audit a = {.config = &config};
