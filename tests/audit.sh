@@ -210,6 +210,14 @@ audit --json
 check "all: nothing is unjournaled" json 'd == {"unjournaled": [], "missing": []}'
 call replay --dry-run
 check "dry run: all of it can be done" is "$status" 0
+# How often all processes are searched: this one's descriptors are looked at each time.
+searches() {
+    strace -f -qq -e trace=openat -o "$work/trace" "$rbxj" "$@" >"$work/out" 2>"$work/err"
+    grep -c "\"\(/proc/\)\?$$/fd\"" "$work/trace"
+}
+if command -v strace >/dev/null; then
+    check "look: all processes are searched once for all boxes" is "$(searches list)" 1
+fi
 call replay --json
 check "replay: exits 0" is "$status" 0
 check "replay: everything undone" json 'd["summary"]["left"] == 0 and d["summary"]["undone"] == 3 + '"$([ -n "$group" ] && echo 1 || echo 0)"

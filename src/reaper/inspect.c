@@ -85,6 +85,7 @@ int inspect_with(const struct config *config, const char *box, struct counters *
     if (r == 0 && visitor)
         r = visitor->visit(visitor->data, &snapshot, live, e);
     mounts_free(reaper.mounts);
+    adopted_free(reaper.adopted);
     snapshot_clear(&snapshot);
     if (r < 0)
         rbxj_result_free(result);

@@ -41,6 +41,7 @@ static void replay_clear(struct replay *p)
     free(p->causes);
     free(p->claims);
     mounts_free(p->reaper.mounts);
+    adopted_free(p->reaper.adopted);
     snapshot_clear(&p->snapshot);
 }
 

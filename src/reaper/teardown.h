@@ -38,11 +38,16 @@ struct reaper {
     uint64_t mount_ns; /* ours */
     uint64_t dead[16]; /* what did not answer: mount_table_hang_key() */
     size_t dead_len;
+    struct adopted
+        *adopted;           /* where nothing is undone: who uses what was adopted; of the first look at one */
     unsigned worker;        /* of a replay, below JOURNAL_WORKERS */
     struct rbxj_error busy; /* the journal was, in this pass: it is not waited for again */
     pid_t ancestors[64];    /* see struct undo; read once for all boxes */
     size_t ancestors_len;
 };
+
+/* What struct reaper has of them; NULL will do. */
+void adopted_free(struct adopted *all);
 
 struct teardown_item {
     struct record *record;

@@ -46,6 +46,95 @@ static int add(struct audit *a, const struct record *r)
     return 0;
 }
 
+static int search(struct audit *a, struct rbxj_error *e)
+{
+    int r = a->len ? mount_table_read("/proc/self/mountinfo", &a->table, e) : 0;
+    return r == 0 && a->len ? audit_use(a, e) : r;
+}
+
+/* ---- of all boxes at once, where nothing is undone: each search is one of all processes ---- */
+
+struct adopted {
+    struct audit audit;
+    const struct record **records; /* of each of its items */
+    int result;
+    struct rbxj_error error;
+};
+
+void adopted_free(struct adopted *all)
+{
+    if (!all)
+        return;
+    audit_clear(&all->audit);
+    free(all->records);
+    free(all);
+}
+
+static size_t count(const struct snapshot *s)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < s->len; i++)
+        n += box_is_adopted(&s->boxes[i].box) ? s->boxes[i].len : 0;
+    return n;
+}
+
+static int add_all(const struct snapshot *s, struct adopted *all)
+{
+    int r = 0;
+    for (size_t i = 0; i < s->len; i++)
+        for (size_t k = 0; box_is_adopted(&s->boxes[i].box) && k < s->boxes[i].len && r == 0; k++) {
+            if (s->boxes[i].records[k].kind == RBXJ_PROCESS || !s->boxes[i].records[k].path)
+                continue;
+            all->records[all->audit.len] = &s->boxes[i].records[k];
+            r = add(&all->audit, &s->boxes[i].records[k]);
+        }
+    return r;
+}
+
+/* NULL: want of memory. */
+static const struct adopted *of_all(struct reaper *reaper)
+{
+    size_t room = count(reaper->snapshot) + 1;
+    struct adopted *all = reaper->adopted ? NULL : calloc(1, sizeof(*all));
+    if (!all)
+        return reaper->adopted;
+    all->audit.config = reaper->config;
+    all->audit.answers.runtime_dir = reaper->config->runtime_dir;
+    all->audit.items = calloc(room, sizeof(*all->audit.items));
+    all->records = calloc(room, sizeof(*all->records));
+    if (!all->audit.items || !all->records || add_all(reaper->snapshot, all) < 0) {
+        adopted_free(all);
+        return NULL;
+    }
+    all->result = search(&all->audit, &all->error);
+    return reaper->adopted = all;
+}
+
+static const struct audit_item *item_of(const struct adopted *all, const struct record *r)
+{
+    for (size_t i = 0; i < all->audit.len; i++)
+        if (all->records[i] == r)
+            return &all->audit.items[i];
+    return NULL;
+}
+
+static void judge(struct teardown *t, const struct adopted *all)
+{
+    for (size_t i = 0; i < t->sb->len; i++) {
+        struct teardown_item *item = &t->items[i];
+        if (!is_asked_for(item))
+            continue;
+        const struct audit_item *found = all && all->result == 0 ? item_of(all, item->record) : NULL;
+        if (!found)
+            refuse(item, "whether somebody uses it since it was adopted is not known",
+                   all ? all->error.message : strerror(ENOMEM));
+        else if (found->live)
+            refuse(item, "is in use since it was adopted", found->user);
+    }
+}
+
+/* ---- of one box, as it is now ---- */
+
 static int fill(const struct teardown *t, struct audit *a, struct rbxj_error *e)
 {
     int r = 0;
@@ -56,7 +145,7 @@ static int fill(const struct teardown *t, struct audit *a, struct rbxj_error *e)
         r = is_asked_for(&t->items[i]) ? add(a, t->items[i].record) : 0;
     if (!a->items || r < 0)
         return error_sys(e, ENOMEM, "who uses what was adopted");
-    return a->len ? mount_table_read("/proc/self/mountinfo", &a->table, e) : 0;
+    return search(a, e);
 }
 
 void teardown_look_at_adopted(struct teardown *t)
@@ -65,9 +154,11 @@ void teardown_look_at_adopted(struct teardown *t)
     struct rbxj_error e = {0};
     if (!box_is_adopted(&t->sb->box))
         return;
+    if (t->u.dry_run && t->reaper->snapshot) {
+        judge(t, of_all(t->reaper));
+        return;
+    }
     int r = fill(t, &a, &e);
-    if (r == 0 && a.len)
-        r = audit_use(&a, &e);
     for (size_t i = 0, k = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
         if (!is_asked_for(item))
