@@ -300,9 +300,9 @@ static int resolve_durability(enum durability *durability, struct rbxj_error *e)
 
 static int resolve_paths(struct config *config, struct rbxj_error *e)
 {
-    int r = config_add_targets(&config->protected_paths);
+    int r = config_add_targets(&config->protected_paths, config->runtime_dir);
     if (r == 0)
-        r = config_add_targets(&config->allowed_paths);
+        r = config_add_targets(&config->allowed_paths, config->runtime_dir);
     return r < 0 ? error_sys(e, -r, "configuration: where the protected and allowed paths lead") : 0;
 }
 

@@ -11,6 +11,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <time.h>
+#include <unistd.h>
+#include <xxhash.h>
 
 #define WAIT_NS 2000000000
 
@@ -45,13 +48,28 @@ static bool has_no_link(const char *path)
     return fd >= 0 || fd == -ENOENT || fd == -ENOTDIR;
 }
 
-static int add_target(char ***list, size_t i)
+/* One that hangs is asked by one helper at a time, of all processes, where there is the file that tells of it: it is made by
+ * those who write. Who meets one that works waits for its end. */
+static int ask(const char *helpers, char *path, struct helper_result *ret)
+{
+    int64_t deadline = now_monotonic_ns() + WAIT_NS;
+    int r = access(helpers, W_OK) < 0 ? -ENOENT : -EBUSY;
+    while (r == -EBUSY) {
+        r = helper_run_alone(helpers, XXH3_64bits(path, strlen(path)) >> 2 | 1, resolve, path, deadline, ret);
+        if (r != -EBUSY || now_monotonic_ns() >= deadline)
+            return r;
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+    }
+    return helper_run(resolve, path, 0, deadline, ret);
+}
+
+static int add_target(char ***list, size_t i, const char *helpers)
 {
     struct helper_result result;
     if (has_no_link((*list)[i]))
         return 0;
-    int r = helper_run(resolve, (*list)[i], 0, now_monotonic_ns() + WAIT_NS, &result);
-    if (r == -ETIMEDOUT || r == -EBUSY) /* nobody comes to it: nor to what is below it */
+    int r = ask(helpers, (*list)[i], &result);
+    if (r == -ETIMEDOUT || r == -EBUSY || r == -ECHILD) /* nobody comes to it: nor to what is below it */
         return 0;
     if (r < 0 || result.code < 0)
         return r < 0 ? r : result.code;
@@ -59,13 +77,15 @@ static int add_target(char ***list, size_t i)
     return target[0] != '/' || strcmp(target, (*list)[i]) == 0 ? 0 : config_append_word(list, target);
 }
 
-int config_add_targets(char ***list)
+int config_add_targets(char ***list, const char *runtime_dir)
 {
+    char helpers[PATH_MAX + 16];
     size_t len = 0;
     int r = 0;
+    (void)snprintf(helpers, sizeof(helpers), "%s/helpers", runtime_dir);
     while (*list && (*list)[len])
         len++;
     for (size_t i = 0; i < len && r == 0; i++)
-        r = add_target(list, i);
+        r = add_target(list, i, helpers);
     return r;
 }

@@ -8,6 +8,6 @@
 
 /* Adds to a list of paths what those lead to that go through symlinks, as far as they exist and their file systems answer.
  * 0 or -errno. */
-int config_add_targets(char ***list);
+int config_add_targets(char ***list, const char *runtime_dir);
 
 #endif
