@@ -7,12 +7,13 @@
 fresh
 boxes=$shm/boxes
 mkdir -p "$boxes"
+ours=rbxjaudit.${work##*.} # another run beside this one has others
 cat >"$work/rbxj.conf" <<EOF
 [discover]
 locks=
 locks=$boxes/*/lock
 cgroups=
-cgroups=rbxjaudit-*
+cgroups=$ours-*
 mounts=
 mounts=$boxes/*
 tmpdirs=
@@ -37,7 +38,7 @@ touch -d '3 days ago' "$boxes/7/lock"
 touch "$boxes/tmp-7/deep/er/file" "$boxes/tmp-no-directory"
 mount -t tmpfs old "$boxes/7/root"
 touch "$boxes/7/root/inside"
-[ -n "$group" ] && mkdir -p "$group/rbxjaudit-7/child"
+[ -n "$group" ] && mkdir -p "$group/$ours-7/child"
 audit --json
 check "found: exits 1" is "$status" 1
 check "found: the lock" json '[i for i in d["unjournaled"] if i["kind"] == "lock" and i["name"].endswith("/7/lock")]'
@@ -70,7 +71,7 @@ exec 8<"$boxes/7/lock"
 flock 8
 if [ -n "$group" ]; then
     sleep 1000 & member=$!
-    echo $member >"$group/rbxjaudit-7/child/cgroup.procs"
+    echo $member >"$group/$ours-7/child/cgroup.procs"
 fi
 until [ "$(readlink /proc/$dweller/cwd)" = "$boxes/7/root" ] && [ "$(readlink /proc/$reader/exe)" != "$(readlink /proc/$$/exe)" ]; do :; done
 audit --json --adopt --yes
@@ -160,13 +161,13 @@ check "and then no more" json '[i["live"] for i in d["unjournaled"] if i["name"]
 rm -rf "$boxes/tmp-socket" "$boxes/tmp-shown" "$boxes/tmp-layers"
 
 if [ -n "$group" ]; then
-    mkdir "$group/rbxjaudit-open"
-    exec 7<"$group/rbxjaudit-open/cgroup.events"
-    audit --json --adopt --yes "$group/rbxjaudit-open"
+    mkdir "$group/$ours-open"
+    exec 7<"$group/$ours-open/cgroup.events"
+    audit --json --adopt --yes "$group/$ours-open"
     check "a cgroup that somebody has open: in use" \
         json '[i for i in d["unjournaled"] if i["name"].endswith("-open") and i["live"] and "open in pid" in i["user"] and not i["adopted"]]'
     exec 7<&-
-    rmdir "$group/rbxjaudit-open"
+    rmdir "$group/$ours-open"
 fi
 
 mkdir "$boxes/tmp-loop" "$work/loop"
@@ -189,7 +190,7 @@ rm -rf "$boxes/tmp-outer"
 
 # ---- adopted, undone ----
 
-until [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-7/child/cgroup.procs"; do :; done
+until [ -z "$group" ] || ! grep -q . "$group/$ours-7/child/cgroup.procs"; do :; done
 before=$(picture)
 audit --adopt --yes "$boxes/tmp-7" "$boxes/tmp-77"
 check "by a name that is not there: nothing is adopted" is "$status" 2
@@ -225,7 +226,7 @@ check "replay: the lock is gone" test ! -e "$boxes/7/lock"
 check "replay: the mount is gone" not_mounted "$boxes/7/root"
 check "replay: the directory is gone" test ! -e "$boxes/tmp-7"
 check "replay: what did not match is there" test -d "$boxes/7/root" -a -e "$boxes/tmp-no-directory"
-[ -n "$group" ] && check "replay: the cgroup is gone" test ! -e "$group/rbxjaudit-7"
+[ -n "$group" ] && check "replay: the cgroup is gone" test ! -e "$group/$ours-7"
 audit
 check "and then nothing" is "$status" 0
 
@@ -252,7 +253,7 @@ mount -t tmpfs none "$boxes/again"
 mkdir "$boxes/"{named,held}
 echo '{"pid":999999999}' | tee "$boxes/named/lock" >"$boxes/held/lock"
 touch -d '1 day ago' "$boxes/"{named,held}/lock
-[ -n "$group" ] && mkdir "$group/rbxjaudit-again"
+[ -n "$group" ] && mkdir "$group/$ours-again"
 audit --adopt --yes
 (cd "$boxes/tmp-again" && echo data >file && exec sleep 1000) &
 user=$!
@@ -265,7 +266,7 @@ is_held() { ! flock -n "$boxes/held/lock" true; }
 until_true is_held
 until_true test -s "$boxes/tmp-again/file"
 until_true test -s "$boxes/again/file"
-[ -n "$group" ] && echo $user >"$group/rbxjaudit-again/cgroup.procs"
+[ -n "$group" ] && echo $user >"$group/$ours-again/cgroup.procs"
 all_refused() { json '{e["outcome"] for b in d["boxes"] for e in b["entries"]} == {"refused"}'; }
 call replay --dry-run --json
 check "in use again: the dry run says so" all_refused
@@ -283,12 +284,12 @@ check "in use again: a reset kills nobody" is "$(lives $user && lives $dweller &
 echo '{"pid":999999999}' >"$boxes/named/lock"
 kill -KILL $user $dweller $holder
 wait $user $dweller $holder 2>/dev/null
-idle() { [ -z "$group" ] || ! grep -q . "$group/rbxjaudit-again/cgroup.procs"; }
+idle() { [ -z "$group" ] || ! grep -q . "$group/$ours-again/cgroup.procs"; }
 until_true idle
 call replay
 check "idle again: undone" is "$status" 0
 check "idle again: unmounted" not_mounted "$boxes/again"
-check "idle again: gone" gone "$boxes/tmp-again" "$boxes/"{named,held}/lock ${group:+"$group/rbxjaudit-again"}
+check "idle again: gone" gone "$boxes/tmp-again" "$boxes/"{named,held}/lock ${group:+"$group/$ours-again"}
 
 # ---- what the machine mounts by itself ----
 
