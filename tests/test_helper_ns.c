@@ -108,7 +108,7 @@ static int resolves_what_is_protected(void)
     for (size_t i = 0; i < ARRAY_LEN(paths); i++) {
         char **list = calloc(2, sizeof(*list));
         EXPECT(list && (list[0] = strdup(paths[i])));
-        EXPECT(config_add_targets(&list) == (i == 0 ? -ECHILD : 0));
+        EXPECT(config_add_targets(&list, harness_disk()) == (i == 0 ? -ECHILD : 0));
         EXPECT(!list[1]);
     }
     return 0;

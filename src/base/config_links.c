@@ -69,7 +69,7 @@ static int add_target(char ***list, size_t i, const char *helpers)
     if (has_no_link((*list)[i]))
         return 0;
     int r = ask(helpers, (*list)[i], &result);
-    if (r == -ETIMEDOUT || r == -EBUSY || r == -ECHILD) /* nobody comes to it: nor to what is below it */
+    if (r == -ETIMEDOUT || r == -EBUSY) /* nobody comes to it: nor to what is below it */
         return 0;
     if (r < 0 || result.code < 0)
         return r < 0 ? r : result.code;
