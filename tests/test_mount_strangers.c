@@ -26,7 +26,7 @@ static pid_t service(const char *target, bool shared)
     pid_t pid = fork();
     if (pid == 0) {
         (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (int i = 0; i <= shared; i++)
+        for (int i = 0; i < (shared ? 2 : 1); i++)
             if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
                 (shared && mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0))
                 _exit(1);
