@@ -128,29 +128,6 @@ static void k1_unproven_in_another_directory_is_foreign(void **state)
     assert_true(path_exists(target));
 }
 
-/* By the same path it means another directory than a reaper does. */
-static void k10_in_a_chroot_there_is_no_intent(void **state)
-{
-    (void)state;
-    harness_need_root();
-    char *jail = harness_format("%s/jail", harness_disk()), *proc = harness_format("%s/proc", jail);
-    harness_mkdir(jail);
-    harness_mkdir(proc);
-    harness_mkdir(harness_format("%s/x", jail));
-    assert_int_equal(mount("proc", proc, "proc", 0, NULL), 0);
-    pid_t pid = fork();
-    if (pid == 0) {
-        struct fileid parent;
-        struct record r = {.kind = RBXJ_TMPDIR, .path = (char *)(uintptr_t) "/x/box"};
-        if (chroot(jail) < 0 || chdir("/") < 0 || fileid_of_name(AT_FDCWD, "/x", &parent) < 0)
-            _exit(1);
-        int rc = guard_namespace(&r, &parent, &error);
-        _exit(rc == -RBXJ_E_BAD_REQUEST && strstr(error.message, "chroot") ? 0 : 2);
-    }
-    harness_track(pid);
-    assert_int_equal(harness_wait(pid), 0);
-}
-
 static void k1_anothers_stamp_is_foreign_even_if_empty(void **state)
 {
     (void)state;
@@ -411,7 +388,6 @@ int main(void)
         harness_test(k1_unproven_is_at_most_rmdired),
         harness_test(k1_unproven_is_rmdired_as_it_is),
         harness_test(k1_unproven_in_another_directory_is_foreign),
-        harness_test(k10_in_a_chroot_there_is_no_intent),
         harness_test(k1_anothers_stamp_is_foreign_even_if_empty),
         harness_test(k2_another_directory_is_foreign),
         harness_test(k2_symlink_in_its_place_is_foreign),

@@ -101,14 +101,6 @@ static int mount_ns_inode(const char *path, uint64_t *ret)
     return 0;
 }
 
-/* Is our root that of pid 1, as far as can be seen? A process in a chroot means another directory by the same path. */
-static bool has_first_root(void)
-{
-    struct stat own, first;
-    return stat("/", &own) < 0 || stat("/proc/1/root/", &first) < 0 ||
-           (own.st_dev == first.st_dev && own.st_ino == first.st_ino);
-}
-
 int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e)
 {
     uint64_t first;
@@ -117,8 +109,8 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
         res = mount_ns_inode("/proc/self/ns/mnt", &r->mount_ns);
     if (res < 0)
         return error_sys(e, -res, "%s: its mount namespace", r->path);
-    if (!first || (first == r->mount_ns && has_first_root()))
-        return 0; /* not visible from here, or the same view */
+    if (!first || first == r->mount_ns)
+        return 0; /* not visible from here, or the same namespace */
     _cleanup_close_ int root = open("/proc/1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
     if (root < 0)
         return is_hidden(errno) ? 0 : error_sys(e, errno, "%s: the root of pid 1", r->path);
@@ -135,7 +127,7 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
     if (res == -EACCES || res == -EPERM || (res == 0 && fileid_equal(parent, &theirs, true)))
         return 0;
     (void)error_set(e, RBXJ_E_BAD_REQUEST, 0,
-                    "%s: its parent directory is not what pid 1 finds there: private /tmp, chroot?", r->path);
+                    "%s: its parent directory is not what pid 1 finds there: private /tmp?", r->path);
     error_detail(e, "no reaper outside of this mount namespace could undo it");
     return -RBXJ_E_BAD_REQUEST;
 }
