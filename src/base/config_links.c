@@ -79,10 +79,10 @@ static int add_target(char ***list, size_t i, const char *helpers)
 
 int config_add_targets(char ***list, const char *runtime_dir)
 {
-    char helpers[PATH_MAX + 16];
+    char helpers[PATH_MAX];
     size_t len = 0;
     int r = 0;
-    (void)snprintf(helpers, sizeof(helpers), "%s/helpers", runtime_dir);
+    helper_file(runtime_dir, helpers);
     while (*list && (*list)[len])
         len++;
     for (size_t i = 0; i < len && r == 0; i++)

@@ -251,6 +251,11 @@ int helper_run(helper_function *function, void *data, uint64_t job, int64_t dead
     return run(&task, job, deadline_ns, ret);
 }
 
+void helper_file(const char *runtime_dir, char ret[PATH_MAX])
+{
+    (void)snprintf(ret, PATH_MAX, "%s/helpers", runtime_dir);
+}
+
 int helper_run_alone(const char *file, uint64_t byte, helper_function *function, void *data,
                      int64_t deadline_ns, struct helper_result *ret)
 {

@@ -16,6 +16,7 @@
 #ifndef RBXJ_BASE_HELPER_H
 #define RBXJ_BASE_HELPER_H
 
+#include <limits.h>
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
@@ -50,6 +51,11 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
  *   -errno      it could not be started, or could not let go of our descriptors: function was not run */
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);
+
+/* RUNTIME/helpers, in which a helper that is alone (below) has its lock. A byte of it is one thing to work on: from 2^62 on a
+ * file system that is asked (mount_table_hang_key()), below that a hash of a record (mount_helper_of()) or of a path of the
+ * configuration (config_links.c). Offsets are positive, hence below 2^63. */
+void helper_file(const char *runtime_dir, char ret[PATH_MAX]);
 
 /* The same, for what no two helpers may work on at once, of whatever processes: byte is what it is, in a file that is made
  * if there is none. -EBUSY (ret->left; pid 0: not visible from here): a helper of any process is at it. */

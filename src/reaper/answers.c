@@ -22,7 +22,7 @@ int answers_hangs(struct answers *a, struct mount_table *table, const char *path
             return a->known[i].hangs;
     struct path_probe probe = {.path = path};
     char file[PATH_MAX];
-    (void)snprintf(file, sizeof(file), "%s/helpers", a->runtime_dir);
+    helper_file(a->runtime_dir, file);
     const struct probe_place place = {.file = file, .byte = key}; /* a look makes nothing */
     int r = path_probe(&probe, 1, mount_table_is_local, table, key, &place, now_monotonic_ns() + PATIENCE_NS,
                        NULL);

@@ -257,7 +257,7 @@ static int take_in_helper(void *data, uint8_t output[HELPER_OUTPUT_MAX])
 uint64_t mount_helper_of(const struct undo *u, const struct record *r, char file[PATH_MAX])
 {
     const uint64_t key[] = {r->incarnation, r->seq};
-    (void)snprintf(file, PATH_MAX, "%s/helpers", u->config->runtime_dir);
+    helper_file(u->config->runtime_dir, file);
     return XXH3_64bits(key, sizeof(key)) >> 2; /* offsets are positive */
 }
 

@@ -155,8 +155,8 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
     if (now >= t->u.deadline_ns) /* who is not asked has not failed to answer */
         return error_set(e, EBUSY, ETIMEDOUT, "%s: the time is over before its file system was asked", path);
     struct path_probe probe = {.path = dir};
-    char file[RECORD_PATH_MAX + 16];
-    (void)snprintf(file, sizeof(file), "%s/helpers", t->u.config->runtime_dir);
+    char file[PATH_MAX];
+    helper_file(t->u.config->runtime_dir, file);
     const struct probe_place place = {.file = file, .byte = key, .make = !t->u.dry_run};
     r = path_probe(&probe, 1, mount_table_is_local, mounts_own(t->u.mounts), key, &place,
                    probe_deadline(t, now), NULL);
