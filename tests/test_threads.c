@@ -4,6 +4,7 @@
  * functions without a handle are thread-safe, and use the journal that the process has open.
  */
 #include "journal_fixture.h"
+#include "reaper/entry.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -60,10 +61,109 @@ static void a_handle_is_opened_and_closed_beside_those_who_look(void **state)
     assert_true(looks > 0);
 }
 
+/* ---- and forks ---- */
+
+enum { CHILD_THREADS = 4, ROUNDS = 50 };
+
+static struct forked_mutex shared;
+static pthread_barrier_t barrier;
+static _Atomic int firsts, inside, crowds, held, let_go;
+
+static void *hold(void *data)
+{
+    (void)forked_lock(&shared);
+    held = 1;
+    while (!let_go)
+        (void)usleep(1000);
+    forked_unlock(&shared);
+    return data;
+}
+
+static void *pass(void *data)
+{
+    (void)pthread_barrier_wait(&barrier);
+    firsts += forked_lock(&shared);
+    crowds += inside++ > 0;
+    (void)sched_yield();
+    inside--;
+    forked_unlock(&shared);
+    return data;
+}
+
+static void must(bool is_true)
+{
+    if (!is_true)
+        _exit(1);
+}
+
+static void run_threads_of_child(void)
+{
+    pthread_t threads[CHILD_THREADS];
+    must(pthread_barrier_init(&barrier, NULL, CHILD_THREADS) == 0);
+    for (int i = 0; i < CHILD_THREADS; i++)
+        must(pthread_create(&threads[i], NULL, pass, NULL) == 0);
+    for (int i = 0; i < CHILD_THREADS; i++)
+        must(pthread_join(threads[i], NULL) == 0);
+    must(firsts == 1 && crowds == 0);
+}
+
+/* Runs it in a child, which must come to its end. */
+static void forked(void (*run)(void))
+{
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)alarm(30);
+        run();
+        _exit(0);
+    }
+    harness_track(pid);
+    assert_int_equal(harness_wait(pid), 0);
+}
+
+/* Who had it in the parent can't give it back in the child; and in the child one at a time has it. */
+static void a_child_has_what_a_thread_of_its_parent_had_locked(void **state)
+{
+    (void)state;
+    pthread_t holder;
+    assert_int_equal(pthread_create(&holder, NULL, hold, NULL), 0);
+    while (!held)
+        (void)usleep(1000);
+    for (int i = 0; i < ROUNDS; i++)
+        forked(run_threads_of_child);
+    let_go = 1;
+    assert_int_equal(pthread_join(holder, NULL), 0);
+    assert_false(forked_lock(&shared));
+    forked_unlock(&shared);
+}
+
+static struct entry looking;
+
+/* It leaves what its parent has entered, and nobody is in. */
+static void leave_and_enter(void)
+{
+    entry_leave(&looking);
+    for (int i = 0; i < 2; i++) {
+        struct entry alone = entry_alone();
+        entry_leave(&alone);
+    }
+}
+
+static void a_child_of_one_who_looks_is_not_in(void **state)
+{
+    (void)state;
+    entry_count_handle(1); /* else it would be alone */
+    looking = entry_look();
+    forked(leave_and_enter);
+    entry_leave(&looking);
+    entry_count_handle(-1);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_handle_is_opened_and_closed_beside_those_who_look),
+        journal_test(a_child_has_what_a_thread_of_its_parent_had_locked),
+        journal_test(a_child_of_one_who_looks_is_not_in),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -3,6 +3,7 @@
 
 #include "base/fd.h"
 
+#include <sched.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 #include <unistd.h>
@@ -45,4 +46,31 @@ bool forked_is_self(const struct forked *then)
 {
     struct forked self = forked_self();
     return self.pid == then->pid && (!then->number || self.number == then->number);
+}
+
+bool forked_lock(struct forked_mutex *m)
+{
+    struct forked self = forked_self();
+    uint64_t making = (self.number ? self.number : (uint64_t)self.pid) << 1, ready = making | 1;
+    uint64_t seen = atomic_load(&m->process);
+    bool first = false;
+    while (seen != ready && !first) {
+        if (seen == making) { /* another thread is about it */
+            (void)sched_yield();
+            seen = atomic_load(&m->process);
+        } else {
+            first = atomic_compare_exchange_weak(&m->process, &seen, making);
+        }
+    }
+    if (first)
+        (void)pthread_mutex_init(&m->mutex, NULL);
+    (void)pthread_mutex_lock(&m->mutex);
+    if (first)
+        atomic_store(&m->process, ready);
+    return first;
+}
+
+void forked_unlock(struct forked_mutex *m)
+{
+    (void)pthread_mutex_unlock(&m->mutex);
 }

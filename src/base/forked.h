@@ -6,6 +6,7 @@
 #ifndef RBXJ_BASE_FORKED_H
 #define RBXJ_BASE_FORKED_H
 
+#include <pthread.h>
 #include <stdbool.h>
 #include <stdint.h>
 #include <sys/types.h>
@@ -20,5 +21,16 @@ struct forked {
 struct forked forked_self(void);
 /* Is it this process that was asked then? */
 bool forked_is_self(const struct forked *then);
+
+/* A mutex for what is one in a process. In a child of fork() nobody has it, whoever had it in the parent, for he is not there
+ * to give it back. All zero at first. */
+struct forked_mutex {
+    pthread_mutex_t mutex;
+    _Atomic uint64_t process; /* whose it is */
+};
+
+/* True: the first time in this process. What it guards is as another one left it, perhaps in the middle of a change. */
+bool forked_lock(struct forked_mutex *m);
+void forked_unlock(struct forked_mutex *m);
 
 #endif

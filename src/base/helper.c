@@ -3,13 +3,13 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/forked.h"
 #include "base/procid.h"
 #include "base/proctext.h"
 
 #include <assert.h>
 #include <errno.h>
 #include <linux/sched.h>
-#include <pthread.h>
 #include <signal.h>
 #include <stdatomic.h>
 #include <string.h>
@@ -46,7 +46,7 @@ static struct {
     struct helper_left left;
 } left_behind[LEFT_MAX];
 static size_t left_next;
-static pthread_mutex_t left_mutex = PTHREAD_MUTEX_INITIALIZER;
+static struct forked_mutex left_mutex;
 
 static uint64_t start_time_of(pid_t pid)
 {
@@ -72,7 +72,7 @@ bool helper_left_gone(const struct helper_left *left)
 static bool left_find(uint64_t job, struct helper_left *ret)
 {
     bool found = false;
-    pthread_mutex_lock(&left_mutex);
+    (void)forked_lock(&left_mutex); /* its parent's are there still */
     for (size_t i = 0; job && i < LEFT_MAX; i++) {
         if (left_behind[i].job != job)
             continue;
@@ -83,7 +83,7 @@ static bool left_find(uint64_t job, struct helper_left *ret)
         *ret = left_behind[i].left;
         found = true;
     }
-    pthread_mutex_unlock(&left_mutex);
+    forked_unlock(&left_mutex);
     return found;
 }
 
@@ -91,11 +91,11 @@ static void left_add(uint64_t job, const struct helper_left *left)
 {
     if (!job)
         return;
-    pthread_mutex_lock(&left_mutex);
+    (void)forked_lock(&left_mutex); /* its parent's are there still */
     left_behind[left_next].job = job;
     left_behind[left_next].left = *left;
     left_next = (left_next + 1) % LEFT_MAX;
-    pthread_mutex_unlock(&left_mutex);
+    forked_unlock(&left_mutex);
 }
 
 /* Never closed: it goes with the helper, at the very end of whatever call that is in. errno. */

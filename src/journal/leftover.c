@@ -9,6 +9,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/forked.h"
 #include "journal/internal.h"
 
 #include <string.h>
@@ -16,17 +17,26 @@
 #define INTENTS_MAX 64       /* that may still be taken back: then nothing more is begun */
 #define LEFTOVERS_MAX 100000 /* claims of one replay; what is beyond is given back when the process ends */
 
-static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER; /* taken before a gate, never inside one */
+static struct forked_mutex mutex; /* taken before a gate, never inside one */
 struct leftover {
     uint8_t generation[16];
     uint64_t incarnation;
     struct withdrawal what;
-    struct forked process; /* a child of fork() has the list, too; it is not about that one */
-    bool damaged;          /* it keeps its box from being undone, and nobody else from anything (K24) */
+    bool damaged; /* it keeps its box from being undone, and nobody else from anything (K24) */
 };
 /* Room for the first of them is always there: it is mostly for want of memory that there are any. */
 static struct leftover first[INTENTS_MAX], *leftovers = first;
 static size_t leftovers_len, leftovers_room = ARRAY_LEN(first);
+
+/* In a child of fork() none of them is about it. */
+static void lock(void)
+{
+    if (forked_lock(&mutex)) {
+        leftovers = first;
+        leftovers_len = 0;
+        leftovers_room = ARRAY_LEN(first);
+    }
+}
 
 static int withdraw_records(struct write *w, const struct box *box, const struct withdrawal *what,
                             int *ret_rc)
@@ -81,7 +91,7 @@ static int withdraw_now(struct journal *j, uint64_t incarnation, const struct wi
 
 static bool is_of(const struct leftover *l, const struct journal *j)
 {
-    return forked_is_self(&l->process) && memcmp(l->generation, j->generation, sizeof(l->generation)) == 0;
+    return memcmp(l->generation, j->generation, sizeof(l->generation)) == 0;
 }
 
 static void forget(size_t i)
@@ -121,18 +131,14 @@ static struct leftover *add(void)
 static void remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what, bool damaged)
 {
     struct leftover *l = NULL;
-    (void)pthread_mutex_lock(&lock);
-    for (size_t i = leftovers_len; i-- > 0;)
-        if (!forked_is_self(&leftovers[i].process))
-            forget(i);
+    lock();
     if (leftovers_len < LEFTOVERS_MAX)
         l = add();
     if (l) {
-        *l = (struct leftover){
-            .process = forked_self(), .incarnation = incarnation, .what = *what, .damaged = damaged};
+        *l = (struct leftover){.incarnation = incarnation, .what = *what, .damaged = damaged};
         memcpy(l->generation, j->generation, sizeof(l->generation));
     }
-    (void)pthread_mutex_unlock(&lock);
+    forked_unlock(&mutex);
 }
 
 void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what)
@@ -164,7 +170,7 @@ void journal_mark(struct journal *j, uint64_t incarnation, uint32_t seq, uint32_
 int leftover_retry(struct journal *j, struct rbxj_error *e)
 {
     bool full;
-    (void)pthread_mutex_lock(&lock);
+    lock();
     for (size_t i = leftovers_len; i-- > 0;) {
         if (!is_of(&leftovers[i], j))
             continue;
@@ -177,7 +183,7 @@ int leftover_retry(struct journal *j, struct rbxj_error *e)
             leftovers[i].damaged = r == -RBXJ_E_JOURNAL_DAMAGED;
     }
     full = count_intents(j) >= INTENTS_MAX;
-    (void)pthread_mutex_unlock(&lock);
+    forked_unlock(&mutex);
     return full ? error_set(e, RBXJ_E_JOURNAL_BUSY, 0,
                             "journal %s: too much of this process waits to be withdrawn", j->folder)
                 : 0;
@@ -187,19 +193,19 @@ bool leftover_done(struct journal *j, uint64_t incarnation)
 {
     bool done = true;
     (void)leftover_retry(j, NULL);
-    (void)pthread_mutex_lock(&lock);
+    lock();
     for (size_t i = 0; i < leftovers_len; i++)
         if (is_of(&leftovers[i], j) && leftovers[i].incarnation == incarnation && !leftovers[i].what.claim)
             done = false;
-    (void)pthread_mutex_unlock(&lock);
+    forked_unlock(&mutex);
     return done;
 }
 
 void leftover_reclaim(struct journal *j, uint64_t incarnation)
 {
-    (void)pthread_mutex_lock(&lock);
+    lock();
     for (size_t i = leftovers_len; i-- > 0;)
         if (is_of(&leftovers[i], j) && leftovers[i].incarnation == incarnation && leftovers[i].what.claim)
             forget(i);
-    (void)pthread_mutex_unlock(&lock);
+    forked_unlock(&mutex);
 }

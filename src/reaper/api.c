@@ -44,7 +44,6 @@ static void close_handle(struct rbxj *handle)
 {
     journal_close(handle->journal);
     config_clear(&handle->config);
-    (void)pthread_mutex_destroy(&handle->mutex);
     free(handle->begun);
     free(handle);
 }
@@ -56,7 +55,6 @@ int rbxj_open(const struct rbxj_options *options, struct rbxj **ret, struct rbxj
     struct rbxj *handle = calloc(1, sizeof(*handle));
     if (!handle)
         return error_sys(error, ENOMEM, "rbxj");
-    (void)pthread_mutex_init(&handle->mutex, NULL);
     int r = config_load(options, &handle->config, error);
     if (r == 0)
         r = handle_open_journal(&handle->config, &handle->journal, error);
@@ -153,10 +151,10 @@ static int is_parent(const struct procid *supervisor)
 static int acts_for(struct rbxj *handle, const struct box *box)
 {
     bool found = procid_equal(journal_self(handle->journal), &box->supervisor);
-    (void)pthread_mutex_lock(&handle->mutex);
+    (void)forked_lock(&handle->mutex);
     for (size_t i = 0; i < handle->begun_len; i++)
         found = found || handle->begun[i] == box->incarnation;
-    (void)pthread_mutex_unlock(&handle->mutex);
+    forked_unlock(&handle->mutex);
     return found ? 1 : is_parent(&box->supervisor);
 }
 
@@ -187,23 +185,23 @@ static void forget_ended(struct rbxj *handle)
  * death ends it. */
 static void remember_begun(struct rbxj *handle, uint64_t incarnation)
 {
-    (void)pthread_mutex_lock(&handle->mutex);
+    (void)forked_lock(&handle->mutex);
     forget_ended(handle);
     uint64_t *grown = reallocarray(handle->begun, handle->begun_len + 1, sizeof(*grown));
     if (grown) {
         handle->begun = grown;
         handle->begun[handle->begun_len++] = incarnation;
     }
-    (void)pthread_mutex_unlock(&handle->mutex);
+    forked_unlock(&handle->mutex);
 }
 
 static void forget_begun(struct rbxj *handle, uint64_t incarnation)
 {
-    (void)pthread_mutex_lock(&handle->mutex);
+    (void)forked_lock(&handle->mutex);
     for (size_t i = handle->begun_len; i-- > 0;)
         if (handle->begun[i] == incarnation)
             handle->begun[i] = handle->begun[--handle->begun_len];
-    (void)pthread_mutex_unlock(&handle->mutex);
+    forked_unlock(&handle->mutex);
 }
 
 /* Whoever passes in the instant in which the worker is quarantined counts as begun before (K31). */

@@ -4,6 +4,7 @@
 #include "base/cleanup.h"
 #include "base/error.h"
 #include "base/fd.h"
+#include "base/forked.h"
 #include "base/procid.h"
 #include "base/proctext.h"
 
@@ -11,7 +12,6 @@
 #include <libcgroup.h>
 #include <limits.h>
 #include <linux/magic.h>
-#include <pthread.h>
 #include <string.h>
 
 #define PROCS_LIMIT (64u * 1024 * 1024)
@@ -305,7 +305,7 @@ int cgroup_remove_children(int fd, int64_t deadline_ns)
 }
 
 /* libcgroup keeps one table for the process, and would print. */
-static pthread_mutex_t library = PTHREAD_MUTEX_INITIALIZER;
+static struct forked_mutex library;
 
 static void say_nothing(void *data, int level, const char *format, va_list args)
 {
@@ -343,13 +343,13 @@ static const char *find_v1(const char *path, struct cgroup_mount_point *info)
 static void remove_v1(const char *path)
 {
     struct cgroup_mount_point info;
-    (void)pthread_mutex_lock(&library);
+    (void)forked_lock(&library);
     const char *name = library_ready() ? find_v1(path, &info) : NULL;
     struct cgroup *group = name ? cgroup_new_cgroup(name) : NULL;
     if (group && cgroup_add_controller(group, info.name))
         (void)cgroup_delete_cgroup_ext(group, CGFLAG_DELETE_EMPTY_ONLY);
     cgroup_free(&group);
-    (void)pthread_mutex_unlock(&library);
+    forked_unlock(&library);
 }
 
 int cgroup_is_removed(int fd)

@@ -12,9 +12,10 @@
 #ifndef RBXJ_REAPER_ENTRY_H
 #define RBXJ_REAPER_ENTRY_H
 
-#include <stdbool.h>
+#include "base/forked.h"
 
 struct entry {
+    struct forked process;
     bool inner, alone;
 };
 

@@ -6,17 +6,16 @@
 #define RBXJ_REAPER_HANDLE_H
 
 #include "base/config.h"
+#include "base/forked.h"
 #include "journal/journal.h"
 #include "reaper/quarantine.h"
 #include "reaper/undo.h"
-
-#include <pthread.h>
 
 struct rbxj {
     struct config config;
     struct journal *journal;
     /* boxes that this handle began for another process, for which it may act (a hook) */
-    pthread_mutex_t mutex;
+    struct forked_mutex mutex;
     uint64_t *begun;
     size_t begun_len;
     size_t begun_look; /* from that many on those that have ended are looked for */
