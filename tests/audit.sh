@@ -218,6 +218,12 @@ searches() {
 }
 if command -v strace >/dev/null; then
     check "look: all processes are searched once for all boxes" is "$(searches list)" 1
+    for how in --dry-run --json; do
+        strace -qq -o /dev/null -P "$$/fd" -P "/proc/$$/fd" -e trace=openat -e inject=openat:error=EMFILE "$rbxj" replay --json $how \
+            >"$work/out" 2>"$work/err"
+        check "want of descriptors ($how): that says nothing about what was adopted" \
+            json '{(e["outcome"], e["error"] and e["error"]["name"]) for b in d["boxes"] for e in b["entries"]} == {("failed", "EMFILE")}'
+    done
 fi
 call replay --json
 check "replay: exits 0" is "$status" 0

@@ -28,6 +28,17 @@ static void refuse(struct teardown_item *item, const char *why, const char *who)
     error_detail(&item->look.error, "%s", who);
 }
 
+static void not_known(struct teardown *t, struct teardown_item *item, const struct rbxj_error *why)
+{
+    struct rbxj_error error = {0};
+    if (!errno_is_want(why->errnum)) {
+        refuse(item, "whether somebody uses it since it was adopted is not known", why->message);
+        return;
+    }
+    (void)error_sys(&error, why->errnum, "%s: who uses it since it was adopted", item->record->path);
+    teardown_cannot_ask(t, item, &error);
+}
+
 /* 0 or -ENOMEM. */
 static int add(struct audit *a, const struct record *r)
 {
@@ -120,14 +131,14 @@ static const struct audit_item *item_of(const struct adopted *all, const struct 
 
 static void judge(struct teardown *t, const struct adopted *all)
 {
+    const struct rbxj_error no_memory = {.errnum = ENOMEM};
     for (size_t i = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
         if (!is_asked_for(item))
             continue;
         const struct audit_item *found = all && all->result == 0 ? item_of(all, item->record) : NULL;
         if (!found)
-            refuse(item, "whether somebody uses it since it was adopted is not known",
-                   all ? all->error.message : strerror(ENOMEM));
+            not_known(t, item, all ? &all->error : &no_memory);
         else if (found->live)
             refuse(item, "is in use since it was adopted", found->user);
     }
@@ -164,7 +175,7 @@ void teardown_look_at_adopted(struct teardown *t)
         if (!is_asked_for(item))
             continue;
         if (r < 0)
-            refuse(item, "whether somebody uses it since it was adopted is not known", e.message);
+            not_known(t, item, &e);
         else if (a.items[k++].live)
             refuse(item, "is in use since it was adopted", a.items[k - 1].user);
     }

@@ -45,8 +45,7 @@ static int judge_holder(void *data, pid_t pid)
     return 1;
 }
 
-/* Who has the flock can't be known for want of memory or descriptors: no held box, but one that is left this time. */
-static void cannot_ask(struct teardown *t, struct teardown_item *item, const struct rbxj_error *e)
+void teardown_cannot_ask(struct teardown *t, struct teardown_item *item, const struct rbxj_error *e)
 {
     item->look.found = FOUND_BUSY;
     item->look.error = *e;
@@ -70,7 +69,7 @@ static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t 
     if (r < 0 && errno_is_want(-r)) {
         error = (struct rbxj_error){0};
         (void)error_sys(&error, -r, "lock %s: finding out who holds it", item->record->path);
-        cannot_ask(t, item, &error);
+        teardown_cannot_ask(t, item, &error);
         return;
     }
     if (r <= 0)
@@ -89,7 +88,7 @@ static void not_known(struct teardown *t, struct teardown_item *item, const stru
         (void)error_sys(&own, errno, "lock %s: taking it", item->record->path);
     error = error ? error : &own;
     if (errno_is_want(error->errnum)) {
-        cannot_ask(t, item, error);
+        teardown_cannot_ask(t, item, error);
         return;
     }
     item->withheld = t->held = true;
@@ -132,7 +131,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         int held = flocks_is_held(st.st_dev, st.st_ino);
         if (held < 0 && errno_is_want(-held)) {
             (void)error_sys(&f.error, -held, "lock %s: finding out whether it is held", item->record->path);
-            cannot_ask(t, item, &f.error);
+            teardown_cannot_ask(t, item, &f.error);
         } else if (held != 0) {
             judge_held(t, item, st.st_ino);
         }
