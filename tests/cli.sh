@@ -235,7 +235,7 @@ run_payload() {
     # shellcheck disable=SC2016
     call run --lock "$work/lock" -- sh -c 'for fd in $(seq 0 40); do [ ! -e "/proc/$$/fd/$fd" ] || echo "$fd"; done'
     check "run: CMD has descriptors 0 to 2 only (K7)" is "$(tr '\n' ' ' <"$work/out")" "0 1 2 "
-    call run grep -E 'SigBlk|SigIgn' /proc/self/status
+    env --default-signal "$rbxj" run grep -E 'SigBlk|SigIgn' /proc/self/status >"$work/out" 2>"$work/err"
     check "run: CMD has no signal blocked or ignored" is "$(grep -c 0000000000000000 "$work/out")" 2
     (trap '' HUP CHLD && call run true && exit "$status")
     check "run: ignored SIGCHLD does no harm" is "$?" 0

@@ -201,7 +201,9 @@ static int execute(struct run *run, struct payload *payload, char **argv)
         .cgroups = run->cgroups,
         .cgroups_len = run->cgroups_len,
         .setup = payload_default_signals,
+        .setup_data = payload,
     };
+    payload_note_signals(payload);
     int rc = rbxj_spawn(run->handle, run->box, &how, &payload->pid, &payload->pidfd, NULL, &error);
     if (rc == 0) {
         int status = payload_wait(payload);
