@@ -247,4 +247,40 @@ check "again: removed by hand, it is already gone" is "$status" 0
 call list --json
 check "again: nothing is left" json 'd == {"boxes": []}'
 
+# ---- one record of each damaged: both are moved aside, and both are salvaged ----
+
+damage_record() { # FILE BOX SEQ: the copy that counts
+    call forensics --json "$1"
+    python3 -I -S - "$work/out" "$@" <<'P'
+import json, sys
+out, path, box, seq = sys.argv[1:]
+at = [int(e["offset"]) + 60 for e in json.load(open(out))["files"][0]["entries"]
+      if (e["box"], e["seq"], e["newest_snapshot"]) == (box, int(seq), True)]
+with open(path, "r+b") as f:
+    f.seek(at[0])
+    byte = f.read(1)[0]
+    f.seek(at[0])
+    f.write(bytes([byte ^ 255]))
+P
+}
+fresh
+export RBXJ_DURABILITY=resource
+crash p --tmpdir "$work/p"
+crash v --tmpdir "$shm/v" # in the boot journal alone
+crash q --tmpdir "$work/q"
+damage_record "$data" q 1
+damage_record "$(echo "$work"/run/journal-*/data.mdb)" q 1
+call replay
+check "both aside: nothing is undone" is "$status" 3
+check "both aside: both were moved aside" there "$work"/run/journal.damaged-* "$work"/state/journal.damaged-*
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+check "both aside: salvaged" is "$status" 0
+call --state-dir "$work/new" --runtime-dir "$work/new" list --json
+check "both aside: what only the boot journal had, too" json '{b["box"] for b in d["boxes"]} == {"p", "q", "v"}'
+check "both aside: put in place" put_in_place
+call replay
+check "both aside: what is proven is undone" gone "$work/p" "$shm/v"
+unset RBXJ_DURABILITY
+
 finish

@@ -24,7 +24,7 @@
 enum source {
     SOURCE_BOOT,  /* journal-<boot>, a folder */
     SOURCE_DISK,  /* journal, a folder; or a data file that was named */
-    SOURCE_ASIDE, /* journal.damaged-<time>, a folder: of them the newest is salvaged */
+    SOURCE_ASIDE, /* journal.damaged-<time>, a folder: of those of a directory the newest is salvaged */
     SOURCE_KEPT, /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; never salvaged with others */
     SOURCES,
 };
@@ -32,6 +32,8 @@ enum source {
 struct files {
     struct autopsy list[FILES_MAX];
     enum source sources[FILES_MAX];
+    unsigned dirs[FILES_MAX]; /* in the how many-th directory it is */
+    unsigned dir;
     size_t len;
 };
 
@@ -47,6 +49,7 @@ static int add_file(struct files *files, const char *path, enum source source, s
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: more than %d journals", path, FILES_MAX);
     int r = autopsy_read(AT_FDCWD, path, path, &files->list[files->len], e);
     files->sources[files->len] = source;
+    files->dirs[files->len] = files->dir;
     files->len += r == 0;
     return r;
 }
@@ -99,6 +102,7 @@ static int add_dir(struct files *files, const char *dir, struct rbxj_error *e)
     int n = scandir(dir, &names, choose_name, compare_names), r = 0;
     if (n < 0)
         return error_sys(e, errno, "%s", dir);
+    files->dir++;
     for (int i = 0; i < n; i++) {
         if (r == 0)
             r = add_entry(files, dir, names[i]->d_name, e);
@@ -312,7 +316,8 @@ static bool is_salvaged(const struct files *files, size_t i)
 {
     if (files->sources[i] == SOURCE_KEPT)
         return false;
-    return files->sources[i] != SOURCE_ASIDE || i + 1 == files->len || files->sources[i + 1] != SOURCE_ASIDE;
+    return files->sources[i] != SOURCE_ASIDE || i + 1 == files->len ||
+           files->sources[i + 1] != SOURCE_ASIDE || files->dirs[i + 1] != files->dirs[i];
 }
 
 static int salvage(const struct files *files, const struct config *config, const char *dir,
