@@ -283,4 +283,23 @@ call replay
 check "both aside: what is proven is undone" gone "$work/p" "$shm/v"
 unset RBXJ_DURABILITY
 
+# ---- a boot journal of another boot, and one that was never finished, beside a sound one on disk ----
+
+fresh
+call run --box e -- true
+mv "$work"/run/journal-* "$work/ended"
+for other in journal-00112233445566778899aabbccddeeff journal-making-00112233445566778899aabbccddeeff; do
+    fresh
+    crash p --tmpdir "$work/p-$other"
+    rm -rf "$work"/run/journal-* "$work/new"
+    cp -a "$work/ended" "$work/run/$other"
+    call forensics --salvage "$work/new" --json
+    check "$other: told, and not salvaged" \
+        json 'len(d["files"]) == 2 and (d["salvaged"]["boxes"], d["salvaged"]["records"]) == (1, 2)'
+    rm -rf "$work/new"
+    call forensics --salvage "$work/new" "$work/run"
+    check "$other: alone it is none" is "$status" 2
+    check "$other: one line says so" one_line
+done
+
 finish

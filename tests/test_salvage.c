@@ -220,6 +220,43 @@ static void an_older_version_stands_in_for_a_damaged_one(void **state)
     autopsy_clear(&a);
 }
 
+/* How many of its records are listed only. */
+static size_t count_unproven(const struct autopsy *files, size_t n, const char *dir)
+{
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct salvaged salvaged;
+    struct snapshot s;
+    struct rbxj_error e = {0};
+    size_t unproven = 0;
+    assert_ok(salvage_write(files, n, false, dir, &options, &salvaged, &e), e);
+    assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
+    for (size_t i = 0; i < s.len; i++)
+        for (size_t k = 0; k < s.boxes[i].len; k++)
+            unproven += (s.boxes[i].records[k].flags & REC_UNPROVEN) != 0;
+    snapshot_clear(&s);
+    return unproven;
+}
+
+/* It was never flushed, and whatever it says, it says of that boot. */
+static void k20_a_boot_journal_of_another_boot_proves_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy boot = must_read(harness_format("%s/data.mdb", place_folder(&p))),
+                   disk = must_read(disk_data(&p));
+    assert_false(autopsy_is_of_another_boot(&boot));
+    assert_int_equal(count_unproven(&boot, 1, harness_format("%s/same", harness_disk())), 0);
+    boot_number = 1;
+    assert_true(autopsy_is_of_another_boot(&boot));
+    assert_false(autopsy_is_of_another_boot(&disk));
+    assert_int_equal(count_unproven(&boot, 1, harness_format("%s/other", harness_disk())), BOXES * 3);
+    assert_int_equal(count_unproven(&disk, 1, harness_format("%s/disk", harness_disk())), 0);
+    boot_number = 0;
+    autopsy_clear(&disk);
+    autopsy_clear(&boot);
+}
+
 static void a_full_directory_is_not_written_to(void **state)
 {
     (void)state;
@@ -263,6 +300,7 @@ int main(void)
         journal_test(a_right_checksum_is_no_form_yet),
         journal_test(what_a_newer_version_wrote_is_no_damage_and_left_out),
         journal_test(an_older_version_stands_in_for_a_damaged_one),
+        journal_test(k20_a_boot_journal_of_another_boot_proves_nothing),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };

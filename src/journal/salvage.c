@@ -15,7 +15,8 @@
 struct taken {
     const struct carved *carved;
     size_t file;
-    bool kept; /* its box has a header and a name of its own */
+    bool kept;   /* its box has a header and a name of its own */
+    bool proven; /* a sound snapshot has it */
 };
 
 struct taking {
@@ -36,6 +37,29 @@ static int compare_taken(const void *a, const void *b)
     return px != py ? (px < py) - (px > py) : (x->file > y->file) - (x->file < y->file);
 }
 
+bool autopsy_is_of_another_boot(const struct autopsy *a)
+{
+    uint8_t own[16], boot[16];
+    uint64_t position;
+    for (size_t i = 0; i < ARRAY_LEN(a->snapshots); i++)
+        if (a->snapshots[i].sound &&
+            scan_meta(&a->snapshots[i].pages, META_POSITION, &position, sizeof(position)) == 0 &&
+            scan_meta(&a->snapshots[i].pages, META_BOOT, boot, sizeof(boot)) == 0)
+            return procid_boot(own) < 0 || memcmp(own, boot, sizeof(own)) != 0;
+    return false;
+}
+
+static void take_of(const struct autopsy *file, size_t which, struct taking *t)
+{
+    bool elsewhen = autopsy_is_of_another_boot(file);
+    for (size_t i = 0; i < file->records_len; i++) {
+        const struct carved *c = &file->records[i];
+        if (c->state == CARVED_INTACT)
+            t->list[t->len++] = (struct taken){
+                .carved = c, .file = which, .kept = true, .proven = (c->newest || c->previous) && !elsewhen};
+    }
+}
+
 /* Of each key the newest. */
 static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
 {
@@ -46,9 +70,7 @@ static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
     if (!t->list)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
-        for (size_t k = 0; k < files[i].records_len; k++)
-            if (files[i].records[k].state == CARVED_INTACT)
-                t->list[t->len++] = (struct taken){.carved = &files[i].records[k], .file = i, .kept = true};
+        take_of(&files[i], i, t);
     if (t->len)
         qsort(t->list, t->len, sizeof(*t->list), compare_taken);
     for (size_t i = 0; i < t->len; i++) {
@@ -174,10 +196,11 @@ static int put_unproven(MDB_txn *txn, struct store *s, const struct carved *c, M
     return mdb_put(txn, s->records, key, &value, 0);
 }
 
-static int put_record(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
+static int put_record(MDB_txn *txn, struct store *s, const struct taken *t, MDB_val *key)
 {
+    const struct carved *c = t->carved;
     MDB_val value = {c->head.length, (void *)(uintptr_t)c->bytes};
-    return c->newest || c->previous ? mdb_put(txn, s->records, key, &value, 0) : put_unproven(txn, s, c, key);
+    return t->proven ? mdb_put(txn, s->records, key, &value, 0) : put_unproven(txn, s, c, key);
 }
 
 /* After everything that was salvaged, whatever the clock did. */
@@ -209,7 +232,8 @@ static int fill(MDB_txn *txn, struct store *s, void *data)
         struct record_key k = record_key(c->head.incarnation, c->head.seq);
         MDB_val key = {sizeof(k), &k};
         if (t->list[i].kept)
-            rc = c->head.seq == 0 ? put_header(txn, s, c, last_of(t, i), &key) : put_record(txn, s, c, &key);
+            rc = c->head.seq == 0 ? put_header(txn, s, c, last_of(t, i), &key)
+                                  : put_record(txn, s, &t->list[i], &key);
     }
     return rc;
 }

@@ -60,6 +60,10 @@ int autopsy_carve(struct autopsy *a);
 /* Nothing is wrong with it at all. */
 bool autopsy_is_sound(const struct autopsy *a);
 
+/* Is it a boot journal, but not this boot's, as far as can be read? It was never flushed, and whatever it says, it says of
+ * that boot alone (K20). */
+bool autopsy_is_of_another_boot(const struct autopsy *a);
+
 /* What a salvage has taken, and left out. */
 struct salvaged {
     size_t boxes, records;

@@ -25,7 +25,8 @@ enum source {
     SOURCE_BOOT,  /* journal-<boot>, a folder */
     SOURCE_DISK,  /* journal, a folder; or a data file that was named */
     SOURCE_ASIDE, /* journal.damaged-<time>, a folder: of those of a directory the newest is salvaged */
-    SOURCE_KEPT, /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; never salvaged with others */
+    SOURCE_KEPT, /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; a boot journal that is of another
+                    boot, or was never finished. Never salvaged with others */
     SOURCES,
 };
 
@@ -80,6 +81,16 @@ static int compare_names(const struct dirent **a, const struct dirent **b)
     return x != y ? (x > y) - (x < y) : strcmp((*a)->d_name, (*b)->d_name);
 }
 
+/* One of another boot goes unread, and one that was never finished is made again (K20). */
+static bool is_of_this_boot(const char *name, const struct autopsy *a)
+{
+    char own[64];
+    struct rbxj_error unused = {0};
+    bool named = source_of(name) != SOURCE_BOOT ||
+                 (journal_boot_folder("", own, sizeof(own), &unused) == 0 && strcmp(own + 1, name) == 0);
+    return named && !autopsy_is_of_another_boot(a);
+}
+
 static int add_entry(struct files *files, const char *dir, const char *name, struct rbxj_error *e)
 {
     _cleanup_free_ char *path = NULL;
@@ -92,6 +103,8 @@ static int add_entry(struct files *files, const char *dir, const char *name, str
     int r = add_file(files, path, source_of(name), &own);
     if (r < 0 && own.errnum == ENOENT && *rest) /* a folder without one */
         return 0;
+    if (r == 0 && !is_of_this_boot(name, &files->list[files->len - 1]))
+        files->sources[files->len - 1] = SOURCE_KEPT;
     return r < 0 ? error_pass(e, &own) : 0;
 }
 
@@ -334,7 +347,8 @@ static int salvage(const struct files *files, const struct config *config, const
         asides += files->sources[i] == SOURCE_ASIDE;
     }
     if (!n)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "salvage: there is no journal");
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                         "salvage: there is no journal of this boot, of the disk or aside");
     bool boot_is_all = boots == 1 && !asides && autopsy_is_sound(&chosen[0]);
     return salvage_write(chosen, n, boot_is_all, dir, &options, ret, e);
 }
