@@ -220,6 +220,36 @@ static void an_older_version_stands_in_for_a_damaged_one(void **state)
     autopsy_clear(&a);
 }
 
+static bool is_salvaged(const struct autopsy *a, uint64_t incarnation, uint32_t seq)
+{
+    for (size_t i = 0; i < a->records_len; i++)
+        if (a->records[i].state == CARVED_INTACT && a->records[i].head.incarnation == incarnation &&
+            a->records[i].head.seq == seq)
+            return true;
+    return false;
+}
+
+/* And so it is where the newest snapshot is lost, and the record damaged in the one before. */
+static void an_older_version_stands_in_for_one_of_the_previous_snapshot(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    struct autopsy a = must_read(disk_data(&p));
+    size_t i = 0;
+    while (!a.records[i].newest || !a.records[i].previous || a.records[i + 1].state != CARVED_SUPERSEDED)
+        i++;
+    struct record_head head = a.records[i].head;
+    write_at(disk_data(&p), (off_t)a.records[i].offset + 60, "\xff\xff\xff", 3);
+    write_at(disk_data(&p), a.snapshots[0].which * 4096 + 16, "xxxx", 4);
+    autopsy_clear(&a);
+    a = must_read(disk_data(&p));
+    assert_false(a.snapshots[0].sound);
+    assert_true(a.snapshots[1].sound);
+    assert_true(is_salvaged(&a, head.incarnation, head.seq));
+    autopsy_clear(&a);
+}
+
 /* How many of its records are listed only. */
 static size_t count_unproven(const struct autopsy *files, size_t n, const char *dir)
 {
@@ -300,6 +330,7 @@ int main(void)
         journal_test(a_right_checksum_is_no_form_yet),
         journal_test(what_a_newer_version_wrote_is_no_damage_and_left_out),
         journal_test(an_older_version_stands_in_for_a_damaged_one),
+        journal_test(an_older_version_stands_in_for_one_of_the_previous_snapshot),
         journal_test(k20_a_boot_journal_of_another_boot_proves_nothing),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),

@@ -205,8 +205,9 @@ static bool same_key(const struct carved *x, const struct carved *y)
     return x->head.incarnation == y->head.incarnation && x->head.seq == y->head.seq;
 }
 
-/* Half of a record is damage where something was lost by it. Else it is what LMDB leaves in the room that it does not
- * use: of a key that is whole elsewhere, or of one that a sound snapshot does not have. */
+/* Half of a record is damage where something was lost by it: the newest snapshot that can be read has it. Else it is what
+ * LMDB leaves in the room that it does not use: of a key that is whole elsewhere, or of one that a sound snapshot does not
+ * have. */
 static void leave_out_remnants(struct autopsy *a)
 {
     size_t len = 0;
@@ -214,7 +215,8 @@ static void leave_out_remnants(struct autopsy *a)
     for (size_t i = 0; i < a->records_len; i++) {
         struct carved *c = &a->records[i];
         whole = c->state != CARVED_DAMAGED || (whole && same_key(c - 1, c));
-        if (c->state != CARVED_DAMAGED || c->newest || (!whole && !a->snapshots[0].sound))
+        bool counts = a->snapshots[0].sound ? c->newest : c->previous || !whole;
+        if (c->state != CARVED_DAMAGED || counts)
             a->records[len++] = *c;
     }
     a->records_len = len;
