@@ -287,6 +287,68 @@ static void k20_a_boot_journal_of_another_boot_proves_nothing(void **state)
     autopsy_clear(&boot);
 }
 
+static size_t salvaged_boxes(const struct autopsy files[2], const char *name)
+{
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    assert_ok(salvage_write(files, 2, false, harness_format("%s/%s", harness_disk(), name), &options,
+                            &salvaged, &e),
+              e);
+    return salvaged.boxes;
+}
+
+/* The disk learns of a box's end with the next commit. */
+static void k20_the_boot_journal_tells_what_was_dropped(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e = {0};
+    (void)must_begin(j, "a", harness_format("%s/a", p.kept));
+    struct box ended = must_begin(j, "ended", harness_format("%s/ended", p.kept));
+    assert_ok(journal_drop(j, ended.incarnation, 1, &e), e);
+    assert_ok(journal_end(j, ended.incarnation, &e), e);
+    (void)must_begin(j, "v", harness_format("%s/v", p.lost));
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    struct autopsy files[2] = {must_read(data), must_read(disk_data(&p))};
+    assert_true(is_salvaged(&files[1], ended.incarnation, 1));
+    assert_int_equal(salvaged_boxes(files, "newest"), 2);
+    autopsy_clear(&files[1]);
+    /* what the disk has since */
+    (void)must_begin(j, "later", harness_format("%s/later", p.kept));
+    files[1] = must_read(disk_data(&p));
+    assert_int_equal(salvaged_boxes(files, "later"), 3);
+    autopsy_clear(&files[0]);
+    autopsy_clear(&files[1]);
+    place_close();
+}
+
+/* And the previous snapshot does, with the newest lost. */
+static void k20_its_previous_snapshot_tells_it_too(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e = {0};
+    struct box ended = must_begin(j, "ended", harness_format("%s/ended", p.kept));
+    assert_ok(journal_drop(j, ended.incarnation, 1, &e), e);
+    assert_ok(journal_end(j, ended.incarnation, &e), e);
+    (void)must_begin(j, "v", harness_format("%s/v", p.lost));
+    place_close();
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    struct autopsy files[2] = {must_read(data), must_read(disk_data(&p))};
+    write_at(data, files[0].snapshots[0].which * 4096 + 16, "xxxx", 4);
+    autopsy_clear(&files[0]);
+    files[0] = must_read(data);
+    assert_true(is_salvaged(&files[1], ended.incarnation, 1));
+    assert_int_equal(salvaged_boxes(files, "previous"), 1);
+    autopsy_clear(&files[0]);
+    autopsy_clear(&files[1]);
+}
+
 static void a_full_directory_is_not_written_to(void **state)
 {
     (void)state;
@@ -332,6 +394,8 @@ int main(void)
         journal_test(an_older_version_stands_in_for_a_damaged_one),
         journal_test(an_older_version_stands_in_for_one_of_the_previous_snapshot),
         journal_test(k20_a_boot_journal_of_another_boot_proves_nothing),
+        journal_test(k20_the_boot_journal_tells_what_was_dropped),
+        journal_test(k20_its_previous_snapshot_tells_it_too),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };
