@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A daemon that has closed its standard input, output and error, and journals its boxes: its next message to standard error
- * goes nowhere, and not into the journal, nor into the lock of a box. And one that forks: what has the number of a
- * descriptor of the journal in its child is the child's.
+ * goes nowhere, and not into the journal, nor into the lock of a box. And one that forks, or closes what it did not open:
+ * what then has the number of a descriptor of the journal is its own.
  */
 #include "journal_fixture.h"
 
@@ -50,8 +50,8 @@ static void what_stays_open_has_no_low_number(void **state)
     assert_int_equal(WEXITSTATUS(status), 0);
 }
 
-/* In a child that has closed all that it inherited: 0, or the number of what went wrong. */
-static int close_in_child(struct rbxj *handle)
+/* Where all was closed from without the journal: 0, or the number of what went wrong. */
+static int close_after_all_was_closed(struct rbxj *handle)
 {
     enum { FIRST = 3, LAST = 16 };
     if (close_range(FIRST, ~0U, 0) < 0)
@@ -78,8 +78,25 @@ static void a_child_that_closes_its_copy_closes_nothing_of_its_own(void **state)
     (void)fflush(NULL);
     pid_t pid = fork();
     if (pid == 0)
-        _exit(close_in_child(handle));
+        _exit(close_after_all_was_closed(handle));
     rbxj_close(handle);
+    assert_true(pid > 0);
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_true(WIFEXITED(status));
+    assert_int_equal(WEXITSTATUS(status), 0);
+}
+
+static void a_process_that_closed_its_handles_descriptors_keeps_its_own(void **state)
+{
+    (void)state;
+    int status;
+    struct place p = place_make();
+    struct rbxj_options options = {.state_dir = p.state, .runtime_dir = p.runtime};
+    struct rbxj *handle;
+    (void)fflush(NULL);
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(rbxj_open(&options, &handle, NULL) < 0 ? 9 : close_after_all_was_closed(handle));
     assert_true(pid > 0);
     assert_int_equal(waitpid(pid, &status, 0), pid);
     assert_true(WIFEXITED(status));
@@ -91,6 +108,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         journal_test(what_stays_open_has_no_low_number),
         journal_test(a_child_that_closes_its_copy_closes_nothing_of_its_own),
+        journal_test(a_process_that_closed_its_handles_descriptors_keeps_its_own),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -382,9 +382,10 @@ void journal_close(struct journal *j)
         return;
     /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
      * close one of STATE/alive would drop the locks of a journal that the child has opened itself; and where it has
-     * closed them, something else of it has their numbers. */
-    if (forked_is_self(&j->opener)) {
-        if (j->gates) /* it came to be whole */
+     * closed them, something else of it has their numbers. So it is in a process that has closed its own. */
+    bool whole = j->gates != NULL;
+    if (forked_is_self(&j->opener) && !(whole && journal_check_handle(j, NULL) < 0)) {
+        if (whole)
             (void)leftover_retry(j, NULL);
         store_close(&j->boot);
         store_close(&j->disk);
