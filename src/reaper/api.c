@@ -86,13 +86,17 @@ static void clear_records(struct record *records, size_t n)
 /* Who owns the box: alive, and who it is, read after that (K8). */
 static int identify_supervisor(pid_t pid, struct procid *ret, struct rbxj_error *e)
 {
+    struct procid self;
     int r = procid_of(pid ? pid : getpid(), ret);
     int fd = r < 0 ? r : procid_open(ret);
-    if (fd < 0)
-        return fd == -ESRCH ? error_set(e, RBXJ_E_BAD_REQUEST, ESRCH, "supervisor pid %d: is not alive", pid)
-                            : error_sys(e, -fd, "supervisor pid %d: is it alive", pid);
-    (void)close(fd);
-    return 0;
+    if (fd >= 0) {
+        (void)close(fd);
+        return 0;
+    }
+    if (fd == -ESRCH)
+        return error_set(e, RBXJ_E_BAD_REQUEST, ESRCH, "supervisor pid %d: is not alive", pid);
+    r = fd == -EXDEV ? journal_find_self(&self, e) : 0; /* it says what is wrong with /proc */
+    return r < 0 ? r : error_sys(e, -fd, "supervisor pid %d: is it alive", pid ? pid : getpid());
 }
 
 struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n)
@@ -213,6 +217,8 @@ static int refuse_quarantined(const struct config *config, const char *box, stru
         set = quarantine_read(config, &q);
     if (set <= 0)
         return set < 0 ? error_sys(e, -set, "box %s: is the worker quarantined", box) : 0;
+    if (q.hidden) /* a supervisor that has dropped its privileges, for instance */
+        return error_sys(e, EACCES, "box %s: is the worker quarantined", box);
     return error_set(e, RBXJ_E_QUARANTINED, 0, "box %s: the worker is quarantined: %s: %s", box,
                      quarantine_name(q.reason), q.detail);
 }

@@ -125,6 +125,7 @@ int quarantine_read(const struct config *config, struct quarantine *ret)
     for (size_t i = 0; i < ARRAY_LEN(paths) && !ret->there; i++) {
         r = read_text(paths[i], text);
         ret->there = r != -ENOENT;
+        ret->hidden = r == -EACCES || r == -EPERM;
         if (r >= 0)
             r = parse(text, ret);
         if (ret->there && r < 0)

@@ -39,6 +39,7 @@ enum quarantine_reason {
 
 struct quarantine {
     bool there;
+    bool hidden; /* this process may not read it: it may be there or not */
     enum quarantine_reason reason;
     int64_t since_ns; /* CLOCK_REALTIME; 0: not known */
     char detail[400]; /* escaped */
