@@ -349,6 +349,24 @@ static void k20_its_previous_snapshot_tells_it_too(void **state)
     autopsy_clear(&files[1]);
 }
 
+/* What is dropped is gone (I6): one snapshot that has it proves it, whatever became of the others. */
+static void the_disk_proves_what_the_boot_journal_no_longer_can(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    for (int i = 0; i < 2; i++)
+        write_at(data, i * 4096 + 128, "\xff\xff\0\0\0\0\0\0", 8); /* its trees lead nowhere */
+    struct autopsy files[2] = {must_read(data), must_read(disk_data(&p))};
+    assert_false(files[0].snapshots[0].sound || files[0].snapshots[1].sound);
+    assert_true(count_unproven(files, 1, harness_format("%s/boot", harness_disk())) >= BOXES * 3);
+    size_t both = count_unproven(files, 2, harness_format("%s/both", harness_disk()));
+    assert_int_equal(both, count_unproven(files, 1, harness_format("%s/again", harness_disk())) - BOXES * 3);
+    autopsy_clear(&files[0]);
+    autopsy_clear(&files[1]);
+}
+
 static void a_full_directory_is_not_written_to(void **state)
 {
     (void)state;
@@ -396,6 +414,7 @@ int main(void)
         journal_test(k20_a_boot_journal_of_another_boot_proves_nothing),
         journal_test(k20_the_boot_journal_tells_what_was_dropped),
         journal_test(k20_its_previous_snapshot_tells_it_too),
+        journal_test(the_disk_proves_what_the_boot_journal_no_longer_can),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };

@@ -16,7 +16,7 @@ struct taken {
     const struct carved *carved;
     size_t file;
     bool kept;   /* its box has a header and a name of its own */
-    bool proven; /* a sound snapshot has it */
+    bool proven; /* a sound snapshot has its key */
 };
 
 struct taking {
@@ -119,7 +119,8 @@ static void take_of(const struct autopsy *file, size_t which, const struct autop
     }
 }
 
-/* Of each key the newest. */
+/* Of each key the newest. What is dropped is gone (I6; forget flushes), so that it is proven by any snapshot that has the
+ * key, as the disk's, whose version may be an older one. */
 static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
 {
     size_t room = 1, len = 0;
@@ -135,7 +136,9 @@ static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
     for (size_t i = 0; i < t->len; i++) {
         const struct record_head *last = len ? &t->list[len - 1].carved->head : NULL,
                                  *head = &t->list[i].carved->head;
-        if (!last || last->incarnation != head->incarnation || last->seq != head->seq)
+        if (last && last->incarnation == head->incarnation && last->seq == head->seq)
+            t->list[len - 1].proven |= t->list[i].proven;
+        else
             t->list[len++] = t->list[i];
     }
     t->len = len;
