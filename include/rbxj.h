@@ -484,7 +484,8 @@ int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbx
  * is replayed from it is undone only where its identity is proven.
  *
  * Returns 0 all sound, 1 something is damaged, or a negative error. Errors: PERMISSION, IO, BAD_REQUEST (no journal, not
- * a regular file, salvage_dir is not empty), DISK_FULL. */
+ * a regular file, salvage_dir is not empty), BUSY (another salvage writes into it), JOURNAL_BUSY (it changes too fast to be
+ * read), DISK_FULL. */
 int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,
                    char **ret_json, struct rbxj_error *error);
 

@@ -4,6 +4,8 @@
  */
 #include "salvage_fixture.h"
 
+#include <sys/file.h>
+
 static void a_sound_one_is_read_and_copied_as_it_is(void **state)
 {
     (void)state;
@@ -381,6 +383,28 @@ static void a_full_directory_is_not_written_to(void **state)
     autopsy_clear(&a);
 }
 
+/* They would take each other's unfinished journal for a leftover. */
+static void two_do_not_write_into_one_directory(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    const char *dir = harness_format("%s/there", harness_disk());
+    struct autopsy a = must_read(disk_data(&p));
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    harness_mkdir(dir);
+    int other = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    assert_int_equal(flock(other, LOCK_EX), 0);
+    assert_refused(salvage_write(&a, 1, false, dir, &options, &salvaged, &e), e, RBXJ_E_BUSY,
+                   "another salvage");
+    assert_int_equal(close(other), 0);
+    e = (struct rbxj_error){0};
+    assert_ok(salvage_write(&a, 1, false, dir, &options, &salvaged, &e), e);
+    autopsy_clear(&a);
+}
+
 static void one_that_fails_leaves_nothing(void **state)
 {
     (void)state;
@@ -415,6 +439,7 @@ int main(void)
         journal_test(k20_the_boot_journal_tells_what_was_dropped),
         journal_test(k20_its_previous_snapshot_tells_it_too),
         journal_test(the_disk_proves_what_the_boot_journal_no_longer_can),
+        journal_test(two_do_not_write_into_one_directory),
         journal_test(one_that_fails_leaves_nothing),
         journal_test(a_full_directory_is_not_written_to),
     };

@@ -10,6 +10,7 @@
 
 #include <stdlib.h>
 #include <string.h>
+#include <sys/file.h>
 
 /* One record that is taken. */
 struct taken {
@@ -319,6 +320,23 @@ static int write_into(int fd, const char *dir, const struct autopsy *files, size
     return r;
 }
 
+/* Two at once would each take what the other has not finished for the leftover of a dead one. While fd is open. */
+static int lock_dir(int fd, const char *dir, struct rbxj_error *e)
+{
+    if (flock(fd, LOCK_EX | LOCK_NB) == 0)
+        return 0;
+    return errno == EWOULDBLOCK ? error_set(e, RBXJ_E_BUSY, EBUSY, "%s: another salvage writes into it", dir)
+                                : error_sys(e, errno, "%s", dir);
+}
+
+static int check_empty(int fd, const char *dir, struct rbxj_error *e)
+{
+    int r = fd_dir_is_empty(fd);
+    if (r == 0)
+        return error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
+    return r < 0 ? error_sys(e, -r, "%s", dir) : 0;
+}
+
 int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
                   const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
 {
@@ -326,12 +344,10 @@ int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const
     if (!made && errno != EEXIST)
         return error_sys(e, errno, "%s", dir);
     _cleanup_close_ int fd = files_open_dir(dir, "directory", e);
-    int r = fd == -ENOENT ? error_sys(e, ENOENT, "%s", dir) : fd < 0 ? fd : fd_dir_is_empty(fd);
-    if (fd >= 0 && r < 0)
-        r = error_sys(e, -r, "%s", dir);
+    int r = fd == -ENOENT ? error_sys(e, ENOENT, "%s", dir) : fd < 0 ? fd : lock_dir(fd, dir, e);
     if (r == 0)
-        r = error_set(e, RBXJ_E_BAD_REQUEST, ENOTEMPTY, "%s: is not empty", dir);
-    if (r > 0)
+        r = check_empty(fd, dir, e);
+    if (r == 0)
         r = write_into(fd, dir, files, boot_is_all && n ? 1 : n, options, ret, e);
     if (made && r < 0)
         (void)rmdir(dir);
