@@ -56,6 +56,32 @@ static void what_is_whole_is_found_without_the_trees(void **state)
     autopsy_clear(&a);
 }
 
+/* Meta page 0 has the page size, and tells where the other one is; but that one says of itself where it is. */
+static void a_lost_meta_page_hides_not_the_other(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const char *copy = harness_format("%s/copy", harness_disk());
+    uint8_t zeros[4096] = {0};
+    char *bytes;
+    ssize_t len = fd_read_all(AT_FDCWD, disk_data(&p), 64 << 20, &bytes);
+    assert_true(len > 0);
+    for (int lost = 0; lost < 2; lost++) {
+        _cleanup_close_ int fd = open(copy, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0600);
+        assert_int_equal(fd_write_all(fd, bytes, (size_t)len), 0);
+        write_at(copy, (off_t)lost * 4096, zeros, sizeof(zeros));
+        struct autopsy a = must_read(copy);
+        assert_false(autopsy_is_sound(&a));
+        assert_false(a.metas[lost].sound);
+        assert_int_equal(a.snapshots[1].which, !lost);
+        assert_true(a.snapshots[1].sound);
+        assert_in_range(a.count[CARVED_INTACT], BOXES * 4, (BOXES + 4) * 4); /* the last to end */
+        autopsy_clear(&a);
+    }
+    free(bytes);
+}
+
 static void anything_may_be_read(void **state)
 {
     (void)state;
@@ -241,6 +267,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(what_is_whole_is_found_without_the_trees),
+        journal_test(a_lost_meta_page_hides_not_the_other),
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
         journal_test(a_page_far_away_costs_nothing),

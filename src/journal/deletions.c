@@ -65,7 +65,9 @@ static int deletions_of(struct deletions *d, const uint8_t *page, size_t size, u
 
 int deletions_find(const struct autopsy *a, struct deletions *d)
 {
-    size_t size = a->metas[0].sound ? a->metas[0].meta.page_size : 4096;
+    size_t size = a->metas[0].sound   ? a->metas[0].meta.page_size
+                  : a->metas[1].sound ? a->metas[1].meta.page_size
+                                      : 4096;
     for (size_t i = 0; i < a->file.stretches_len; i++) {
         const struct stretch *s = &a->file.stretches[i];
         for (size_t at = s->start / size * size; at < s->end && at + size <= a->file.len; at += size) {

@@ -35,20 +35,37 @@ static bool tree_is_sound(const struct pages_tree *t, uint64_t last_page)
     return t->depth >= 1 && t->depth <= DEPTH_MAX && t->root >= 2 && t->root <= last_page;
 }
 
+static bool is_meta(const uint8_t *page, int which)
+{
+    return u64(page) == (uint64_t)which && u16(page + 10) == PAGE_META;
+}
+
+/* Where meta page 0 is damaged, the other one is where it says of itself that it is. 0: nowhere. */
+static uint32_t find_second(const uint8_t *image, size_t len)
+{
+    for (uint32_t size = PAGE_SIZE_MIN; size <= PAGE_SIZE_MAX && len >= (size_t)size * 2; size *= 2)
+        if (is_meta(image + size, 1) && u32(image + size + 16) == META_MAGIC &&
+            u32(image + size + 40) == size)
+            return size;
+    return 0;
+}
+
 int pages_read_meta(const void *image, size_t len, int which, struct pages_meta *ret,
                     struct pages_fault *fault)
 {
     const uint8_t *first = image, *at;
+    struct pages_meta unused;
     uint32_t size;
     if (len < META_LEN)
         return pages_bad(fault, 0, "the file is too short");
-    size = u32(first + 40);
+    size = which && pages_read_meta(image, len, 0, &unused, NULL) < 0 ? find_second(image, len) : 0;
+    size = size ? size : u32(first + 40);
     if (size < PAGE_SIZE_MIN || size > PAGE_SIZE_MAX || (size & (size - 1)))
         return pages_bad(fault, 0, "no page size");
     if (len < (size_t)size * 2)
         return pages_bad(fault, 0, "the file is too short");
     at = first + (which ? size : 0);
-    if (u64(at) != (uint64_t)which || u16(at + 10) != PAGE_META)
+    if (!is_meta(at, which))
         return pages_bad(fault, (uint64_t)which, "is no meta page");
     if (u32(at + 16) != META_MAGIC || u32(at + 20) != 1)
         return pages_bad(fault, (uint64_t)which, "is not of LMDB's format 1");
