@@ -276,6 +276,16 @@ static int64_t salvage_time(const struct taking *t)
     return latest;
 }
 
+/* What is logged from now on comes after all that was: the younger of two versions has the higher position (K21). */
+static uint64_t last_position(const struct taking *t)
+{
+    uint64_t last = 0;
+    for (size_t i = 0; i < t->len; i++)
+        if (t->list[i].carved->head.position > last)
+            last = t->list[i].carved->head.position;
+    return last;
+}
+
 static uint32_t last_of(const struct taking *t, size_t header)
 {
     size_t i = header;
@@ -289,7 +299,10 @@ static int fill(MDB_txn *txn, struct store *s, void *data)
 {
     struct taking *t = data;
     int64_t time = salvage_time(t);
+    uint64_t covered = last_position(t);
     int rc = meta_put(txn, s->meta, META_SALVAGED, &time, sizeof(time));
+    if (rc == MDB_SUCCESS)
+        rc = meta_put(txn, s->meta, META_COVERED, &covered, sizeof(covered));
     for (size_t i = 0; i < t->len && rc == MDB_SUCCESS; i++) {
         const struct carved *c = t->list[i].carved;
         struct record_key k = record_key(c->head.incarnation, c->head.seq);
