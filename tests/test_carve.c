@@ -135,6 +135,61 @@ static void a_truncated_one_gives_what_is_left(void **state)
     autopsy_clear(&whole);
 }
 
+/* Forensics, and who only reads: damaged to one of them, damaged to all. */
+static void assert_all_call_it_damaged(const struct place *p, const char *data)
+{
+    struct autopsy a = must_read(data);
+    struct snapshot s = {0};
+    struct rbxj_error e = {0};
+    assert_false(autopsy_is_sound(&a));
+    assert_true(a.snapshots[0].sound); /* its structure is */
+    autopsy_clear(&a);
+    int r = snapshot_read(p->state, p->runtime, &s, &e);
+    assert_true(r == -RBXJ_E_JOURNAL_DAMAGED || (r == 0 && s.damaged > 0));
+    snapshot_clear(&s);
+}
+
+static void what_is_at_another_key_is_damage(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    struct autopsy a = must_read(data);
+    size_t i = 0;
+    while (!a.records[i].newest || a.records[i].head.seq != 3)
+        i++;
+    off_t key = (off_t)a.records[i].offset - (off_t)sizeof(struct record_key);
+    assert_int_equal(a.file.bytes[key + 11], 3);
+    autopsy_clear(&a);
+    write_at(data, key + 11, "\x7f", 1); /* in order with the others still */
+    assert_all_call_it_damaged(&p, data);
+}
+
+/* A name that its meta database needs, misspelt in every copy of it. */
+static void what_every_journal_has_is_missed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = make_journal();
+    const char *const names[] = {META_FORMAT, META_INSTANCE, META_GENERATION, META_POSITION, DB_MARKS};
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    char *bytes;
+    ssize_t len = fd_read_all(AT_FDCWD, data, 64 << 20, &bytes);
+    assert_true(len > 0);
+    for (size_t i = 0; i < ARRAY_LEN(names); i++) {
+        size_t name = strlen(names[i]);
+        for (char *at = bytes; (at = memmem(at, (size_t)(bytes + len - at), names[i], name)); at += name)
+            write_at(data, at - bytes + (off_t)name - 1, "m", 1);
+        assert_all_call_it_damaged(&p, data);
+        struct rbxj_error e;
+        if (strcmp(names[i], META_POSITION) != 0) /* which is read with the first write */
+            assert_int_equal(place_try(&p, &e), -RBXJ_E_JOURNAL_DAMAGED);
+        write_at(data, 0, bytes, (size_t)len);
+    }
+    free(bytes);
+}
+
 /* On a damaged list of free pages LMDB writes wherever that leads. Neither memory nor time go by the file's length. */
 static void a_page_far_away_costs_nothing(void **state)
 {
@@ -268,6 +323,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         journal_test(what_is_whole_is_found_without_the_trees),
         journal_test(a_lost_meta_page_hides_not_the_other),
+        journal_test(what_is_at_another_key_is_damage),
+        journal_test(what_every_journal_has_is_missed),
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
         journal_test(a_page_far_away_costs_nothing),

@@ -137,6 +137,14 @@ static void set_key(struct carved *c, const struct pages_entry *e)
     record_key_parse(&k, &c->head.incarnation, &c->head.seq);
 }
 
+/* Nothing but the walk vouches for what the tree says of it. */
+static bool is_in_place(const struct carved *c, const struct pages_entry *e)
+{
+    struct record_key own = record_key(c->head.incarnation, c->head.seq);
+    return e->key_len == sizeof(own) && memcmp(e->key, &own, sizeof(own)) == 0 &&
+           e->value_len == c->head.length;
+}
+
 static int place_entry(void *data, const struct pages_entry *e)
 {
     struct placing *p = data;
@@ -149,9 +157,12 @@ static int place_entry(void *data, const struct pages_entry *e)
         struct autopsy_snapshot *s = &a->snapshots[p->snapshot];
         found->newest = found->newest || p->snapshot == 0;
         found->previous = found->previous || p->snapshot == 1;
-        if (found->state == CARVED_DAMAGED)
+        if (found->state == CARVED_DAMAGED) {
             set_key(found, e);
-        else if (found->head.time_ns > s->latest_ns)
+            return 0;
+        }
+        a->misplaced += p->snapshot == 0 && !is_in_place(found, e);
+        if (found->head.time_ns > s->latest_ns)
             s->latest_ns = found->head.time_ns;
         return 0;
     }
@@ -340,6 +351,7 @@ static int open_snapshots(struct autopsy *a)
         a->snapshots[0] = a->snapshots[1];
         a->snapshots[1] = first;
     }
+    a->lacks = a->snapshots[0].sound && scan_lacks(&a->snapshots[0].pages) < 0;
     return 0;
 }
 
@@ -416,7 +428,8 @@ void autopsy_clear(struct autopsy *a)
 
 bool autopsy_is_sound(const struct autopsy *a)
 {
-    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound || a->file.unreadable)
+    if (!a->metas[0].sound || !a->metas[1].sound || !a->snapshots[0].sound || a->file.unreadable ||
+        a->misplaced || a->lacks)
         return false;
     for (size_t i = 0; i < a->records_len; i++)
         if (a->records[i].state == CARVED_DAMAGED && a->records[i].newest)

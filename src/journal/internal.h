@@ -190,7 +190,10 @@ typedef int scan_function(const struct pages *p, bool boot, void *ret);
 int scan_snapshot(const struct pages *p, bool boot, void *ret_snapshot); /* everything; a struct snapshot */
 int scan_headers(const struct pages *p, bool boot,
                  void *ret_snapshot); /* boxes without records, in no order */
+/* One value of its meta database (scan_meta.c). */
 int scan_meta(const struct pages *p, const char *name, void *value, size_t len);
+/* Has it what every opener needs, of a boot journal or of the disk's? 0 or -EBADMSG. */
+int scan_lacks(const struct pages *p);
 /* Reads an image, or an open environment through one. */
 int scan_image(const struct image *image, bool boot, const char *shown, scan_function *scan, void *ret,
                struct rbxj_error *e);

@@ -185,7 +185,9 @@ static int add_header(void *data, const struct pages_entry *e)
 /* To which journal it belongs, and to which boot. */
 static int scan_whose(const struct pages *p, bool boot, struct snapshot *s)
 {
-    int r = scan_meta(p, META_INSTANCE, s->instance, 16);
+    int r = scan_lacks(p);
+    if (r == 0)
+        r = scan_meta(p, META_INSTANCE, s->instance, 16);
     return r == 0 && boot ? scan_meta(p, META_BOOT, s->boot_id, 16) : r;
 }
 
@@ -201,15 +203,6 @@ int scan_headers(const struct pages *p, bool boot, void *ret)
     else
         *(struct snapshot *)ret = s;
     return r;
-}
-
-int scan_meta(const struct pages *p, const char *name, void *value, size_t len)
-{
-    struct pages_entry e = {0};
-    if (pages_get(p, DB_META, name, strlen(name), &e) < 0 || e.value_len != len)
-        return -EBADMSG;
-    memcpy(value, e.value, len);
-    return 0;
 }
 
 int scan_snapshot(const struct pages *p, bool boot, void *ret)

@@ -296,6 +296,11 @@ static void put_reasons(struct doc *doc, cJSON *file, const struct autopsy *a)
     (void)snprintf(text, sizeof(text), "newest snapshot: %zu records are damaged", damaged);
     if (damaged)
         (void)doc_text(doc, reasons, NULL, text);
+    (void)snprintf(text, sizeof(text), "newest snapshot: %zu records are not at their key", a->misplaced);
+    if (a->misplaced)
+        (void)doc_text(doc, reasons, NULL, text);
+    if (a->lacks)
+        (void)doc_text(doc, reasons, NULL, "newest snapshot: lacks what every journal has");
 }
 
 static void put_file(struct doc *doc, cJSON *list, const struct autopsy *a)
