@@ -14,8 +14,10 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <string.h>
 #include <sys/mount.h>
+#include <sys/prctl.h>
 #include <unistd.h>
 
 #define RECORDS_MAX 4
@@ -91,6 +93,38 @@ static inline uint64_t ns_of(pid_t pid)
 static inline void tmpfs_on(const char *path, const char *source)
 {
     assert_int_equal(0, mount(source, path, "tmpfs", 0, "size=64k"));
+}
+
+/* The boxes' directory, shared as / is on a system with systemd. */
+static inline const char *shared_dir(void)
+{
+    const char *path = dir("shared");
+    tmpfs_on(path, "shared");
+    assert_int_equal(0, mount(NULL, path, NULL, MS_SHARED, NULL));
+    return path;
+}
+
+/* A child that does that, and then waits to be killed. */
+static inline pid_t child_that_waits(bool (*make_ready)(const void *data), const void *data)
+{
+    int ready[2];
+    char c;
+    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
+    pid_t pid = fork();
+    if (pid == 0) {
+        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
+        if (!make_ready(data))
+            _exit(1);
+        (void)!write(ready[1], "x", 1);
+        (void)close(ready[1]);
+        for (;;)
+            pause();
+    }
+    harness_track(pid);
+    (void)close(ready[1]);
+    assert_int_equal(1, read(ready[0], &c, 1));
+    (void)close(ready[0]);
+    return pid;
 }
 
 static inline struct record *add(const char *fstype, const char *source, const char *target)

@@ -147,23 +147,25 @@ static int failing(void)
     return ENOMEM;
 }
 
-static struct rbxj_resource the_bind(void)
+/* Begins box a with a bind that is not attached; its intent stays. */
+static uint32_t acquire_in_vain(struct rbxj_resource *ret_bind)
 {
-    return (struct rbxj_resource){
+    uint32_t seq;
+    open_with("a");
+    make_source();
+    *ret_bind = (struct rbxj_resource){
         .kind = RBXJ_MOUNT, .path = part_path("a", MOUNT), .fstype = "bind", .source = source_dir()};
+    assert_int_equal(0, rbxj_intend(handle, "a", ret_bind, &seq, &error));
+    at_move = failing;
+    assert_int_equal(-RBXJ_E_IO, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+    return seq;
 }
 
 static void what_was_not_attached_can_be_acquired_again(void **state)
 {
-    struct rbxj_resource r;
     (void)state;
-    open_with("a");
-    make_source();
-    r = the_bind();
-    uint32_t seq;
-    assert_int_equal(0, rbxj_intend(handle, "a", &r, &seq, &error));
-    at_move = failing;
-    assert_int_equal(-RBXJ_E_IO, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+    struct rbxj_resource r;
+    uint32_t seq = acquire_in_vain(&r);
     assert_int_equal(0, harness_mounts_below(r.path));
     assert_true(rbxj_acquired(handle, "a", seq, &error) < 0);
     assert_int_equal(0, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
@@ -177,15 +179,9 @@ static void what_was_not_attached_can_be_acquired_again(void **state)
 /* By the supervisor itself, which then says so, or dies before: it is not taken for gone. */
 static void k1_what_was_then_made_in_another_way_counts(void **state)
 {
-    struct rbxj_resource r;
     (void)state;
-    open_with("a");
-    make_source();
-    r = the_bind();
-    uint32_t seq;
-    assert_int_equal(0, rbxj_intend(handle, "a", &r, &seq, &error));
-    at_move = failing;
-    assert_int_equal(-RBXJ_E_IO, rbxj_acquire(handle, "a", seq, NULL, NULL, &error));
+    struct rbxj_resource r;
+    uint32_t seq = acquire_in_vain(&r);
     assert_int_equal(0, mount(r.source, r.path, NULL, MS_BIND, NULL));
     assert_int_equal(-RBXJ_E_LEFT, rbxj_undo(handle, "a", NULL, &error));
     assert_int_equal(1, harness_mounts_below(r.path));

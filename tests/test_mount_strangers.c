@@ -5,42 +5,40 @@
 #include "mount_fixture.h"
 
 #include <sched.h>
-#include <signal.h>
-#include <sys/prctl.h>
 
-static const char *shared_dir(void)
+static bool listen_to_us(void)
 {
-    const char *path = dir("shared");
-    tmpfs_on(path, "shared");
-    assert_int_equal(0, mount(NULL, path, NULL, MS_SHARED, NULL));
-    return path;
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) == 0;
 }
 
-/* A service whose namespace hears of ours: it has unmounted its copy, and mounted what it likes. shared: it passes on what
- * it hears, and lives behind another one that does. */
+static bool listen_and_pass_on(void)
+{
+    return listen_to_us() && mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) == 0;
+}
+
+static bool mount_its_own(const void *target)
+{
+    return umount(target) == 0 && mount("stranger", target, "tmpfs", 0, "size=64k") == 0;
+}
+
+static bool serve(const void *target)
+{
+    return listen_to_us() && mount_its_own(target);
+}
+
+static bool serve_behind_another(const void *target)
+{
+    for (int i = 0; i < 2; i++)
+        if (!listen_and_pass_on())
+            return false;
+    return mount_its_own(target);
+}
+
+/* A service whose namespace hears of ours: it has unmounted its copy, and mounted what it likes. shared: it passes on
+ * what it hears, and lives behind another one that does. */
 static pid_t service(const char *target, bool shared)
 {
-    int ready[2];
-    char c;
-    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
-    pid_t pid = fork();
-    if (pid == 0) {
-        (void)prctl(PR_SET_PDEATHSIG, SIGKILL);
-        for (int i = 0; i < (shared ? 2 : 1); i++)
-            if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | MS_SLAVE, NULL) < 0 ||
-                (shared && mount(NULL, "/", NULL, MS_REC | MS_SHARED, NULL) < 0))
-                _exit(1);
-        if (umount(target) < 0 || mount("stranger", target, "tmpfs", 0, "size=64k") < 0)
-            _exit(1);
-        (void)!write(ready[1], "x", 1);
-        for (;;)
-            pause();
-    }
-    harness_track(pid);
-    (void)close(ready[1]);
-    assert_int_equal(1, read(ready[0], &c, 1));
-    (void)close(ready[0]);
-    return pid;
+    return child_that_waits(shared ? serve_behind_another : serve, target);
 }
 
 static bool has_stranger(pid_t pid, const char *target)
@@ -99,18 +97,26 @@ static void k12_nor_one_below_ours(void **state)
     is_left_until(service(sub, false), r, sub);
 }
 
+/* A mount of ours in a directory that has another name, too, which hears of it: where it is by that name. */
+static const char *acquire_with_a_copy(struct record **r)
+{
+    const char *base = shared_dir(), *a = harness_format("%s/a", base), *b = dir("b");
+    harness_mkdir(a);
+    assert_int_equal(0, mount(base, b, NULL, MS_BIND, NULL));
+    assert_int_equal(0, mount(NULL, b, NULL, MS_SLAVE, NULL));
+    *r = acquire("tmpfs", "x", a, NULL);
+    const char *there = harness_format("%s/a", b);
+    assert_int_equal(1, mounted(there));
+    return there;
+}
+
 /* In our own namespace it is seen through another name of the same directory. */
 static void k12_nor_one_behind_a_bind_mount(void **state)
 {
     (void)state;
     harness_need_root();
-    const char *base = shared_dir(), *a = harness_format("%s/a", base), *b = dir("b");
-    harness_mkdir(a);
-    assert_int_equal(0, mount(base, b, NULL, MS_BIND, NULL));
-    assert_int_equal(0, mount(NULL, b, NULL, MS_SLAVE, NULL));
-    struct record *r = acquire("tmpfs", "x", a, NULL);
-    const char *there = harness_format("%s/a", b);
-    assert_int_equal(1, mounted(there));
+    struct record *r;
+    const char *there = acquire_with_a_copy(&r);
     assert_int_equal(0, umount(there));
     tmpfs_on(there, "stranger");
     assert_true(undo(r) < 0);
@@ -125,12 +131,8 @@ static void k12_one_on_a_copy_of_ours_is_in_nobodys_way(void **state)
 {
     (void)state;
     harness_need_root();
-    const char *base = shared_dir(), *a = harness_format("%s/a", base), *b = dir("b");
-    harness_mkdir(a);
-    assert_int_equal(0, mount(base, b, NULL, MS_BIND, NULL));
-    assert_int_equal(0, mount(NULL, b, NULL, MS_SLAVE, NULL));
-    struct record *r = acquire("tmpfs", "x", a, NULL);
-    const char *there = harness_format("%s/a", b);
+    struct record *r;
+    const char *there = acquire_with_a_copy(&r);
     tmpfs_on(there, "stranger");
     assert_int_equal(2, mounted(there));
     assert_undone(r);

@@ -77,34 +77,16 @@ static void k4_anothers_record_below_is_busy(void **state)
 
 /* ---- other namespaces ---- */
 
+static bool copy_namespace(const void *propagation)
+{
+    return unshare(CLONE_NEWNS) == 0 &&
+           mount(NULL, "/", NULL, MS_REC | *(const unsigned long *)propagation, NULL) == 0;
+}
+
 /* A child in a copy of this mount namespace, in which all mounts have been given that propagation. */
 static pid_t copy_of_namespace(unsigned long propagation)
 {
-    int ready[2];
-    char c;
-    assert_int_equal(0, pipe2(ready, O_CLOEXEC));
-    pid_t pid = fork();
-    if (pid == 0) {
-        if (unshare(CLONE_NEWNS) < 0 || mount(NULL, "/", NULL, MS_REC | propagation, NULL) < 0)
-            _exit(1);
-        (void)!write(ready[1], "x", 1);
-        for (;;)
-            pause();
-    }
-    harness_track(pid);
-    (void)close(ready[1]);
-    assert_int_equal(1, read(ready[0], &c, 1));
-    (void)close(ready[0]);
-    return pid;
-}
-
-/* The boxes' directory, shared as / is on a system with systemd. */
-static const char *shared_dir(void)
-{
-    const char *path = dir("shared");
-    tmpfs_on(path, "shared");
-    assert_int_equal(0, mount(NULL, path, NULL, MS_SHARED, NULL));
-    return path;
+    return child_that_waits(copy_namespace, &propagation);
 }
 
 static void k12_a_private_copy_elsewhere_is_named(void **state)

@@ -201,6 +201,13 @@ static void k9_k21_container_restarts(void **state)
 
 /* ---- time namespaces: start times and uptimes of one say nothing in another ---- */
 
+static void world_open_with_time_namespaces(void)
+{
+    world_open();
+    if (!path_exists("/proc/self/timens_offsets"))
+        harness_skip("no time namespaces");
+}
+
 static void enter_time_namespace(void)
 {
     must(unshare(CLONE_NEWTIME) == 0);
@@ -228,9 +235,7 @@ static void live_in_time_namespace(const char *box, unsigned int parts)
 static void k9_supervisor_in_a_time_namespace(void **state)
 {
     (void)state;
-    world_open();
-    if (!path_exists("/proc/self/timens_offsets"))
-        harness_skip("no time namespaces");
+    world_open_with_time_namespaces();
     plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
     pid_t outer = supervisor_fork(live_in_time_namespace, "a", 0);
     replay_tells(&all, 0, "");
@@ -241,9 +246,9 @@ static void k9_supervisor_in_a_time_namespace(void **state)
     harness_kill(outer);
 }
 
-static void replay_in_time_namespace(void)
+/* Who has entered a time namespace is not in it: its children are. */
+static void replay_in_a_child(void)
 {
-    enter_time_namespace();
     pid_t pid = fork();
     if (pid == 0) {
         replay_here(&all);
@@ -254,12 +259,16 @@ static void replay_in_time_namespace(void)
     _exit(status ? 1 : 0);
 }
 
+static void replay_in_time_namespace(void)
+{
+    enter_time_namespace();
+    replay_in_a_child();
+}
+
 static void k9_reaper_in_a_time_namespace(void **state)
 {
     (void)state;
-    world_open();
-    if (!path_exists("/proc/self/timens_offsets"))
-        harness_skip("no time namespaces");
+    world_open_with_time_namespaces();
     pid_t a = supervisor_start("a", 1U << TMPDIR, LIVES);
     replay_apart_tells(replay_in_time_namespace, 0, &all, 0, "");
     assert_string_equal(told->error, "");
@@ -274,14 +283,7 @@ static void replay_where_the_boot_has_just_begun(void)
     struct timespec up;
     must(clock_gettime(CLOCK_BOOTTIME, &up) == 0 && unshare(CLONE_NEWTIME) == 0);
     write_to("/proc/self/timens_offsets", harness_format("boottime -%lld 0\n", (long long)up.tv_sec));
-    pid_t pid = fork();
-    if (pid == 0) {
-        replay_here(&all);
-        _exit(0);
-    }
-    int status;
-    must(pid > 0 && waitpid(pid, &status, 0) == pid);
-    _exit(status ? 1 : 0);
+    replay_in_a_child();
 }
 
 static void replay_beside_another_time_namespace(void)
@@ -293,9 +295,7 @@ static void replay_beside_another_time_namespace(void)
 static void k1_k9_a_copy_seen_from_a_time_namespace(void **state)
 {
     (void)state;
-    world_open();
-    if (!path_exists("/proc/self/timens_offsets"))
-        harness_skip("no time namespaces");
+    world_open_with_time_namespaces();
     plan_is((struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
     crash_with_plan("a");
     harness_write(in_work("T/content"), "precious");
