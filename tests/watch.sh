@@ -17,46 +17,15 @@ until_true() { # each look may start programs, on a machine that has other thing
 : >"$work/err"
 mkdir "$work/at"
 
-# watch OPTION...: in the background; $watch. It is ready when it says so.
+# watch OPTION...: in the background; $watch. It is ready when it says so, and $work/notify has what it says.
 watch() {
     : >"$work/notify"
-    "${notify[@]}" "$work/notify" "$rbxj" watch "$@" >"$work/watch.out" 2>"$work/watch.err" </dev/null &
+    python3 -I -S "$top/tests/notify.py" "$work/notify" "$rbxj" watch "$@" \
+        >"$work/watch.out" 2>"$work/watch.err" </dev/null &
     notifier=$!
     until_true grep -q '^READY=1' "$work/notify" || bad "watch is not ready: $(cat "$work/watch.err")"
     watch=$(sed -n 's/^PID=//p' "$work/notify")
 }
-# What a service manager would hear, a line each; ends with the watch, with its status.
-cat >"$work/notify.py" <<'END'
-import ctypes, os, signal, socket, sys
-prctl = ctypes.CDLL(None).prctl
-prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: both end with the test
-listener = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-address = sys.argv[1] + ".socket"
-if os.path.exists(address):
-    os.unlink(address)
-listener.bind(address)
-os.environ["NOTIFY_SOCKET"] = address
-pid = os.fork()
-if pid == 0:
-    listener.close()
-    prctl(1, signal.SIGKILL)
-    if "WATCHDOG_USEC" in os.environ:
-        os.environ["WATCHDOG_PID"] = str(os.getpid())
-    os.execv(sys.argv[2], sys.argv[2:])
-with open(sys.argv[1], "a", buffering=1) as out:
-    out.write("PID=%d\n" % pid)
-    listener.settimeout(0.05)
-    while True:
-        try:
-            out.write(listener.recv(4096).decode().rstrip("\n") + "\n")
-            continue
-        except socket.timeout:
-            pass
-        ended, status = os.waitpid(pid, os.WNOHANG)
-        if ended:
-            sys.exit(os.waitstatus_to_exitcode(status) & 255)
-END
-notify=(python3 -I -S "$work/notify.py")
 # No word of the watch is waited for: its own pid, and no notifier.
 bare_watch() {
     "$rbxj" watch "$@" >"$work/watch.out" 2>"$work/watch.err" </dev/null &
