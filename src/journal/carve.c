@@ -237,13 +237,13 @@ static void leave_out_remnants(struct autopsy *a)
  * written before it; of what came after, a record that went through the log says when, and of the others one may come after
  * it that is younger than everything in it. With neither, only the log tells, and what is in no snapshot is nobody's word
  * for it (REC_UNPROVEN). */
-static bool is_dropped(const struct autopsy *a, const struct deletions *d, const struct carved *c)
+static bool is_dropped(const struct autopsy *a, const struct carved *c)
 {
     const struct autopsy_snapshot *previous = &a->snapshots[1];
     if (a->snapshots[0].sound)
         return !c->newest;
     if (!previous->sound || c->previous || c->head.position > previous->position)
-        return deletions_have(d, &c->head);
+        return deletions_have(a->deletions, &c->head);
     return c->head.position || c->head.time_ns <= previous->latest_ns;
 }
 
@@ -269,7 +269,7 @@ static bool is_damaged_there(const struct autopsy *a, size_t first)
     return false;
 }
 
-static void classify(struct autopsy *a, const struct deletions *d)
+static void classify(struct autopsy *a)
 {
     bool first = true;
     size_t start = 0; /* of those of one key */
@@ -285,7 +285,7 @@ static void classify(struct autopsy *a, const struct deletions *d)
         if (c->state != CARVED_DAMAGED && first && !has_form(c)) {
             c->state = CARVED_DAMAGED; /* the next one of its key counts */
         } else if (c->state != CARVED_DAMAGED) {
-            bool dropped = is_dropped(a, d, c) && !is_damaged_there(a, start);
+            bool dropped = is_dropped(a, c) && !is_damaged_there(a, start);
             c->state = !first ? CARVED_SUPERSEDED : dropped ? CARVED_ORPHAN : CARVED_INTACT;
             first = false;
         }
@@ -389,7 +389,6 @@ static int read_file(int fd, struct whole *ret)
 int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy *ret, struct rbxj_error *e)
 {
     struct autopsy a = {0};
-    struct deletions d = {0};
     struct stat st;
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
     if (fd < 0 || fstat(fd, &st) < 0)
@@ -404,10 +403,9 @@ int autopsy_read(int dirfd, const char *name, const char *shown, struct autopsy 
     if (r == 0)
         r = place(&a);
     if (r == 0)
-        r = deletions_find(&a, &d);
+        r = deletions_find(&a, &a.deletions);
     if (r == 0)
-        classify(&a, &d);
-    deletions_clear(&d);
+        classify(&a);
     if (r < 0) {
         autopsy_clear(&a);
         return r == -EAGAIN ? image_error(e, r, NULL, shown) : error_sys(e, -r, "journal %s", shown);
@@ -421,6 +419,7 @@ void autopsy_clear(struct autopsy *a)
     for (int i = 0; i < 2; i++)
         pages_clear(&a->snapshots[i].pages);
     whole_clear(&a->file);
+    deletions_free(a->deletions);
     free(a->records);
     free(a->path);
     *a = (struct autopsy){0};

@@ -63,8 +63,11 @@ static int deletions_of(struct deletions *d, const uint8_t *page, size_t size, u
     return 0;
 }
 
-int deletions_find(const struct autopsy *a, struct deletions *d)
+int deletions_find(const struct autopsy *a, struct deletions **ret)
 {
+    struct deletions *d = *ret = calloc(1, sizeof(*d)); /* on failure, too, the caller's */
+    if (!d)
+        return -ENOMEM;
     size_t size = a->metas[0].sound   ? a->metas[0].meta.page_size
                   : a->metas[1].sound ? a->metas[1].meta.page_size
                                       : 4096;
@@ -96,8 +99,9 @@ bool deletions_have(const struct deletions *d, const struct record_head *head)
            d->list[low].position > head->position;
 }
 
-void deletions_clear(struct deletions *d)
+void deletions_free(struct deletions *d)
 {
-    free(d->list);
-    *d = (struct deletions){0};
+    if (d)
+        free(d->list);
+    free(d);
 }

@@ -16,9 +16,9 @@ struct deletions {
 };
 
 /* 0 or -ENOMEM. */
-int deletions_find(const struct autopsy *a, struct deletions *ret);
+int deletions_find(const struct autopsy *a, struct deletions **ret);
 /* Was it deleted after it was written? Only a record that went through the log can be known to be. */
 bool deletions_have(const struct deletions *d, const struct record_head *head);
-void deletions_clear(struct deletions *d);
+void deletions_free(struct deletions *d);
 
 #endif

@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/deletions.h"
 #include "journal/internal.h"
 
 #include <stdlib.h>
@@ -109,12 +110,22 @@ static bool has_dropped(const struct autopsy *boot, const struct carved *c)
 
 /* ---- what is taken ---- */
 
-static void take_of(const struct autopsy *file, size_t which, const struct autopsy *boot, struct taking *t)
+/* Whichever log says so: of the own one it was asked already. */
+static bool is_deleted(const struct autopsy *files, size_t n, size_t which, const struct carved *c)
 {
+    for (size_t i = 0; i < n; i++)
+        if (i != which && deletions_have(files[i].deletions, &c->head))
+            return true;
+    return false;
+}
+
+static void take_of(const struct autopsy *files, size_t n, size_t which, struct taking *t)
+{
+    const struct autopsy *file = &files[which], *boot = boot_of(files, n, file);
     bool elsewhen = autopsy_is_of_another_boot(file);
     for (size_t i = 0; i < file->records_len; i++) {
         const struct carved *c = &file->records[i];
-        if (c->state == CARVED_INTACT && !(boot && has_dropped(boot, c)))
+        if (c->state == CARVED_INTACT && !(boot && has_dropped(boot, c)) && !is_deleted(files, n, which, c))
             t->list[t->len++] = (struct taken){
                 .carved = c, .file = which, .kept = true, .proven = (c->newest || c->previous) && !elsewhen};
     }
@@ -131,7 +142,7 @@ static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
     if (!t->list)
         return -ENOMEM;
     for (size_t i = 0; i < n; i++)
-        take_of(&files[i], i, boot_of(files, n, &files[i]), t);
+        take_of(files, n, i, t);
     if (t->len)
         qsort(t->list, t->len, sizeof(*t->list), compare_taken);
     for (size_t i = 0; i < t->len; i++) {

@@ -31,6 +31,7 @@ struct carved {
     bool newest, previous; /* one of these snapshots has it */
 };
 
+struct deletions;
 struct autopsy {
     char *path;
     struct whole file;
@@ -50,8 +51,9 @@ struct autopsy {
     struct carved *records; /* in the order of their keys, the one that counts first */
     size_t records_len;
     size_t count[CARVED_DAMAGED + 1];
-    size_t misplaced; /* records that are whole, but are another's in the newest snapshot's tree */
-    bool lacks;       /* the newest snapshot lacks what every journal has */
+    struct deletions *deletions; /* what its log says, of a boot journal */
+    size_t misplaced;            /* records that are whole, but are another's in the newest snapshot's tree */
+    bool lacks;                  /* the newest snapshot lacks what every journal has */
 };
 
 /* Reads a data file: 0, or PERMISSION, IO, BAD_REQUEST (not a regular file). It may be of any form. */
