@@ -196,7 +196,8 @@ damage() { # every page of it
 put_in_place() {
     local d
     d=$(mktemp -d "$work/damaged.XXXX") && mkdir "$d/state" "$d/run" || return
-    mv "$work"/state/journal* "$d/state/" && mv "$work"/run/journal* "$d/run/" || return
+    mv "$work"/state/journal* "$d/state/" || return
+    mv "$work"/run/journal* "$d/run/" 2>/dev/null # none after a reboot
     mv -T "$work/new/journal" "$work/state/journal"
 }
 fresh
@@ -282,6 +283,38 @@ check "both aside: put in place" put_in_place
 call replay
 check "both aside: what is proven is undone" gone "$work/p" "$shm/v"
 unset RBXJ_DURABILITY
+
+# ---- the newest snapshot of both is lost, just after a record was forgotten: what it named is a person's now ----
+
+lose_newest() { # FILE
+    python3 -I -S - "$1" <<'P'
+import struct, sys
+with open(sys.argv[1], "r+b") as f:
+    b = f.read()
+    f.seek(max((0, 4096), key=lambda at: struct.unpack_from("<Q", b, at + 144)[0]))
+    f.write(bytes(4096))
+P
+}
+for how in both boot disk; do
+    fresh
+    export RBXJ_DURABILITY=always
+    dir=$work/mine-$how
+    [ $how != boot ] || { RBXJ_DURABILITY=resource dir=$shm/mine; } # in that one alone, without an entry of its log
+    crash f --tmpdir "$dir"
+    call forget --box f --seq 1 --reason "a person keeps it"
+    check "forgotten, $how: done" is "$status" 0
+    lose_newest "$data"
+    if [ $how = disk ]; then rm -rf "$work"/run/*; else lose_newest "$(echo "$work"/run/journal-*/data.mdb)"; fi
+    call replay
+    check "forgotten, $how: damaged" is "$status" 3
+    rm -rf "$work/new"
+    call forensics --salvage "$work/new"
+    check "forgotten, $how: salvaged" is "$status" 0
+    check "forgotten, $how: put in place" put_in_place
+    call replay
+    check "forgotten, $how: it is left" there "$dir"
+    unset RBXJ_DURABILITY
+done
 
 # ---- a boot journal of another boot, and one that was never finished, beside a sound one on disk ----
 

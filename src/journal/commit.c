@@ -235,6 +235,44 @@ int journal_flush(struct journal *j, struct rbxj_error *e)
     return r < 0 ? r : commit_through(j, EVERYTHING, false, e);
 }
 
+static int seal_boot(struct journal *j, struct rbxj_error *e)
+{
+    struct write w;
+    int r = write_begin(j, &w, e);
+    if (r < 0)
+        return r;
+    return write_end(&w, 0, meta_put(w.txn, j->boot.meta, META_POSITION, &w.position, sizeof(w.position)), e);
+}
+
+static int seal_disk(struct journal *j, struct rbxj_error *e)
+{
+    uint64_t covered;
+    MDB_txn *to;
+    int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
+    if (r < 0)
+        return r;
+    r = begin_on_disk(j, &to, e);
+    if (r == 0) {
+        r = check_generation(j, to, e);
+        int rc = r < 0 ? MDB_SUCCESS : meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+        if (r == 0 && rc == MDB_SUCCESS)
+            rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+        if (rc != MDB_SUCCESS)
+            r = store_error(e, rc, &j->disk, "disk journal");
+        r = end_on_disk(j, to, r, true, e);
+    }
+    gate_pass(&j->gates->disk);
+    return r;
+}
+
+int journal_seal(struct journal *j, struct rbxj_error *e)
+{
+    int r = journal_check_handle(j, e);
+    if (r == 0)
+        r = seal_boot(j, e);
+    return r == 0 ? seal_disk(j, e) : r;
+}
+
 int journal_audited(struct journal *j, struct rbxj_error *e)
 {
     uint32_t lost = 0;

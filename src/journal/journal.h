@@ -142,6 +142,10 @@ int journal_count(struct journal *j, const struct counters *more, struct rbxj_er
 /* One disk commit, if the disk lacks anything, the counters included. A replay's last act (K20). */
 int journal_flush(struct journal *j, struct rbxj_error *e);
 
+/* One more transaction of each, after a drop of what is there all the same: a salvage believes the snapshot before the
+ * newest where that is lost, and neither of the two shall have it. */
+int journal_seal(struct journal *j, struct rbxj_error *e);
+
 /* Reads one box with its records, as of one moment: 0, or NO_SUCH_BOX. Free with snapshot_box_clear(). */
 struct snapshot_box;
 int journal_get(struct journal *j, const char *name, struct snapshot_box *ret, struct rbxj_error *e);

@@ -187,8 +187,10 @@ static int forget(struct journal *j, const struct config *config, const char *na
     if (r < 0)
         return r;
     r = forget_claimed(j, config, &box, seq, reason, e);
-    if (r == 0)
-        return journal_flush(j, e);
+    if (r == 0) {
+        r = journal_flush(j, e);
+        return r < 0 ? r : journal_seal(j, e);
+    }
     journal_unclaim(j, box.incarnation); /* this process may live on */
     return r;
 }
