@@ -5,7 +5,7 @@
 #ifndef RBXJ_TESTS_CGROUP_FIXTURE_H
 #define RBXJ_TESTS_CGROUP_FIXTURE_H
 
-#include "harness.h"
+#include "two_boxes.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -50,19 +50,11 @@ static inline int64_t in_ms(int ms)
 static inline int intend(const char *path)
 {
     memset(&x, 0, sizeof(x));
-    x.config.state_dir = harness_format("%s/state", harness_disk());
-    x.config.runtime_dir = harness_format("%s/run", harness_disk());
-    x.box = (struct box){.name = "b", .incarnation = 77, .planned = 1, .next_seq = 2};
-    assert_int_equal(0, procid_of(getpid(), &x.box.supervisor));
-    x.box.supervisor.start_time--;
+    two_boxes(&x.config, &x.box, x.boxes, &x.snapshot, 77);
     x.record = (struct record){.incarnation = 77, .seq = 1, .kind = RBXJ_CGROUP, .owner = geteuid()};
     x.record.path = harness_format("%s", path);
-    x.boxes[0] = (struct snapshot_box){.box = x.box, .records = &x.record, .len = 1};
-    x.boxes[1].box = x.box;
-    x.boxes[1].box.incarnation = 78;
-    (void)strcpy(x.boxes[1].box.name, "other");
-    x.snapshot = (struct snapshot){.boxes = x.boxes, .len = 2};
-    memcpy(x.snapshot.boot_id, x.box.supervisor.boot_id, 16);
+    x.boxes[0].records = &x.record;
+    x.boxes[0].len = 1;
     x.undo = (struct undo){.config = &x.config,
                            .box = &x.box,
                            .records = &x.record,

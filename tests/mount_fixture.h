@@ -5,7 +5,7 @@
 #ifndef RBXJ_TESTS_MOUNT_FIXTURE_H
 #define RBXJ_TESTS_MOUNT_FIXTURE_H
 
-#include "harness.h"
+#include "two_boxes.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -42,20 +42,12 @@ static inline int setup(void **state)
     memset(&x, 0, sizeof(x));
     if (rc)
         return rc;
-    x.config.state_dir = harness_format("%s/state", harness_disk());
-    x.config.runtime_dir = harness_format("%s/run", harness_disk());
-    harness_mkdir(x.config.runtime_dir);
-    x.box = (struct box){.name = "b", .planned = 1, .next_seq = 2};
     /* never used twice: a test that runs at the same time must not have our source elsewhere */
-    random_bytes(&x.box.incarnation, sizeof(x.box.incarnation));
-    (void)procid_of(getpid(), &x.box.supervisor);
-    x.box.supervisor.start_time--;
-    x.boxes[0] = (struct snapshot_box){.box = x.box, .records = x.records};
-    x.boxes[1].box = x.box;
-    x.boxes[1].box.incarnation = x.box.incarnation ^ 1;
-    (void)strcpy(x.boxes[1].box.name, "other");
-    x.snapshot = (struct snapshot){.boxes = x.boxes, .len = 2};
-    memcpy(x.snapshot.boot_id, x.box.supervisor.boot_id, 16);
+    uint64_t incarnation;
+    random_bytes(&incarnation, sizeof(incarnation));
+    two_boxes(&x.config, &x.box, x.boxes, &x.snapshot, incarnation);
+    x.boxes[0].records = x.records;
+    harness_mkdir(x.config.runtime_dir);
     x.undo = (struct undo){.config = &x.config,
                            .box = &x.box,
                            .records = x.records,

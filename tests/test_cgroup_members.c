@@ -44,7 +44,7 @@ static void k4_another_boxes_record_inside_makes_it_busy(void **state)
     (void)state;
     const char *path = box_in(harness_cgroup()), *nested = child_of(path, "nested");
     pid_t pid = harness_spawn(nested);
-    x.other = (struct record){.incarnation = 78, .seq = 1, .kind = RBXJ_CGROUP};
+    x.other = (struct record){.incarnation = x.boxes[1].box.incarnation, .seq = 1, .kind = RBXJ_CGROUP};
     x.other.path = harness_format("%s", nested);
     x.boxes[1].records = &x.other;
     x.boxes[1].len = 1;

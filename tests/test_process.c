@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#include "harness.h"
+#include "two_boxes.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -34,18 +34,10 @@ static const struct kind *const kind = &kind_process;
 static int intend(pid_t pid)
 {
     memset(&x, 0, sizeof(x));
-    x.config.state_dir = harness_format("%s/state", harness_disk());
-    x.config.runtime_dir = harness_format("%s/run", harness_disk());
-    x.box = (struct box){.name = "b", .incarnation = 77, .planned = 1, .next_seq = 2};
-    assert_int_equal(0, procid_of(getpid(), &x.box.supervisor));
-    x.box.supervisor.start_time--;
+    two_boxes(&x.config, &x.box, x.boxes, &x.snapshot, 77);
     x.record = (struct record){.incarnation = 77, .seq = 1, .kind = RBXJ_PROCESS, .process.pid = pid};
-    x.boxes[0] = (struct snapshot_box){.box = x.box, .records = &x.record, .len = 1};
-    x.boxes[1].box = x.box;
-    x.boxes[1].box.incarnation = 78;
-    (void)strcpy(x.boxes[1].box.name, "other");
-    x.snapshot = (struct snapshot){.boxes = x.boxes, .len = 2};
-    memcpy(x.snapshot.boot_id, x.box.supervisor.boot_id, 16);
+    x.boxes[0].records = &x.record;
+    x.boxes[0].len = 1;
     x.undo = (struct undo){.config = &x.config,
                            .box = &x.box,
                            .records = &x.record,
