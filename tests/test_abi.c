@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The binary interface, as programs that are linked already know it (64 bit, LP64), and the functions' signatures:
- * what is listed here stays as it is. A structure grows by taking from its reserved fields only; what is new is added
- * to the list (check-symbols.sh sees to the functions).
+ * The binary interface, as programs that are linked already know it (64 bit, LP64), and the functions'
+ * signatures: what is listed here stays as it is. A structure grows by taking from its reserved fields only;
+ * what is new is added to the list (check-symbols.sh sees to the functions).
  *
  *     cc -DPRINT_ABI -Iinclude -o /tmp/abi tests/test_abi.c && /tmp/abi    prints how it is now
  */

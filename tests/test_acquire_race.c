@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A reaper that was told that a living supervisor is dead takes its box, while that one acquires. Nothing is left of
- * which there is no record.
+ * A reaper that was told that a living supervisor is dead takes its box, while that one acquires. Nothing is
+ * left of which there is no record, and nothing that the reaper has taken over is touched (I4, I6, K11).
  */
 #include "reaper/handle.h"
 #include "spawn_fixture.h"

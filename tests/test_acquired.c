@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Between the intent and its evidence: what rbxj_acquired(), rbxj_acquire() and rbxj_mount_source() promise.
+ * Between the intent and its evidence: what rbxj_acquired(), rbxj_acquire() and rbxj_mount_source() promise
+ * (K1, K13, I7).
  */
 #include "gate_fixture.h"
 #include "spawn_fixture.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What a teardown leaves behind: which incidents it may touch, where its evidence lies, in which thread it
- * tells of it, and what it counts.
+ * tells of it, and what it counts (I9, I10, K19).
  */
 #include "incident_fixture.h"
 #include "journal_fixture.h"

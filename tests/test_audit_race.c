@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * An audit of a busy worker: boxes begin and end while it looks. What they have is journaled ahead, so it is never told as
- * journaled nowhere. How it looks to an operator: audit.sh.
+ * An audit of a busy worker: boxes begin and end while it looks. What they have is journaled ahead, so it is
+ * never told as journaled nowhere, and what has changed is not adopted (K30). How it looks to an operator:
+ * audit.sh.
  */
 #include "journal_fixture.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Which records are found in a file, whatever it is, and at what cost.
+ * Which records are found in a file, whatever it is, and at what cost (I9, K28).
  */
 #include "salvage_fixture.h"
 

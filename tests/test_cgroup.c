@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The cgroup kind: taking and giving back, and whose it is.
+ * The cgroup kind: taking and giving back, and whose it is (K1 to K3, K5, K14, I4 to I6).
  */
 #include "cgroup_fixture.h"
 

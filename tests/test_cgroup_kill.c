@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The cgroup kind: killing what is in it, and what will not die.
+ * The cgroup kind: killing what is in it, and what will not die (I6, K25; I10: it is named).
  */
 #include "cgroup_fixture.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The cgroup kind: who is in it, and how trees of cgroups may look.
+ * The cgroup kind: who is in it, and how trees of cgroups may look (K4, K17, K25, I2, I4).
  */
 #include "cgroup_fixture.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Out-of-memory kills in a box's cgroup are counted before it goes, with those in what is below it.
+ * Out-of-memory kills in a box's cgroup are counted before it goes, with those in what is below it (I10).
  */
 #include "cgroup_fixture.h"
 #include "oom_fixture.h"

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A supervisor that changes itself when it has the journal open: its user, its root, its namespaces, its limits. What it
- * begins then is refused for the reason that there is; what it has taken before is undone, or left for a reaper that finds it
- * all (I1, I4).
+ * A supervisor that changes itself when it has the journal open: its user, its root, its namespaces, its
+ * limits. What it begins then is refused for the reason that there is; what it has taken before is undone, or
+ * left for a reaper that finds it all (I1, I4).
  */
 #include "journal_fixture.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who may tear a box down (K11), and that what is given back touches nobody else's: claims, the locks of boxes (K9), other
- * leftovers (K22).
+ * Who may tear a box down (K11), and that what is given back touches nobody else's: claims, the locks of
+ * boxes (K9), other leftovers (K22).
  */
 #include "journal_fixture.h"
 

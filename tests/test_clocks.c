@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A wall clock that was set back, or starts in the past.
+ * A wall clock that was set back, or starts in the past (K1, K4, K8).
  */
 #include "restart_fixture.h"
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The configuration: which directories it is about, and what durability is there.
+ * The configuration: which directories it is about, and what durability is there (I1).
  */
 #include "config_fixture.h"
 

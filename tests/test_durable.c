@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * I6: a record goes after its undo is on disk; where that can't be had, it stays. (That a power cut brings nothing back
- * is what crash_disk.c tries.)
+ * I6: a record goes after its undo is on disk; where that can't be had, it stays. (That a power cut brings
+ * nothing back is what crash_disk.c tries.)
  */
 #include "base/cleanup.h"
 #include "harness.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the health rests on besides its boxes, where a server does not answer (K16): a look must neither hang nor say that all
- * is well. How it looks to an operator: evidence.sh.
+ * What the health rests on besides its boxes, where a server does not answer (K16): a look must neither hang
+ * nor say that all is well. How it looks to an operator: evidence.sh.
  */
 #include "hung_fuse.h"
 #include "journal_fixture.h"

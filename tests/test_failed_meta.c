@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A write of a meta page that failed: LMDB puts back the number of the transaction before the last and leaves the roots
- * of the one that came to nothing. That page is not the newest, and the journal is sound.
+ * A write of a meta page that failed: LMDB puts back the number of the transaction before the last and leaves
+ * the roots of the one that came to nothing. That page is not the newest, and the journal is sound (K27).
  */
 #include "journal_fixture.h"
 

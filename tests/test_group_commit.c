@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Many at once: processes that share a commit, leaders that die, threads with one handle.
+ * Many at once: processes that share a commit, leaders that die, threads with one handle (I1, K22).
  */
 #include "journal_fixture.h"
 

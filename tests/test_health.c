@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The judgements of the health that need another day, another boot or a lost journal: the rest is in
- * health.sh, as a monitor sees it.
+ * health.sh, as a monitor sees it (K14, K21, K33, I9).
  */
 #include "journal_fixture.h"
 

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A helper that calls what may hang: who may wait for it, what it keeps, and what becomes of it (K16).
+ */
 #include "seccomp_fixture.h"
 
 #include "base/cleanup.h"

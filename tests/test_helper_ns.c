@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A helper of a process, or of a thread, whose children go to another pid namespace: it does not go there (K16).
+ * A helper of a process, or of a thread, whose children go to another pid namespace: it does not go there
+ * (K16).
  */
 #include "seccomp_fixture.h"
 

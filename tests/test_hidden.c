@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What was renamed, moved, bound elsewhere or copied is neither gone nor somebody else's for that; and want of
- * descriptors is no answer: I4, K2, K4, K12, K14.
+ * What was renamed, moved, bound elsewhere or copied is neither gone nor somebody else's for that; and want
+ * of descriptors is no answer: I4, K2, K4, K12, K14.
  */
 #include "journal/journal.h"
 #include "reaper/cgroup.h"

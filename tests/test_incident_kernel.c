@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What an incident keeps of the kernel's log of its time, with a real out-of-memory kill.
+ * What an incident keeps of the kernel's log of its time, with a real out-of-memory kill (I10).
  */
 #include "incident_fixture.h"
 #include "oom_fixture.h"

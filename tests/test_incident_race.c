@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * One incident, told by several at once: a replay, the owners of boxes that are open in it, a person.
+ * One incident, told by several at once: a replay, the owners of boxes that are open in it, a person (I10,
+ * K19).
  */
 #include "incident_fixture.h"
 

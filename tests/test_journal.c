@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Opening the journals: what is refused, who may use them, and how they come to be in each boot.
+ * Opening the journals: what is refused, who may use them, and how they come to be in each boot (K9, K24,
+ * K27, K33).
  */
 #include "journal_fixture.h"
 

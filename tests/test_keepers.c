@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who keeps a thing from being undone: noted when it is found, told a moment later.
+ * Who keeps a thing from being undone: noted when it is found, told a moment later (I10).
  */
 #include "harness.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the kernel says of a time: which of its messages are wanted, a real one that this test brings about, and its
- * taint.
+ * What the kernel says of a time: which of its messages are wanted, a real one that this test brings about,
+ * and its taint (I10).
  */
 #include "harness.h"
 #include "oom_fixture.h"

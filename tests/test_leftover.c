@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What could not be taken back because the journal was busy is taken back later (leftover.c).
+ * What could not be taken back because the journal was busy is taken back later (leftover.c; K1, K11, K22,
+ * I4).
  */
 #include "gate_fixture.h"
 #include "reaper/handle.h"

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is at a lock's place is told apart seven ways; and what is no regular file is not opened.
+ * What is at a lock's place is told apart seven ways; and what is no regular file is not opened (I4, K16).
  */
 #include "harness.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A lock file whose content a power cut took: it was never flushed. In another boot: the library's look at the boot id
- * and at the time since the start comes here.
+ * A lock file whose content a power cut took: it was never flushed (K1, K5). In another boot: the library's
+ * look at the boot id and at the time since the start comes here.
  */
 #include "seams_fixture.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A daemon that has closed its standard input, output and error, and journals its boxes: its next message to standard error
- * goes nowhere, and not into the journal, nor into the lock of a box. And one that forks, or closes what it did not open:
- * what then has the number of a descriptor of the journal is its own.
+ * A daemon that has closed its standard input, output and error, and journals its boxes: its next message to
+ * standard error goes nowhere, and not into the journal, nor into the lock of a box. And one that forks, or
+ * closes what it did not open: what then has the number of a descriptor of the journal is its own. (I9, and
+ * K7: who has a lock has the box.)
  */
 #include "journal_fixture.h"
 

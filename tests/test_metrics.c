@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The metrics as text: every counter under its own name, states of boxes, and what is left out where it can't be read. Their
- * form as a whole: metrics.sh.
+ * The metrics as text: every counter under its own name, states of boxes, and what is left out where it can't
+ * be read. Their form as a whole: metrics.sh. (I10)
  */
 #include "journal_fixture.h"
 

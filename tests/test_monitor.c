@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who waits for the deaths of supervisors (W1 to W5 of reaper/monitor.h).
+ * Who waits for the deaths of supervisors (W1 to W5 of reaper/monitor.h; I3, K4, K8, K9, K21).
  */
 #include "journal_fixture.h"
 

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The mount kind: taking and giving back, and whose it is (K1, K2, K10, K12, K13).
+ */
 #include "base/helper.h"
 #include "mount_fixture.h"
 

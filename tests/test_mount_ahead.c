@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A bind mount, whose evidence is journaled before it is attached: its supervisor dies, or the attaching fails.
+ * A bind mount, whose evidence is journaled before it is attached: its supervisor dies, or the attaching
+ * fails (K1, K12, I4).
  */
 #include "spawn_fixture.h"
 

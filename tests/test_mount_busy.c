@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The mount kind: who uses it, what is detached, and what hangs (K4, K15, K16).
+ */
 #include "base/helper.h"
 #include "hung_fuse.h"
 #include "mount_fixture.h"

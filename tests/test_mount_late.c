@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What becomes of a mount between the reading of mountinfo and its unmounting.
+ * What becomes of a mount between the reading of mountinfo and its unmounting (K12).
  */
 #include "mount_fixture.h"
 

@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The mount kind: what is mounted below it, and its copies in other mount namespaces (K4, K10, K12).
+ */
 #include "mount_fixture.h"
 #include "reading_fixture.h"
 

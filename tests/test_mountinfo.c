@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Mountinfo, of this namespace and of others: read as bytes, whole or not at all, and once (K10, K12, K16).
+ */
 #include "harness.h"
 
 #include "base/cleanup.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Processes that outlive their box, where a script can't make them so: reused pids, other boots, other pid namespaces,
- * state D. How it looks to an operator: orphans.sh.
+ * Processes that outlive their box, where a script can't make them so: reused pids, other boots, other pid
+ * namespaces, state D. They are found, doubted or named (K31). How it looks to an operator: orphans.sh.
  */
 #include "journal_fixture.h"
 

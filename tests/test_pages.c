@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The independent reader (K27) against liblmdb: on sound files it can't be told apart from it, in the newest and in the
- * previous snapshot.
+ * The independent reader (K27) against liblmdb: on sound files it can't be told apart from it, in the newest
+ * and in the previous snapshot.
  */
 #include "pages_fixture.h"
 

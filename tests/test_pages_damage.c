@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Damaged files and the independent reader (K27): what it accepts of them does liblmdb no harm, and what it must not accept.
+ * Damaged files and the independent reader (K27): what it accepts of them does liblmdb no harm, and what it
+ * must not accept.
  */
 #include "pages_fixture.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Each rule of the independent reader by itself: a sound file with one thing changed is refused for that very reason.
+ * Each rule of the independent reader by itself: a sound file with one thing changed is refused for that very
+ * reason (I9, K27).
  */
 #include "../fuzz/newest.h"
 #include "harness.h"

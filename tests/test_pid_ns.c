@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Pid namespaces within namespaces: whose a handle is, and whose numbers /proc shows.
+ * Pid namespaces within namespaces: whose a handle is, and whose numbers /proc shows (K4, K9, I3).
  */
 #include "journal_fixture.h"
 

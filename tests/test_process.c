@@ -1,4 +1,7 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * The process kind: which one it is, who is spared, and whether it is dead (K2, K4, K6, K8, K9, I4, I6).
+ */
 #include "two_boxes.h"
 
 #include "base/cleanup.h"

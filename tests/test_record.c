@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Records and log frames, in memory.
+ * Records and log frames, in memory (K1, K24, K32, I2, I9).
  */
 #include "harness.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is renamed just while it is looked for is neither gone nor undone: I4, I6. The C library's calls after which that
- * matters are this program's own.
+ * What is renamed just while it is looked for is neither gone nor undone: I4, I6. The C library's calls after
+ * which that matters are this program's own.
  */
 #include "seams_fixture.h"
 

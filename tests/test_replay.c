@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Crash and replay, through the public API on real objects: a supervisor or a reaper is killed, a replay
- * follows, and the machine is as before. What is to be undone in a hostile or changed world is in changed.sh.
+ * follows, and the machine is as before (I1, I3 to I6, I8, K1, K16, K17, K34). What is to be undone in a
+ * hostile or changed world is in changed.sh.
  *
  * RBXJ_TEST_EVERY=1 kills at every system call instead of a sample; RBXJ_TEST_ONLY=name (with * and ?) runs
  * only that.

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Replays in a world that has changed: what is foreign, who lives, who holds a flock, and other boxes (K1, K2, K4, K7, K8).
+ * Replays in a world that has changed: what is foreign, who lives, who holds a flock, and other boxes (K1,
+ * K2, K4, K7, K8).
  */
 #include "journal/journal.h"
 #include "replay_fixture.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who is dead, and why, after a soft-reboot, a container's restart, and beside time namespaces; a reboot as such is
- * test_boot.c's.
+ * Who is dead, and why, after a soft-reboot, a container's restart, and beside time namespaces; a reboot as
+ * such is test_boot.c's. (K1, K9, K20, K21)
  */
 #include "restart_fixture.h"
 

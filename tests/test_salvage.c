@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is read of a damaged journal, and a new one from it.
+ * What is read of a damaged journal, and a new one from it (I9, K20).
  */
 #include "salvage_fixture.h"
 

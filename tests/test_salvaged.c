@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What becomes of a journal that was salvaged, once it is in use.
+ * What becomes of a journal that was salvaged, once it is in use (I9, K21).
  */
 #include "salvage_fixture.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Where records meet: one inside another, a box and a stranger who would act for it, a reaper who sees other
- * mounts than the supervisor did. On real objects, through the public API; test_seams2.c has who acts at the
- * same time.
+ * mounts than the supervisor did. On real objects, through the public API (I3, K2, K4, K7, K8, K10, K13, K16,
+ * K25, K35); test_seams2.c has who acts at the same time.
  */
 #include "seams_fixture.h"
 

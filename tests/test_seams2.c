@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * Where several act at the same time: a plan and the world after it, two reapers, a reaper and somebody who
- * waits for a lock.
+ * waits for a lock (K7, K11).
  */
 #include "seams_fixture.h"
 

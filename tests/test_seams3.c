@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Items of a box that stand in others of it, out of order (K13); rules that only a whole replay shows, in another
- * boot, too: the library's look at the boot id and at setxattr(2) comes here.
+ * Items of a box that stand in others of it, out of order (K13); rules that only a whole replay shows, in
+ * another boot, too: the library's look at the boot id and at setxattr(2) comes here.
  */
 #include "seams_fixture.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What a teardown does not do: beside damaged records, and under a payload that it can't kill.
+ * What a teardown does not do: beside damaged records, and under a payload that it can't kill (I3, I9, K7,
+ * K13, K16).
  */
 #include "hung_fuse.h"
 #include "seams_fixture.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A data file that is shorter than its newest transaction says: LMDB never writes the pages at its end that were freed
- * by the transaction that took them. It is whole all the same, as long as no page that is used is missing.
+ * A data file that is shorter than its newest transaction says: LMDB never writes the pages at its end that
+ * were freed by the transaction that took them. It is whole all the same, as long as no page that is used is
+ * missing (K26, K27).
  */
 #include "journal_fixture.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading without a trace (K28): from the outside, on read-only mounts, from a copy; and what is damaged (I9). While
- * others write: test_snapshot_race.c.
+ * Reading without a trace (K28): from the outside, on read-only mounts, from a copy; and what is damaged
+ * (I9). While others write: test_snapshot_race.c.
  */
 #include "snapshot_fixture.h"
 

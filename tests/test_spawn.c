@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj_spawn(): what is started, and with what.
+ * rbxj_spawn(): what is started, and with what (K6, K7).
  */
 #include "spawn_fixture.h"
 

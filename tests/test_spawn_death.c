@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj_spawn(): who dies meanwhile, and who forks beside it.
+ * rbxj_spawn(): who dies meanwhile, and who forks beside it (K6, K7, I4).
  */
 #include "gate_fixture.h"
 #include "spawn_fixture.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj_spawn() into a cgroup that is frozen, or that freezes, or of a child that is stopped: it never waits for ever.
+ * rbxj_spawn() into a cgroup that is frozen, or that freezes, or of a child that is stopped: it never waits
+ * for ever (K6).
  */
 #include "spawn_fixture.h"
 

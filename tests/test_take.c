@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj_take(), and one handle for many threads.
+ * rbxj_take(), and one handle for many threads (K1, K7, I8).
  */
 #include "spawn_fixture.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A supervisor with a thread that looks at the health of its worker, while another one opens the journal and closes it: the
- * functions without a handle are thread-safe, and use the journal that the process has open.
+ * A supervisor with a thread that looks at the health of its worker, while another one opens the journal and
+ * closes it: the functions without a handle are thread-safe, and use the journal that the process has open
+ * (K9).
  */
 #include "journal_fixture.h"
 #include "reaper/entry.h"

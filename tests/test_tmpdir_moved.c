@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The tmpdir kind, where a directory is not at its path: it is looked for (K2, K3), and nothing else is asked (K16).
+ * The tmpdir kind, where a directory is not at its path: it is looked for (K2, K3), and nothing else is asked
+ * (K16).
  */
 #include "tmpdir_fixture.h"
 

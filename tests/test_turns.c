@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whose turn it is to be replayed (reaper/turns.h).
+ * Whose turn it is to be replayed (reaper/turns.h; K31, K34).
  */
 #include "harness.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Want of descriptors says nothing about what is there: whoever meets it fails, and takes nothing for gone, for empty,
- * for another, or for nobody's. (Every call of a whole life failing once is tried by crash/crash_fail.c.)
+ * Want of descriptors says nothing about what is there: whoever meets it fails, and takes nothing for gone,
+ * for empty, for another, or for nobody's (K1, K3, K4, K8, K10, K33, I10). (Every call of a whole life
+ * failing once is tried by crash/crash_fail.c.)
  */
 #include "seccomp_fixture.h"
 
