@@ -65,7 +65,7 @@ enum rbxj_code {
     RBXJ_E_EXISTS = 5006,         /* the resource is there already, or another box has it */
     RBXJ_E_QUARANTINED = 5007,    /* the worker takes no new boxes */
     RBXJ_E_JOURNAL_BUSY = 5008,   /* a process holds the journal too long; it is named */
-    RBXJ_E_JOURNAL_FULL = 5009,   /* the journal's map has no room for another intent */
+    RBXJ_E_JOURNAL_FULL = 5009,   /* no room for another intent in the map, or no number in the box */
     RBXJ_E_DISK_FULL = 5010,      /* the file system has no room for another intent */
     RBXJ_E_JOURNAL_DAMAGED =
         5011,                 /* the journal can't be trusted: nothing is undone. errnum 0: its content is

@@ -299,6 +299,45 @@ static void i1_the_name_of_a_new_journal_is_flushed_by_whoever_finds_it(void **s
     assert_int_equal(counts[1], counts[0] + 1);
 }
 
+/* ---- the numbers of a box ---- */
+
+/* As after as many intents: one that lives as long as its machine may come to that. */
+static void use_up(struct journal *j, struct box *box, uint32_t next)
+{
+    struct write w;
+    struct rbxj_error e = {0};
+    assert_ok(write_begin(j, &w, &e), e);
+    assert_ok(write_get_box(&w, box->incarnation, box, &e), e);
+    box->next_seq = next;
+    assert_ok(write_end(&w, 0, write_put(&w, box, NULL, false), &e), e);
+}
+
+static void i1_a_box_that_has_used_up_its_numbers_is_refused_another(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e = {0};
+    struct snapshot_box sb;
+    struct box box = must_begin(j, "a", harness_format("%s/a", p.kept));
+    use_up(j, &box, UINT32_MAX - 1);
+    (void)alarm(30);
+    assert_ok(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/b", p.kept), &e), e);
+    for (int i = 0; i < 2; i++) /* and it is not the number of the box's header that comes next */
+        assert_refused(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/c", p.kept), &e), e,
+                       RBXJ_E_JOURNAL_FULL, "has used up its numbers");
+    (void)alarm(0);
+    assert_ok(journal_get(j, "a", &sb, &e), e);
+    assert_int_equal(sb.len, 2);
+    assert_int_equal(sb.records[1].seq, UINT32_MAX - 1);
+    snapshot_box_clear(&sb);
+    use_up(j, &box, 0); /* of a salvaged one whose last record had the last number */
+    assert_refused(intend(j, &box, RBXJ_TMPDIR, harness_format("%s/c", p.kept), &e), e, RBXJ_E_JOURNAL_FULL,
+                   "has used up its numbers");
+    place_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -312,6 +351,7 @@ int main(void)
         journal_test(k24_damaged_log_entry_is_got_over),
         journal_test(k24_missing_log_entry_is_got_over),
         journal_test(i1_the_name_of_a_new_journal_is_flushed_by_whoever_finds_it),
+        journal_test(i1_a_box_that_has_used_up_its_numbers_is_refused_another),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -236,6 +236,19 @@ int journal_begin(struct journal *j, struct box *box, struct record *plan, size_
     return 0;
 }
 
+/* The last number is never given out, so that whoever counts up to one comes to an end; 0, the header's, is what would come
+ * after it. 0, or JOURNAL_FULL. */
+static int take_number(struct box *box, uint32_t *ret, struct rbxj_error *e)
+{
+    if (box->next_seq == 0 || box->next_seq == UINT32_MAX) {
+        (void)error_set(e, RBXJ_E_JOURNAL_FULL, 0, "box %s: has used up its numbers", box->name);
+        error_detail(e, "end it and begin it anew");
+        return -RBXJ_E_JOURNAL_FULL;
+    }
+    *ret = box->next_seq++;
+    return 0;
+}
+
 int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e)
 {
     struct write w;
@@ -246,7 +259,8 @@ int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, st
         res = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BOX_STALE, e);
     if (res < 0)
         return res;
-    r->seq = box.next_seq++;
+    if ((res = take_number(&box, &r->seq, e)) < 0)
+        return write_end(&w, res, MDB_SUCCESS, e);
     rc = disk && !(box.flags & BOX_ON_DISK) ? write_move_to_disk(&w, &box) : write_put(&w, &box, NULL, disk);
     if (rc == MDB_SUCCESS)
         res = add_intent(&w, &box, r, disk, e);
