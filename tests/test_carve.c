@@ -82,6 +82,41 @@ static void a_lost_meta_page_hides_not_the_other(void **state)
     free(bytes);
 }
 
+/* The write of a meta page was lost, more than once: what it says was true then. Each snapshot vouches for its number. */
+static void a_stale_meta_page_is_not_the_newest(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct rbxj_error e = {0};
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    uint8_t metas[2][4096];
+    struct box ended = must_begin(j, "ended", harness_format("%s/ended", p.lost));
+    _cleanup_close_ int fd = open(data, O_RDONLY | O_CLOEXEC);
+    assert_int_equal(pread(fd, metas, sizeof(metas), 0), sizeof(metas));
+    assert_ok(journal_drop(j, ended.incarnation, 1, &e), e);
+    assert_ok(journal_end(j, ended.incarnation, &e), e);
+    (void)must_begin(j, "a", harness_format("%s/a", p.lost));
+    (void)must_begin(j, "b", harness_format("%s/b", p.lost));
+    place_close();
+    char *bytes;
+    ssize_t len = fd_read_all(AT_FDCWD, data, 64 << 20, &bytes);
+    assert_true(len > 0);
+    for (int stale = 0; stale < 2; stale++) {
+        write_at(data, 0, bytes, (size_t)len);
+        write_at(data, (off_t)stale * 4096, metas[stale], sizeof(metas[stale]));
+        struct autopsy a = must_read(data);
+        assert_false(autopsy_is_sound(&a));
+        assert_int_equal(a.snapshots[1].which, !stale);
+        for (size_t i = 0; i < a.records_len; i++)
+            if (a.records[i].head.incarnation == ended.incarnation)
+                assert_int_not_equal(a.records[i].state, CARVED_INTACT);
+        autopsy_clear(&a);
+    }
+    free(bytes);
+}
+
 static void anything_may_be_read(void **state)
 {
     (void)state;
@@ -325,6 +360,7 @@ int main(void)
         journal_test(a_lost_meta_page_hides_not_the_other),
         journal_test(what_is_at_another_key_is_damage),
         journal_test(what_every_journal_has_is_missed),
+        journal_test(a_stale_meta_page_is_not_the_newest),
         journal_test(anything_may_be_read),
         journal_test(a_truncated_one_gives_what_is_left),
         journal_test(a_page_far_away_costs_nothing),

@@ -6,7 +6,6 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
-#include "journal/deletions.h"
 #include "journal/internal.h"
 
 #include <stdlib.h>
@@ -39,93 +38,15 @@ static int compare_taken(const void *a, const void *b)
     return px != py ? (px < py) - (px > py) : (x->file > y->file) - (x->file < y->file);
 }
 
-/* ---- which boot, and which boot journal ---- */
-
-/* The newest snapshot that can be read, or NULL. */
-static const struct autopsy_snapshot *best_of(const struct autopsy *a)
-{
-    for (size_t i = 0; i < ARRAY_LEN(a->snapshots); i++)
-        if (a->snapshots[i].sound)
-            return &a->snapshots[i];
-    return NULL;
-}
-
-static bool has_id(const struct autopsy_snapshot *s, const char *name, uint8_t ret[16])
-{
-    return s && scan_meta(&s->pages, name, ret, 16) == 0;
-}
-
-static bool is_boot_journal(const struct autopsy_snapshot *s)
-{
-    uint64_t position;
-    return s && scan_meta(&s->pages, META_POSITION, &position, sizeof(position)) == 0;
-}
-
-bool autopsy_is_of_another_boot(const struct autopsy *a)
-{
-    uint8_t own[16], boot[16];
-    const struct autopsy_snapshot *s = best_of(a);
-    return is_boot_journal(s) && has_id(s, META_BOOT, boot) &&
-           (procid_boot(own) < 0 || memcmp(own, boot, sizeof(own)) != 0);
-}
-
-/* The boot journal that this disk journal follows, if it is one of the files and can be read. */
-static const struct autopsy *boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk)
-{
-    uint8_t followed[16], own[16];
-    const struct autopsy_snapshot *s = best_of(disk);
-    if (is_boot_journal(s) || !has_id(s, META_GENERATION, followed))
-        return NULL;
-    for (size_t i = 0; i < n; i++) {
-        s = best_of(&files[i]);
-        if (is_boot_journal(s) && has_id(s, META_GENERATION, own) &&
-            memcmp(own, followed, sizeof(own)) == 0 && !autopsy_is_of_another_boot(&files[i]))
-            return &files[i];
-    }
-    return NULL;
-}
-
-/* The boot journal has everything that the disk has (K20), which learns later of what was dropped: what it lacks, but for
- * what came after it, was. */
-static bool has_dropped(const struct autopsy *boot, const struct carved *c)
-{
-    const struct autopsy_snapshot *s = best_of(boot);
-    const struct record_key wanted = record_key(c->head.incarnation, c->head.seq);
-    size_t low = 0, high = boot->records_len;
-    while (low < high) { /* the first of that key */
-        size_t mid = low + (high - low) / 2;
-        struct record_key key = record_key(boot->records[mid].head.incarnation, boot->records[mid].head.seq);
-        if (memcmp(&key, &wanted, sizeof(key)) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (; low < boot->records_len && boot->records[low].head.incarnation == c->head.incarnation &&
-           boot->records[low].head.seq == c->head.seq;
-         low++)
-        if (s == &boot->snapshots[0] ? boot->records[low].newest : boot->records[low].previous)
-            return false;
-    return c->head.position <= s->position;
-}
-
 /* ---- what is taken ---- */
-
-/* Whichever log says so: of the own one it was asked already. */
-static bool is_deleted(const struct autopsy *files, size_t n, size_t which, const struct carved *c)
-{
-    for (size_t i = 0; i < n; i++)
-        if (i != which && deletions_have(files[i].deletions, &c->head))
-            return true;
-    return false;
-}
 
 static void take_of(const struct autopsy *files, size_t n, size_t which, struct taking *t)
 {
-    const struct autopsy *file = &files[which], *boot = boot_of(files, n, file);
+    const struct autopsy *file = &files[which], *boot = salvage_boot_of(files, n, file);
     bool elsewhen = autopsy_is_of_another_boot(file);
     for (size_t i = 0; i < file->records_len; i++) {
         const struct carved *c = &file->records[i];
-        if (c->state == CARVED_INTACT && !(boot && has_dropped(boot, c)) && !is_deleted(files, n, which, c))
+        if (c->state == CARVED_INTACT && !salvage_is_dropped(files, n, which, boot, c))
             t->list[t->len++] = (struct taken){
                 .carved = c, .file = which, .kept = true, .proven = (c->newest || c->previous) && !elsewhen};
     }

@@ -1,0 +1,91 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * Which journals belong together, of those that are salvaged, and what one of them says of what another one has.
+ */
+#include "base/cleanup.h"
+#include "journal/deletions.h"
+#include "journal/internal.h"
+#include "journal/salvage.h"
+
+#include <string.h>
+
+/* The newest snapshot that can be read, or NULL. */
+static const struct autopsy_snapshot *best_of(const struct autopsy *a)
+{
+    for (size_t i = 0; i < ARRAY_LEN(a->snapshots); i++)
+        if (a->snapshots[i].sound)
+            return &a->snapshots[i];
+    return NULL;
+}
+
+static bool has_id(const struct autopsy_snapshot *s, const char *name, uint8_t ret[16])
+{
+    return s && scan_meta(&s->pages, name, ret, 16) == 0;
+}
+
+static bool is_boot_journal(const struct autopsy_snapshot *s)
+{
+    uint64_t position;
+    return s && scan_meta(&s->pages, META_POSITION, &position, sizeof(position)) == 0;
+}
+
+bool autopsy_is_of_another_boot(const struct autopsy *a)
+{
+    uint8_t own[16], boot[16];
+    const struct autopsy_snapshot *s = best_of(a);
+    return is_boot_journal(s) && has_id(s, META_BOOT, boot) &&
+           (procid_boot(own) < 0 || memcmp(own, boot, sizeof(own)) != 0);
+}
+
+const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk)
+{
+    uint8_t followed[16], own[16];
+    const struct autopsy_snapshot *s = best_of(disk);
+    if (is_boot_journal(s) || !has_id(s, META_GENERATION, followed))
+        return NULL;
+    for (size_t i = 0; i < n; i++) {
+        s = best_of(&files[i]);
+        if (is_boot_journal(s) && has_id(s, META_GENERATION, own) &&
+            memcmp(own, followed, sizeof(own)) == 0 && !autopsy_is_of_another_boot(&files[i]))
+            return &files[i];
+    }
+    return NULL;
+}
+
+/* The boot journal has everything that the disk has (K20), which learns later of what was dropped: what it lacks, but for
+ * what came after it, was. */
+static bool has_dropped(const struct autopsy *boot, const struct carved *c)
+{
+    const struct autopsy_snapshot *s = best_of(boot);
+    const struct record_key wanted = record_key(c->head.incarnation, c->head.seq);
+    size_t low = 0, high = boot->records_len;
+    while (low < high) { /* the first of that key */
+        size_t mid = low + (high - low) / 2;
+        struct record_key key = record_key(boot->records[mid].head.incarnation, boot->records[mid].head.seq);
+        if (memcmp(&key, &wanted, sizeof(key)) < 0)
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    for (; low < boot->records_len && boot->records[low].head.incarnation == c->head.incarnation &&
+           boot->records[low].head.seq == c->head.seq;
+         low++)
+        if (s == &boot->snapshots[0] ? boot->records[low].newest : boot->records[low].previous)
+            return false;
+    return c->head.position <= s->position;
+}
+
+/* Whichever log says so: of the own one it was asked already. */
+static bool is_deleted(const struct autopsy *files, size_t n, size_t which, const struct carved *c)
+{
+    for (size_t i = 0; i < n; i++)
+        if (i != which && deletions_have(files[i].deletions, &c->head))
+            return true;
+    return false;
+}
+
+bool salvage_is_dropped(const struct autopsy *files, size_t n, size_t which, const struct autopsy *boot,
+                        const struct carved *c)
+{
+    return (boot && has_dropped(boot, c)) || is_deleted(files, n, which, c);
+}
