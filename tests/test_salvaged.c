@@ -58,6 +58,51 @@ static void k20_a_log_tells_what_was_deleted(void **state)
     autopsy_clear(&files[1]);
 }
 
+/* Spoils every copy of a box's header. */
+static void lose_header(const char *data, uint64_t incarnation)
+{
+    struct autopsy a = must_read(data);
+    for (size_t i = 0; i < a.records_len; i++)
+        if (a.records[i].head.incarnation == incarnation && a.records[i].head.seq == 0)
+            write_at(data, (off_t)a.records[i].offset + 60, "\xff\xff\xff\xff", 4);
+    autopsy_clear(&a);
+}
+
+static bool is_unproven(const struct snapshot *s, const char *path)
+{
+    for (size_t i = 0; i < s->len; i++)
+        for (size_t k = 0; k < s->boxes[i].len; k++)
+            if (strcmp(s->boxes[i].records[k].path, path) == 0)
+                return s->boxes[i].records[k].flags & REC_UNPROVEN;
+    fail_msg("%s is not there", path);
+    return false;
+}
+
+/* A box in a box has lost its header, and may live. */
+static void k4_what_holds_a_box_that_is_left_out_is_in_doubt(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place old = place_make();
+    struct journal *j = place_open(&old);
+    struct rbxj_error e = {0};
+    const char *outer = harness_format("%s/outer", old.kept),
+               *beside = harness_format("%s/outer-2", old.kept);
+    struct box box = must_begin(j, "outer", outer), inner = {.parent = box.incarnation};
+    (void)must_begin(j, "beside", beside);
+    const char *inside = harness_format("%s/inner", outer);
+    assert_ok(begin(j, &inner, "inner", &inside, 1, &e), e);
+    place_close();
+    lose_header(disk_data(&old), inner.incarnation);
+    struct place p = salvage_of(&old);
+    struct snapshot s;
+    assert_ok(snapshot_read(p.state, p.runtime, &s, &e), e);
+    assert_int_equal(s.len, 2);
+    assert_true(is_unproven(&s, outer));
+    assert_false(is_unproven(&s, beside));
+    snapshot_clear(&s);
+}
+
 /* Positions go on: of two versions of a record the younger one has the higher. Else a second salvage took the older. */
 static void k21_positions_go_on_after_a_salvage(void **state)
 {
@@ -85,6 +130,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k20_a_log_tells_what_was_deleted),
+        journal_test(k4_what_holds_a_box_that_is_left_out_is_in_doubt),
         journal_test(k21_positions_go_on_after_a_salvage),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

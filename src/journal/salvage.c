@@ -119,6 +119,76 @@ static size_t leave_out_newer(struct taking *t, size_t start, size_t end)
     return n;
 }
 
+/* 0, with no path where it has none or can't be read; -ENOMEM. */
+static int path_of(const struct taken *t, char **ret)
+{
+    struct record r;
+    const struct record_head *head = &t->carved->head;
+    int res = head->seq ? record_decode(t->carved->bytes, head->length, NULL, &r) : -EBADMSG;
+    *ret = NULL;
+    if (res < 0)
+        return res == -ENOMEM ? res : 0;
+    *ret = steal_ptr(r.path);
+    record_clear(&r);
+    return 0;
+}
+
+static int compare_paths(const void *a, const void *b)
+{
+    return strcmp(*(char *const *)a, *(char *const *)b);
+}
+
+/* Does one of the paths, which are sorted, lie inside this one? */
+static bool holds_any(char *const *paths, size_t n, const char *path)
+{
+    size_t len = strlen(path), low = 0, high = n;
+    while (low < high) { /* the first behind "path/" */
+        size_t mid = low + (high - low) / 2;
+        int r = strncmp(paths[mid], path, len);
+        if (r < 0 || (r == 0 && (unsigned char)paths[mid][len] < '/'))
+            low = mid + 1;
+        else
+            high = mid;
+    }
+    return low < n && strncmp(paths[low], path, len) == 0 && paths[low][len] == '/';
+}
+
+static int doubt_holders_of(struct taking *t, char **paths, size_t *n)
+{
+    for (size_t i = 0; i < t->len; i++) {
+        int r = t->list[i].kept ? 0 : path_of(&t->list[i], &paths[*n]);
+        if (r < 0)
+            return r;
+        *n += !t->list[i].kept && paths[*n];
+    }
+    if (*n)
+        qsort(paths, *n, sizeof(*paths), compare_paths);
+    for (size_t i = 0; i < t->len && *n; i++) {
+        _cleanup_free_ char *path = NULL;
+        int r = t->list[i].kept ? path_of(&t->list[i], &path) : 0;
+        if (r < 0)
+            return r;
+        if (path && holds_any(paths, *n, path))
+            t->list[i].proven = false;
+    }
+    return 0;
+}
+
+/* What was left out so far has no header: whether its supervisor lives nobody knows, and nothing in the new journal keeps a
+ * replay from what it has (K4, I3). So what it lies in is left alone, too. */
+static int doubt_holders(struct taking *t)
+{
+    size_t n = 0;
+    char **paths = calloc(t->result.without_header + 1, sizeof(*paths));
+    if (!paths)
+        return -ENOMEM;
+    int r = doubt_holders_of(t, paths, &n);
+    while (n)
+        free(paths[--n]);
+    free(paths);
+    return r;
+}
+
 /* What has no header, and boxes of a name that a younger one has. */
 static int leave_out(struct taking *t)
 {
@@ -138,6 +208,9 @@ static int leave_out(struct taking *t)
             t->result.without_header += next - i;
         }
     }
+    int r = t->result.without_header ? doubt_holders(t) : 0;
+    if (r < 0)
+        return r;
     if (n)
         qsort(boxes, n, sizeof(*boxes), compare_found);
     for (size_t i = 0; i < n; i++) {
