@@ -165,6 +165,23 @@ static void a_right_checksum_is_no_form_yet(void **state)
     autopsy_clear(&a);
 }
 
+/* How many of its records are listed only. */
+static size_t count_unproven(const struct autopsy *files, size_t n, const char *dir)
+{
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct salvaged salvaged;
+    struct snapshot s;
+    struct rbxj_error e = {0};
+    size_t unproven = 0;
+    assert_ok(salvage_write(files, n, false, dir, &options, &salvaged, &e), e);
+    assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
+    for (size_t i = 0; i < s.len; i++)
+        for (size_t k = 0; k < s.boxes[i].len; k++)
+            unproven += (s.boxes[i].records[k].flags & REC_UNPROVEN) != 0;
+    snapshot_clear(&s);
+    return unproven;
+}
+
 static void what_a_newer_version_wrote_is_no_damage_and_left_out(void **state)
 {
     (void)state;
@@ -181,6 +198,7 @@ static void what_a_newer_version_wrote_is_no_damage_and_left_out(void **state)
                      BOXES * 3 - 1);
     assert_int_equal(salvaged.records, BOXES * 3 - 1);
     assert_int_equal(salvaged.newer_version, 1);
+    assert_int_equal(count_unproven(&a, 1, harness_format("%s/again", harness_disk())), 2); /* of its box */
     autopsy_clear(&a);
 }
 
@@ -250,23 +268,6 @@ static void an_older_version_stands_in_for_one_of_the_previous_snapshot(void **s
     assert_true(a.snapshots[1].sound);
     assert_true(is_salvaged(&a, head.incarnation, head.seq));
     autopsy_clear(&a);
-}
-
-/* How many of its records are listed only. */
-static size_t count_unproven(const struct autopsy *files, size_t n, const char *dir)
-{
-    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
-    struct salvaged salvaged;
-    struct snapshot s;
-    struct rbxj_error e = {0};
-    size_t unproven = 0;
-    assert_ok(salvage_write(files, n, false, dir, &options, &salvaged, &e), e);
-    assert_ok(snapshot_read(dir, harness_format("%s.run", dir), &s, &e), e);
-    for (size_t i = 0; i < s.len; i++)
-        for (size_t k = 0; k < s.boxes[i].len; k++)
-            unproven += (s.boxes[i].records[k].flags & REC_UNPROVEN) != 0;
-    snapshot_clear(&s);
-    return unproven;
 }
 
 /* It was never flushed, and whatever it says, it says of that boot. */

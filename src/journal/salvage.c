@@ -107,7 +107,8 @@ static void leave_out_range(struct taking *t, size_t start, size_t end)
         t->list[i].kept = false;
 }
 
-/* What a newer version wrote can't be marked, and who replays could not read it. Returns how many. */
+/* What a newer version wrote can't be marked, and who replays could not read it; as beside it in any journal, nothing of its
+ * box is undone. Returns how many. */
 static size_t leave_out_newer(struct taking *t, size_t start, size_t end)
 {
     size_t n = 0;
@@ -116,6 +117,8 @@ static size_t leave_out_newer(struct taking *t, size_t start, size_t end)
             t->list[i].kept = false;
             n++;
         }
+    for (size_t i = start; i < end && n; i++)
+        t->list[i].proven = false;
     return n;
 }
 
