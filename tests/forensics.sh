@@ -316,6 +316,34 @@ for how in both boot disk; do
     unset RBXJ_DURABILITY
 done
 
+# ---- an old copy of this boot's journal was put in its place: what was forgotten since is in it ----
+
+fresh
+export RBXJ_DURABILITY=always
+crash f --tmpdir "$work/mine-old"
+cp "$(echo "$work"/run/journal-*/data.mdb)" "$work/old.mdb"
+call forget --box f --seq 1 --reason "a person keeps it"
+call list
+check "old copy: the journal itself is read" is "$status" 0
+cp "$work/old.mdb" "$(echo "$work"/run/journal-*/data.mdb)"
+call list
+check "old copy: list says so" is "$status" 3
+check "old copy: in one line" one_line
+check "old copy: and what it is" err_has "is older than what the journal in $work/state has of it"
+call replay
+check "old copy: a replay says so" is "$status" 3
+call run --box g -- true
+check "old copy: nothing is begun" is "$status" 125
+check "old copy: nothing is undone" there "$work/mine-old"
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+check "old copy: salvaged" is "$status" 0
+check "old copy: put in place" put_in_place
+call replay
+check "old copy: what it alone has is in doubt" is "$status" 1
+check "old copy: and left" there "$work/mine-old"
+unset RBXJ_DURABILITY
+
 # ---- a boot journal of another boot, and one that was never finished, beside a sound one on disk ----
 
 fresh

@@ -20,10 +20,15 @@ int belongs_missing(const char *state_dir, struct rbxj_error *e)
 int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,
                   const char *state_dir, struct rbxj_error *e)
 {
-    if (memcmp(boot, disk, sizeof(*boot)) == 0)
-        return 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE, "journal %s: does not belong to the journal in %s",
-                     folder, state_dir);
+    if (memcmp(boot->instance, disk->instance, 16) != 0 || memcmp(boot->boot, disk->boot, 16) != 0)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                         "journal %s: does not belong to the journal in %s", folder, state_dir);
+    /* what it gave out now would count as on disk already, and what was dropped since would be undone (K21) */
+    if (memcmp(boot->generation, disk->generation, 16) == 0 && boot->position < disk->position)
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                         "journal %s: is older than what the journal in %s has of it: an old copy", folder,
+                         state_dir);
+    return 0;
 }
 
 int belongs_check_state(uint64_t ino, int state_fd, const char *state_dir, struct rbxj_error *e)

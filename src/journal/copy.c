@@ -176,10 +176,13 @@ int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct r
     return r < 0 ? r : p.nothing;
 }
 
-static int scan_instance(const struct pages *p, bool boot, void *ret)
+static int scan_disk_pair(const struct pages *p, bool boot, void *ret)
 {
+    struct belongs *disk = ret;
     (void)boot;
-    return scan_meta(p, META_INSTANCE, ret, 16);
+    (void)scan_meta(p, META_GENERATION, disk->generation, 16);
+    (void)scan_meta(p, META_COVERED, &disk->position, sizeof(disk->position));
+    return scan_meta(p, META_INSTANCE, disk->instance, 16);
 }
 
 /* What the boot journal must be, to belong to the journal that is in the state directory: another one is there if its disk
@@ -187,10 +190,11 @@ static int scan_instance(const struct pages *p, bool boot, void *ret)
 static int read_disk_pair(const struct place *p, struct belongs *ret, struct rbxj_error *e)
 {
     struct rbxj_error why = {0};
+    *ret = (struct belongs){0};
     int r = procid_boot(ret->boot);
     if (r < 0)
         return error_sys(e, -r, "boot id");
-    r = read_copy(p->state_fd, DISK_DATA, p->disk_folder, false, scan_instance, ret->instance, &why);
+    r = read_copy(p->state_fd, DISK_DATA, p->disk_folder, false, scan_disk_pair, ret, &why);
     if (r < 0)
         return error_is_corruption(&why) ? 0 : error_pass(e, &why);
     return 1;
@@ -199,9 +203,10 @@ static int read_disk_pair(const struct place *p, struct belongs *ret, struct rbx
 static int check_pair(const struct place *p, const char *state_dir, const struct belongs *disk,
                       const struct snapshot *s, struct rbxj_error *e)
 {
-    struct belongs boot;
+    struct belongs boot = {.position = s->position};
     memcpy(boot.instance, s->instance, 16);
     memcpy(boot.boot, s->boot_id, 16);
+    memcpy(boot.generation, s->generation, 16);
     return belongs_check(&boot, disk, p->boot_folder, state_dir, e);
 }
 

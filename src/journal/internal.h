@@ -150,6 +150,9 @@ int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta
 /* Of a boot journal, and what it must be. */
 struct belongs {
     uint8_t instance[16], boot[16];
+    uint8_t generation[16]; /* zero: no boot has used that disk journal */
+    uint64_t
+        position; /* the last that it has given out; of the disk's, which is read first: that it has covered */
 };
 /* Each 0, or a negative code: JOURNAL_DAMAGED with ESTALE or EPROTONOSUPPORT, nothing of it is wrong in itself. */
 int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,

@@ -159,6 +159,18 @@ static int map_gate(struct journal *j, struct rbxj_error *e)
     return 0;
 }
 
+/* Before the boot journal is looked at, which goes on meanwhile. */
+static int read_disk_pair(struct journal *j, struct belongs *ret, struct rbxj_error *e)
+{
+    *ret = (struct belongs){0};
+    memcpy(ret->instance, j->instance, 16);
+    memcpy(ret->boot, j->boot_id, 16);
+    int rc = store_read_meta(&j->disk, META_COVERED, &ret->position, sizeof(ret->position));
+    if (rc == MDB_SUCCESS)
+        rc = store_read_meta(&j->disk, META_GENERATION, ret->generation, 16);
+    return rc == MDB_SUCCESS || rc == MDB_NOTFOUND ? 0 : store_error(e, rc, &j->disk, j->disk.path);
+}
+
 static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
 {
     struct belongs own, disk;
@@ -175,17 +187,20 @@ static int open_boot(struct journal *j, const char *data, struct rbxj_error *e)
         return r;
     j->boot.sound = &j->gates->sound_boot;
     j->disk.sound = &j->gates->sound_disk;
+    if ((r = read_disk_pair(j, &disk, e)) < 0)
+        return r;
     int rc = store_read_meta(&j->boot, META_INSTANCE, own.instance, 16);
     if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_BOOT, own.boot, 16);
     if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_GENERATION, j->generation, 16);
     if (rc == MDB_SUCCESS)
+        rc = store_read_meta(&j->boot, META_POSITION, &own.position, sizeof(own.position));
+    if (rc == MDB_SUCCESS)
         rc = store_read_meta(&j->boot, META_STATE_DIR, state, sizeof(state));
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->boot, j->folder);
-    memcpy(disk.instance, j->instance, 16);
-    memcpy(disk.boot, j->boot_id, 16);
+    memcpy(own.generation, j->generation, 16);
     r = belongs_check(&own, &disk, j->folder, j->state_dir, e);
     return r < 0 ? r : belongs_check_state(state[1], j->state_fd, j->state_dir, e);
 }

@@ -181,9 +181,11 @@ struct snapshot {
     size_t len;
     uint8_t boot_id[16]; /* of the boot whose journal was read; zero: the disk journal, or nothing */
     uint8_t instance[16];
-    uint64_t txn;   /* LMDB's number of the transaction that was read */
-    size_t damaged; /* records whose checksum or form is wrong, and boxes without a header */
-    bool nothing;   /* there is no journal at all */
+    uint8_t generation[16]; /* of a boot journal, as is */
+    uint64_t position;      /* the last one given out */
+    uint64_t txn;           /* LMDB's number of the transaction that was read */
+    size_t damaged;         /* records whose checksum or form is wrong, and boxes without a header */
+    bool nothing;           /* there is no journal at all */
     /* CLOCK_REALTIME; 0: never. What is older was salvaged from a damaged journal: doubt is a refusal (I4) */
     int64_t salvaged_ns;
     struct counters counters;

@@ -43,7 +43,7 @@ static int compare_taken(const void *a, const void *b)
 static void take_of(const struct autopsy *files, size_t n, size_t which, struct taking *t)
 {
     const struct autopsy *file = &files[which], *boot = salvage_boot_of(files, n, file);
-    bool elsewhen = autopsy_is_of_another_boot(file);
+    bool elsewhen = autopsy_is_of_another_boot(file) || salvage_is_behind(files, n, file);
     for (size_t i = 0; i < file->records_len; i++) {
         const struct carved *c = &file->records[i];
         if (c->state == CARVED_INTACT && !salvage_is_dropped(files, n, which, boot, c))

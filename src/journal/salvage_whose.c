@@ -37,6 +37,22 @@ bool autopsy_is_of_another_boot(const struct autopsy *a)
            (procid_boot(own) < 0 || memcmp(own, boot, sizeof(own)) != 0);
 }
 
+/* Is that an old copy of the boot journal that one of the disk journals has followed further? */
+bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autopsy *boot)
+{
+    uint8_t own[16], followed[16];
+    const struct autopsy_snapshot *s = &boot->snapshots[0]; /* without it, it is known to be behind itself */
+    if (!s->sound || !is_boot_journal(s) || !has_id(s, META_GENERATION, own))
+        return false;
+    for (size_t i = 0; i < n; i++) {
+        const struct autopsy_snapshot *disk = best_of(&files[i]);
+        if (disk && !is_boot_journal(disk) && has_id(disk, META_GENERATION, followed) &&
+            memcmp(own, followed, sizeof(own)) == 0 && disk->position > s->position)
+            return true;
+    }
+    return false;
+}
+
 const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk)
 {
     uint8_t followed[16], own[16];
@@ -46,7 +62,8 @@ const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, con
     for (size_t i = 0; i < n; i++) {
         s = best_of(&files[i]);
         if (is_boot_journal(s) && has_id(s, META_GENERATION, own) &&
-            memcmp(own, followed, sizeof(own)) == 0 && !autopsy_is_of_another_boot(&files[i]))
+            memcmp(own, followed, sizeof(own)) == 0 && !autopsy_is_of_another_boot(&files[i]) &&
+            !salvage_is_behind(files, n, &files[i]))
             return &files[i];
     }
     return NULL;

@@ -188,7 +188,11 @@ static int scan_whose(const struct pages *p, bool boot, struct snapshot *s)
     int r = scan_lacks(p);
     if (r == 0)
         r = scan_meta(p, META_INSTANCE, s->instance, 16);
-    return r == 0 && boot ? scan_meta(p, META_BOOT, s->boot_id, 16) : r;
+    if (r < 0 || !boot)
+        return r;
+    (void)scan_meta(p, META_GENERATION, s->generation, 16); /* it has them */
+    (void)scan_meta(p, META_POSITION, &s->position, sizeof(s->position));
+    return scan_meta(p, META_BOOT, s->boot_id, 16);
 }
 
 int scan_headers(const struct pages *p, bool boot, void *ret)

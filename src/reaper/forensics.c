@@ -136,17 +136,36 @@ static int add_operand(struct files *files, const char *path, struct rbxj_error 
     return r == 0 && !files->len ? error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "%s: has no journal", path) : r;
 }
 
-/* The boot journal first, where there is one. */
+static void move_to_end(struct files *files, size_t n)
+{
+    size_t others = files->len - 1;
+    for (; n; n--) {
+        struct autopsy a = files->list[0];
+        enum source source = files->sources[0];
+        unsigned dir = files->dirs[0];
+        memmove(files->list, files->list + 1, others * sizeof(a));
+        memmove(files->sources, files->sources + 1, others * sizeof(source));
+        memmove(files->dirs, files->dirs + 1, others * sizeof(dir));
+        files->list[others] = a;
+        files->sources[others] = source;
+        files->dirs[others] = dir;
+    }
+}
+
+/* The disk's are read first, which the boot journal is never behind; and told last. */
 static int add_own(struct files *files, const struct config *config, struct rbxj_error *e)
 {
-    const char *const dirs[] = {config->runtime_dir, config->state_dir};
+    const char *const dirs[] = {config->state_dir, config->runtime_dir};
+    size_t disk = 0;
     for (size_t i = 0; i < ARRAY_LEN(dirs); i++) {
         struct rbxj_error own = {0};
+        disk = files->len;
         int r = add_dir(files, dirs[i], &own);
         if (r < 0 && own.errnum != ENOENT) { /* one that is not there has none */
             return error_pass(e, &own);
         }
     }
+    move_to_end(files, disk);
     return 0;
 }
 
@@ -354,7 +373,8 @@ static int salvage(const struct files *files, const struct config *config, const
     if (!n)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0,
                          "salvage: there is no journal of this boot, of the disk or aside");
-    bool boot_is_all = boots == 1 && !asides && autopsy_is_sound(&chosen[0]);
+    bool boot_is_all = boots == 1 && !asides && autopsy_is_sound(&chosen[0]) &&
+                       !salvage_is_behind(chosen, n, &chosen[0]);
     return salvage_write(chosen, n, boot_is_all, dir, &options, ret, e);
 }
 
