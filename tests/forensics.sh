@@ -185,6 +185,30 @@ timeout 30 setpriv --reuid 65534 --regid 65534 --clear-groups env -u RBXJ_STATE_
     XDG_RUNTIME_DIR=/tmp "$rbxj" forensics --json "$work/readable" >"$work/out" 2>"$work/err"
 check "anybody who can read it" is "$?" 0
 
+# ---- in the place of one of the two is something else: the other one is told of, and salvaged ----
+
+fresh
+crash s --tmpdir "$work/s"
+: >"$work/state/journal-notes"
+for kind in fifo directory loop file; do
+    rm -rf "$work/state/journal" "$work/new"
+    mkdir "$work/state/journal"
+    case $kind in
+    fifo) mkfifo "$data" ;;
+    directory) mkdir "$data" ;;
+    loop) ln -s data.mdb "$data" ;;
+    file) rmdir "$work/state/journal" && : >"$work/state/journal" ;;
+    esac
+    call forensics --json
+    check "$kind in its place: exits 3" is "$status" 3
+    check "$kind in its place: both are told of" \
+        json '[f["verdict"] for f in d["files"]] == ["sound", "damaged"] and "not a regular file" in d["files"][1]["reasons"][0]'
+    call forensics --salvage "$work/new"
+    check "$kind in its place: the other one is salvaged" out_has "salvaged into $work/new: 1 boxes with 2 records"
+    call forensics --salvage "$work/new2" "$work/state"
+    check "$kind in its place: alone there is nothing to salvage" is "$status" 2
+done
+
 # ---- as rbxj-forensics(1) says it: within a boot whose own journal is sound ----
 
 damage() { # every page of it

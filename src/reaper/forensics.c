@@ -47,7 +47,7 @@ static void files_clear(struct files *files)
 static int add_file(struct files *files, const char *path, enum source source, struct rbxj_error *e)
 {
     if (files->len == FILES_MAX)
-        return error_set(e, RBXJ_E_BAD_REQUEST, 0, "%s: more than %d journals", path, FILES_MAX);
+        return error_set(e, RBXJ_E_BAD_REQUEST, E2BIG, "%s: more than %d journals", path, FILES_MAX);
     int r = autopsy_read(AT_FDCWD, path, path, &files->list[files->len], e);
     files->sources[files->len] = source;
     files->dirs[files->len] = files->dir;
@@ -91,6 +91,24 @@ static bool is_of_this_boot(const char *name, const struct autopsy *a)
     return named && !autopsy_is_of_another_boot(a);
 }
 
+#define NO_FILE "is not a regular file"
+
+/* In its place is something else: told, and nobody is kept from what the others hold. */
+static void add_no_file(struct files *files, char *path)
+{
+    struct autopsy a = {.path = path, .snapshots = {{.which = -1}, {.which = -1}}};
+    for (size_t i = 0; i < ARRAY_LEN(a.metas); i++)
+        a.metas[i].fault = (struct pages_fault){i, NO_FILE};
+    files->list[files->len] = a;
+    files->sources[files->len] = SOURCE_KEPT;
+    files->dirs[files->len++] = files->dir;
+}
+
+static bool is_no_file(const struct rbxj_error *e)
+{
+    return e->errnum == ELOOP || e->errnum == ENOTDIR || (e->code == RBXJ_E_BAD_REQUEST && !e->errnum);
+}
+
 static int add_entry(struct files *files, const char *dir, const char *name, struct rbxj_error *e)
 {
     _cleanup_free_ char *path = NULL;
@@ -101,8 +119,13 @@ static int add_entry(struct files *files, const char *dir, const char *name, str
         return error_sys(e, ENOMEM, "forensics");
     }
     int r = add_file(files, path, source_of(name), &own);
-    if (r < 0 && own.errnum == ENOENT && *rest) /* a folder without one */
+    bool none = own.errnum == ENOENT || (own.errnum == ENOTDIR && strcmp(name, "journal") != 0);
+    if (r < 0 && none && *rest) /* a folder without one, or a file of such a name */
         return 0;
+    if (r < 0 && is_no_file(&own)) {
+        add_no_file(files, steal_ptr(path));
+        return 0;
+    }
     if (r == 0 && !is_of_this_boot(name, &files->list[files->len - 1]))
         files->sources[files->len - 1] = SOURCE_KEPT;
     return r < 0 ? error_pass(e, &own) : 0;
