@@ -114,6 +114,7 @@ first_boot() {
 
     systemctl stop supervisor.service
     check "stopped, it leaves nothing" no_box
+    check "and has not failed" is "$(show supervisor.service Result)" success
     rbxj --quiet health --quarantine --reason test
     systemctl start supervisor.service
     check "k31: quarantined, it does not start" is "$(show supervisor.service ConditionResult)" no
