@@ -182,6 +182,19 @@ static void error_says_what_to_do(void **state)
     assert_string_equal(text, "rbxj: run: box 7 is stale; run 'rbxj replay' first\n");
 }
 
+static void say_missing_call(void)
+{
+    struct rbxj_error error = {0};
+    int code = error_sys(&error, ENOSYS, "journal /run/rbxj");
+    print_failure(&(struct print_style){0}, "run", code, &error);
+}
+
+static void a_call_that_is_kept_away_is_explained(void **state)
+{
+    (void)state;
+    assert_non_null(strstr(capture(stderr, STDERR_FILENO, say_missing_call), "RestrictSUIDSGID="));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -195,6 +208,7 @@ int main(void)
         cmocka_unit_test(problem_is_cut_not_split),
         cmocka_unit_test(table_is_clean_and_aligned),
         cmocka_unit_test(error_says_what_to_do),
+        cmocka_unit_test(a_call_that_is_kept_away_is_explained),
     };
     (void)setlocale(LC_CTYPE, "C.UTF-8"); /* as main() does */
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -101,6 +101,9 @@ static const char *hint_of(int code, const struct rbxj_error *error)
 {
     if (error->errnum == EROFS)
         return "make the file system writable";
+    if (error->errnum == ENOSYS) /* openat2(2), since Linux 5.6 */
+        return "a filter keeps a system call away, as RestrictSUIDSGID= of a unit does; or the kernel is too "
+               "old";
     for (size_t i = 0; i < ARRAY_LEN(hints); i++)
         if (hints[i].code == -code)
             return hints[i].hint;
