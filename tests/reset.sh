@@ -27,6 +27,11 @@ check "a unit has a name" is "$status" 2
 call reset --yes
 check "nothing there: exits 0" is "$status" 0
 
+asked >/dev/null
+(env --ignore-signal=CHLD "$rbxj" reset --yes --service box.service) >"$work/out" 2>"$work/err"
+check "SIGCHLD ignored by who calls it: exits 0" is $? 0
+check "SIGCHLD ignored: the service is started again" is "$(asked)" $'stop -- box.service\nstart -- box.service'
+
 # ---- two live boxes, a dead one, one whose lock a stranger keeps ----
 
 start a --lock "$work/a.lock" --tmpdir "$work/a" ${group:+--cgroup "$group/a"}

@@ -334,7 +334,6 @@ static int prepare(struct watch *w)
         limit.rlim_cur = limit.rlim_max;
         (void)setrlimit(RLIMIT_NOFILE, &limit);
     }
-    (void)signal(SIGCHLD, SIG_DFL);
     (void)sigemptyset(&w->signals);
     (void)sigaddset(&w->signals, SIGTERM);
     (void)sigaddset(&w->signals, SIGINT);

@@ -276,6 +276,7 @@ int main(int argc, char **argv)
         print_problem("/dev/null: %s", strerror(errno));
         return STATUS_SYSTEM;
     }
+    (void)signal(SIGCHLD, SIG_DFL); /* where it is ignored nobody is told how a child has ended */
     (void)signal(SIGXFSZ, SIG_IGN); /* a limit is an error that is told, and no death half-way */
     int status = dispatch(&cli, argc, argv);
     if (print_finish() < 0 && status == STATUS_DONE)

@@ -37,8 +37,7 @@ int payload_block_signals(struct payload *payload)
     sigset_t set;
     all_but_faults(&set);
     note_ignored(&payload->ignored);
-    /* where it was inherited as ignored, children would be reaped by the kernel and their status lost */
-    if (signal(SIGCHLD, SIG_DFL) == SIG_ERR || sigprocmask(SIG_BLOCK, &set, NULL) < 0)
+    if (sigprocmask(SIG_BLOCK, &set, NULL) < 0)
         return -errno;
     payload->signals = signalfd(-1, &set, SFD_CLOEXEC | SFD_NONBLOCK);
     return payload->signals < 0 ? -errno : 0;
