@@ -8,9 +8,12 @@
 
 #include "harness.h"
 
+#include "base/cleanup.h"
+
 #include <fcntl.h>
 #include <linux/fuse.h>
 #include <stdio.h>
+#include <string.h>
 #include <sys/mount.h>
 #include <unistd.h>
 
@@ -56,6 +59,18 @@ static inline pid_t hung_fuse(const char *path)
     assert_true(pid > 0);
     harness_track(pid);
     return pid;
+}
+
+/* Helpers of this thread, in the state of one that hangs and was killed. */
+static inline int count_hanging(void)
+{
+    int n = 0;
+    long pid;
+    _cleanup_fclose_ FILE *f = fopen("/proc/thread-self/children", "re");
+    assert_non_null(f);
+    while (fscanf(f, "%ld", &pid) == 1)
+        n += strstr(harness_read(harness_format("/proc/%ld/stat", pid)), ") D ") != NULL;
+    return n;
 }
 
 #endif

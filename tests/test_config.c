@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The configuration: a typo in a safety setting must not pass, and the defaults are those of rbxj.conf(5).
+ * What hangs on the way of a path hangs nobody (K16).
  */
 #include "config_fixture.h"
+#include "hung_fuse.h"
 
 /* ---- values ---- */
 
@@ -236,6 +238,36 @@ static void a_path_through_a_symlink_is_where_it_leads_too(void **state)
     assert_null(loaded.allowed_paths[2]);
 }
 
+static void a_path_that_leads_nowhere_is_its_own_name(void **state)
+{
+    (void)state;
+    const char *const paths[] = {harness_format("%s/none", harness_disk()),
+                                 harness_format("%s/loop/below", harness_disk())};
+    assert_int_equal(symlink("nothing/there", paths[0]), 0);
+    assert_int_equal(symlink("loop", harness_format("%s/loop", harness_disk())), 0);
+    assert_loads(harness_format("[paths]\nprotected=%s %s\n", paths[0], paths[1]));
+    for (size_t i = 0; i < ARRAY_LEN(paths); i++)
+        assert_string_equal(loaded.protected_paths[i], paths[i]);
+    assert_null(loaded.protected_paths[ARRAY_LEN(paths)]);
+}
+
+/* Every command loads it: none of them hangs, and all together leave one helper behind. */
+static void k16_a_path_that_hangs_is_asked_by_one_helper(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *hung = harness_format("%s/hung", harness_disk()), *path = harness_format("%s/link", hung);
+    harness_write(harness_format("%s/helpers", harness_disk()), ""); /* as whoever writes has made it */
+    pid_t server = hung_fuse(hung);
+    for (int i = 0; i < 3; i++) {
+        assert_loads(harness_format("[paths]\nprotected=%s\n", path));
+        assert_string_equal(loaded.protected_paths[0], path);
+        assert_null(loaded.protected_paths[1]);
+    }
+    assert_in_range(count_hanging(), 0, 1);
+    harness_kill(server);
+}
+
 static void nothing_comes_out_of_a_failure(void **state)
 {
     (void)state;
@@ -263,6 +295,8 @@ int main(void)
         config_test(drop_ins_win_in_name_order),
         config_test(a_strangers_drop_ins_are_refused),
         config_test(a_path_through_a_symlink_is_where_it_leads_too),
+        config_test(a_path_that_leads_nowhere_is_its_own_name),
+        config_test(k16_a_path_that_hangs_is_asked_by_one_helper),
         config_test(nothing_comes_out_of_a_failure),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -298,18 +298,6 @@ static void k13_a_stranger_between_two_of_ours_is_busy(void **state)
     assert_int_equal(harness_mounts_below(m), 0);
 }
 
-/* Helpers of this process, in the state of one that hangs and was killed. */
-static int count_hanging(void)
-{
-    int n = 0;
-    long pid;
-    _cleanup_fclose_ FILE *f = fopen("/proc/thread-self/children", "re");
-    assert_non_null(f);
-    while (fscanf(f, "%ld", &pid) == 1)
-        n += strstr(harness_read(harness_format("/proc/%ld/stat", pid)), ") D ") != NULL;
-    return n;
-}
-
 /* Each box has a bind of the one file system: it is asked once, and hangs the first box alone. */
 static void k16_what_hangs_is_asked_once_for_all_binds_of_it(void **state)
 {
