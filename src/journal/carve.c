@@ -371,12 +371,13 @@ static void copy_metas(const uint8_t *head, size_t len, uint8_t ret[2][META_BYTE
  * damage (K28). */
 static int read_file(int fd, struct whole *ret)
 {
+    _cleanup_free_ uint8_t *head = malloc(HEAD_BYTES);
     for (int i = 0; i < READ_TRIES; i++) {
-        uint8_t head[HEAD_BYTES], before[2][META_BYTES], after[2][META_BYTES];
-        int r = whole_read(fd, ret);
+        uint8_t before[2][META_BYTES], after[2][META_BYTES];
+        int r = head ? whole_read(fd, ret) : -ENOMEM;
         if (r < 0)
             return r;
-        ssize_t n = fd_pread_all(fd, head, sizeof(head), 0);
+        ssize_t n = fd_pread_all(fd, head, HEAD_BYTES, 0);
         copy_metas(ret->bytes, ret->len, before);
         copy_metas(head, n < 0 ? 0 : (size_t)n, after);
         if (n < 0 || memcmp(before, after, sizeof(before)) == 0)

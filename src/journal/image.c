@@ -24,8 +24,8 @@ struct metas {
 
 static int read_metas_once(int fd, struct metas *ret, struct pages_fault *fault)
 {
-    uint8_t head[HEAD_BYTES];
-    ssize_t n = fd_pread_all(fd, head, sizeof(head), 0);
+    _cleanup_free_ uint8_t *head = malloc(HEAD_BYTES); /* a caller's stack may be no larger than that */
+    ssize_t n = head ? fd_pread_all(fd, head, HEAD_BYTES, 0) : -ENOMEM;
     if (n < 0)
         return (int)n;
     *ret = (struct metas){0};

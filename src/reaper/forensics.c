@@ -31,7 +31,7 @@ enum source {
 };
 
 struct files {
-    struct autopsy list[FILES_MAX];
+    struct autopsy *list; /* FILES_MAX: too many for a stack */
     enum source sources[FILES_MAX];
     unsigned dirs[FILES_MAX]; /* in the how many-th directory it is */
     unsigned dir;
@@ -42,6 +42,7 @@ static void files_clear(struct files *files)
 {
     while (files->len)
         autopsy_clear(&files->list[--files->len]);
+    free(files->list);
 }
 
 static int add_file(struct files *files, const char *path, enum source source, struct rbxj_error *e)
@@ -384,8 +385,10 @@ static int salvage(const struct files *files, const struct config *config, const
                    struct salvaged *ret, struct rbxj_error *e)
 {
     const struct journal_options options = {.map_size = config->map_size, .preallocate = config->preallocate};
-    struct autopsy chosen[FILES_MAX];
+    _cleanup_free_ struct autopsy *chosen = calloc(FILES_MAX, sizeof(*chosen));
     size_t n = 0, boots = 0, asides = 0;
+    if (!chosen)
+        return error_sys(e, ENOMEM, "salvage");
     for (size_t i = 0; i < files->len; i++) {
         if (!is_salvaged(files, i))
             continue;
@@ -409,6 +412,9 @@ int rbxj_forensics(const struct rbxj_options *options, const char *path, const c
     _cleanup_(config_clear) struct config config = {0};
     _cleanup_(files_clear) struct files files = {.len = 0};
     struct salvaged salvaged = {0};
+    files.list = calloc(FILES_MAX, sizeof(*files.list));
+    if (!files.list)
+        return error_sys(error, ENOMEM, "forensics");
     int r = config_load(options, &config, error);
     if (r == 0)
         r = path ? add_operand(&files, path, error) : add_own(&files, &config, error);

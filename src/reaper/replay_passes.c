@@ -17,6 +17,8 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#define WORKER_STACK (512 * 1024) /* whatever the process gives its threads by default: some take 64 KiB */
+
 /* ---- undoing, with several boxes at once: each worker reads mountinfo for itself ---- */
 
 struct workers {
@@ -60,14 +62,20 @@ static void undo_each(struct replay *p, size_t from, size_t to)
     size_t jobs = p->reaper.config->jobs ? (size_t)p->reaper.config->jobs
                                          : (size_t)sysconf(_SC_NPROCESSORS_ONLN);
     size_t started = 0;
+    pthread_attr_t attr;
     sigset_t all, before;
+    bool can = jobs > 1 && pthread_attr_init(&attr) == 0;
+    if (can)
+        (void)pthread_attr_setstacksize(&attr, WORKER_STACK);
     (void)sigfillset(&all);
     (void)pthread_sigmask(SIG_SETMASK, &all, &before); /* signals are for the caller's own threads */
     /* a thread that can't be had is no loss: the others do its boxes */
-    while (started + 1 < jobs && started + 1 < to - from && started < JOURNAL_WORKERS - 1 &&
-           pthread_create(&threads[started], NULL, work_in_thread, &w) == 0)
+    while (can && started + 1 < jobs && started + 1 < to - from && started < JOURNAL_WORKERS - 1 &&
+           pthread_create(&threads[started], &attr, work_in_thread, &w) == 0)
         started++;
     (void)pthread_sigmask(SIG_SETMASK, &before, NULL);
+    if (can)
+        (void)pthread_attr_destroy(&attr);
     work(&w, &p->reaper, true);
     for (size_t i = 0; i < started; i++)
         (void)pthread_join(threads[i], NULL);
