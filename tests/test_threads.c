@@ -159,12 +159,69 @@ static void a_child_of_one_who_looks_is_not_in(void **state)
     entry_count_handle(-1);
 }
 
+/* ---- a child that is forked while its parent reaps ---- */
+
+static struct {
+    pid_t child;
+    int over[2]; /* the parent's end: its replay has ended */
+} forks;
+
+static void replay_after_its_parent(void)
+{
+    struct rbxj_error e = {0};
+    struct rbxj_result *result = NULL;
+    char byte;
+    must(close(forks.over[1]) == 0 && read(forks.over[0], &byte, 1) == 0);
+    int r = rbxj_replay(&options, &(struct rbxj_replay){.dry_run = 0}, &result, &e);
+    if (r < 0)
+        print_error("%s\n", e.message);
+    must(r >= 0);
+    rbxj_result_free(result);
+}
+
+static void fork_once(void *data, size_t done, size_t total)
+{
+    (void)data, (void)done, (void)total;
+    if (forks.child)
+        return;
+    forks.child = fork();
+    if (forks.child == 0) {
+        (void)alarm(30);
+        replay_after_its_parent();
+        _exit(0);
+    }
+    harness_track(forks.child);
+}
+
+static void a_child_may_reap_once_its_parent_has(void **state)
+{
+    (void)state;
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct rbxj_result *result = NULL;
+    struct rbxj_replay how = {.progress = fork_once};
+    options = (struct rbxj_options){.state_dir = p.state, .runtime_dir = p.runtime};
+    assert_child(CHILD({ /* whose box is stale as it ends */
+                         struct rbxj *handle;
+                         CHECK_OK(rbxj_open(&options, &handle, &e), e);
+                         CHECK_OK(rbxj_begin(handle, &(struct rbxj_box){.name = "a"}, NULL, &e), e);
+    }));
+    assert_int_equal(pipe2(forks.over, O_CLOEXEC), 0);
+    assert_ok(rbxj_replay(&options, &how, &result, &e), e);
+    rbxj_result_free(result);
+    assert_true(forks.child > 0);
+    assert_int_equal(close(forks.over[0]), 0);
+    assert_int_equal(close(forks.over[1]), 0);
+    assert_int_equal(harness_wait(forks.child), 0);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_handle_is_opened_and_closed_beside_those_who_look),
         journal_test(a_child_has_what_a_thread_of_its_parent_had_locked),
         journal_test(a_child_of_one_who_looks_is_not_in),
+        journal_test(a_child_may_reap_once_its_parent_has),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -14,7 +14,6 @@
 #include "reaper/replay_passes.h"
 
 #include <limits.h>
-#include <stdatomic.h>
 #include <stdlib.h>
 #include <string.h>
 #include <syslog.h>
@@ -186,8 +185,18 @@ static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error
     return r < 0 ? r : run(p, ret, e);
 }
 
-/* Record locks do not exclude two threads of one process. */
-static atomic_flag reaping = ATOMIC_FLAG_INIT;
+/* Record locks do not exclude two threads of one process. In a child of fork() nobody reaps, whoever did in its parent. */
+static struct forked_mutex reaping_mutex;
+static bool reaping;
+
+/* What it was. */
+static bool set_reaping(bool value)
+{
+    bool before = !forked_lock(&reaping_mutex) && reaping;
+    reaping = value;
+    forked_unlock(&reaping_mutex);
+    return before;
+}
 
 static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbxj_error *e)
 {
@@ -285,7 +294,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
         p->changed_plan = p->how->plan != NULL;
         return make_result(p, ret, e);
     }
-    if (atomic_flag_test_and_set(&reaping)) /* before the journal: the other one's would be closed under us */
+    if (set_reaping(true)) /* before the journal: the other one's would be closed under us */
         return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
     struct journal *own = NULL, *j = NULL;
     int lock = -1;
@@ -313,7 +322,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     journal_close(own);
     if (damaged) /* only now can it be moved aside */
         replay_quarantine_damaged(config, e);
-    atomic_flag_clear(&reaping);
+    (void)set_reaping(false);
     return r;
 }
 
