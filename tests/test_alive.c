@@ -71,6 +71,7 @@ static void k9_lock_decides_across_pid_namespaces(void **state)
         CHECK(journal_open(&p.options, &own, &e) == 0);
         CHECK(begin_one(own, "c", NULL, &e) == 0);
         journal_close(own);
+        CHECK(look(&p, NULL, "d") == LIVE_ALIVE); /* it looks at another's, and keeps its own */
         atomic_store(&s->step, 3);
         pause();
     });
@@ -83,6 +84,7 @@ static void k9_lock_decides_across_pid_namespaces(void **state)
     j = place_open(&p);
     struct rbxj_error e;
     assert_refused(begin_one(j, "a", NULL, &e), e, RBXJ_E_BOX_LIVE, "");
+    (void)must_begin(j, "d", NULL);
     atomic_store(&s->step, 2);
     wait_for(s, 3);
     assert_int_equal(look(&p, j, "a"), LIVE_ALIVE);

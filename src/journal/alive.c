@@ -19,20 +19,39 @@ uint64_t alive_slot(uint64_t incarnation)
     return incarnation % (1ull << 62) + 1;
 }
 
-/* A handle may be closed while a box of this process goes on: the locks last as long as the process. */
+/* A handle may be closed while a box of this process goes on: the locks last as long as the process, and so does a
+ * descriptor of each file in which there are some. Changed only by who opens or closes a handle, alone. */
+#define KEPT_MAX 16
 static _Atomic int owned_boxes;
-static int kept_fd = -1;
+static int kept[KEPT_MAX];
+static size_t kept_len;
+
+/* The one of that file: its place, -ENOENT: there is none; or another -errno. */
+static int find_kept(const struct stat *alive)
+{
+    struct stat st;
+    for (size_t i = 0; i < kept_len; i++) {
+        if (fstat(kept[i], &st) < 0) {
+            if (errno != EBADF) /* closed by the program: its locks went with it */
+                return -errno;
+        } else if (st.st_dev == alive->st_dev && st.st_ino == alive->st_ino) {
+            return (int)i;
+        }
+    }
+    return -ENOENT;
+}
 
 int alive_open(int state_fd)
 {
-    struct stat st, kept;
-    if (kept_fd >= 0 &&
-        (fstat(kept_fd, &kept) < 0 || fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0)) {
-        if (errno != ENOENT && errno != EBADF) /* to close a second descriptor of it would drop the locks */
-            return -errno;
-    } else if (kept_fd >= 0 && st.st_dev == kept.st_dev && st.st_ino == kept.st_ino) {
-        return steal_fd(&kept_fd);
+    struct stat st;
+    int found = fstatat(state_fd, "alive", &st, AT_SYMLINK_NOFOLLOW) < 0 ? -errno : find_kept(&st);
+    if (found >= 0) {
+        int fd = kept[found];
+        kept[found] = kept[--kept_len];
+        return fd;
     }
+    if (found != -ENOENT) /* to close a second descriptor of it would drop the locks */
+        return found;
     int fd = openat(state_fd, "alive", O_RDWR | O_CREAT | O_NOFOLLOW | O_NONBLOCK | O_CLOEXEC, 0600);
     return fd < 0 ? -errno : fd;
 }
@@ -41,10 +60,10 @@ void alive_close(int fd)
 {
     if (fd < 0)
         return;
-    if (atomic_load(&owned_boxes) > 0)
-        kept_fd = fd; /* and one that was kept of another state directory stays open */
-    else
+    if (atomic_load(&owned_boxes) == 0)
         (void)close(fd);
+    else if (kept_len < KEPT_MAX) /* else it stays open, too, and nobody uses it */
+        kept[kept_len++] = fd;
 }
 
 int alive_own(struct journal *j, uint64_t incarnation)
@@ -143,6 +162,9 @@ static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t
         j = journal_with_alive(&st);
     if (j)
         return fd_record_holder(j->alive_fd, byte, ret_pid);
+    int found = find_kept(&st); /* of a handle that was closed */
+    if (found != -ENOENT)
+        return found < 0 ? found : fd_record_holder(kept[found], byte, ret_pid);
     _cleanup_close_ int fd = open(path, O_RDONLY | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     return fd < 0 ? -errno : fd_record_holder(fd, byte, ret_pid);
 }
