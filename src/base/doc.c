@@ -176,7 +176,10 @@ int doc_parse_time(const char *text, int64_t *ret_realtime_ns)
         const char *end = strptime(text, formats[i], &tm);
         if (!end || *end)
             continue;
-        *ret_realtime_ns = (int64_t)timegm(&tm) * 1000000000;
+        int64_t ns; /* from 1677 to 2262 */
+        if (__builtin_mul_overflow((int64_t)timegm(&tm), 1000000000, &ns))
+            return -EINVAL;
+        *ret_realtime_ns = ns;
         return 0;
     }
     return -EINVAL;
