@@ -22,7 +22,7 @@ void histogram_add(struct histogram *histogram, int64_t ns)
 
 void counters_add(struct counters *sum, const struct counters *more)
 {
-    uint64_t last = more->last_replay_ns > sum->last_replay_ns ? more->last_replay_ns : sum->last_replay_ns;
+    uint64_t last = more->last_replay_ns ? more->last_replay_ns : sum->last_replay_ns;
     uint64_t *to = (uint64_t *)sum;
     const uint64_t *from = (const uint64_t *)more;
     for (size_t i = 0; i < COUNTERS_LEN; i++)

@@ -36,7 +36,7 @@ struct counters {
     uint64_t quarantined[6];             /* by enum quarantine_reason */
     uint64_t containment_violations;     /* boxes that something outlived that was not of their record */
     uint64_t orphans;                    /* such processes */
-    uint64_t last_replay_ns;             /* CLOCK_REALTIME; the greatest counts, it is not added */
+    uint64_t last_replay_ns; /* CLOCK_REALTIME; not added: the latest counts, whatever the clock says */
 };
 
 void histogram_add(struct histogram *histogram, int64_t ns);
