@@ -53,12 +53,15 @@ static bool has_no_link(const char *path)
 static int ask(const char *helpers, char *path, struct helper_result *ret)
 {
     int64_t deadline = now_monotonic_ns() + WAIT_NS;
+    uint64_t byte = XXH3_64bits(path, strlen(path)) >> 2 | 1;
+    struct helper_left other;
     int r = access(helpers, W_OK) < 0 ? -ENOENT : -EBUSY;
     while (r == -EBUSY) {
-        r = helper_run_alone(helpers, XXH3_64bits(path, strlen(path)) >> 2 | 1, resolve, path, deadline, ret);
+        r = helper_run_alone(helpers, byte, resolve, path, deadline, ret);
         if (r != -EBUSY || now_monotonic_ns() >= deadline)
             return r;
-        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
+        while (helper_is_at(helpers, byte, &other) > 0 && now_monotonic_ns() < deadline)
+            (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 2000000}, NULL);
     }
     return helper_run(resolve, path, 0, deadline, ret);
 }
