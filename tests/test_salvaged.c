@@ -103,6 +103,37 @@ static void k4_what_holds_a_box_that_is_left_out_is_in_doubt(void **state)
     snapshot_clear(&s);
 }
 
+/* Nobody holds a lock in a directory in which it was never taken: who replays what was salvaged where it was written. */
+static void k9_i3_a_lock_that_was_taken_elsewhere_is_not_free(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct place old = place_make();
+    struct shared *s = shared_make();
+    pid_t pid = NAMESPACE_CHILD({
+        struct rbxj_error e;
+        CHECK(begin_one(place_open(&old), "a", harness_format("%s/a", old.kept), &e) == 0);
+        atomic_store(&s->step, 1);
+        pause();
+    });
+    wait_for(s, 1);
+    struct snapshot snapshot;
+    struct rbxj_error e = {0};
+    assert_ok(snapshot_read(old.state, old.runtime, &snapshot, &e), e);
+    struct box box = snapshot.boxes[0].box;
+    snapshot_clear(&snapshot);
+    assert_true(box.flags & BOX_OWNER_LOCK);
+    struct place p = salvage_of(&old);
+    (void)usleep(20000); /* at least: the clock of files is coarse */
+    struct journal *j = place_open(&p);
+    assert_int_equal(box_liveness(NULL, old.state, &box), LIVE_ALIVE);
+    assert_int_equal(box_liveness(j, p.state, &box), LIVE_UNKNOWN);
+    harness_kill(pid);
+    for (int i = 0; i < 30000 && box_liveness(NULL, old.state, &box) != LIVE_DEAD; i++)
+        (void)usleep(1000);
+    assert_int_equal(box_liveness(NULL, old.state, &box), LIVE_DEAD);
+}
+
 /* Positions go on: of two versions of a record the younger one has the higher. Else a second salvage took the older. */
 static void k21_positions_go_on_after_a_salvage(void **state)
 {
@@ -131,6 +162,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         journal_test(k20_a_log_tells_what_was_deleted),
         journal_test(k4_what_holds_a_box_that_is_left_out_is_in_doubt),
+        journal_test(k9_i3_a_lock_that_was_taken_elsewhere_is_not_free),
         journal_test(k21_positions_go_on_after_a_salvage),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -174,6 +174,19 @@ const struct procid *journal_self(const struct journal *j)
     return &j->self;
 }
 
+/* Its lock was taken in another file where this one is younger than the box: a state directory that was salvaged into, or
+ * copied. One that seems to be of the future was made by a clock that was wrong, and tells nothing. */
+static bool lock_is_elsewhere(const char *state_dir, const struct box *box)
+{
+    char path[RECORD_PATH_MAX + 8];
+    struct statx sx;
+    (void)snprintf(path, sizeof(path), "%s/alive", state_dir);
+    if (statx(AT_FDCWD, path, AT_SYMLINK_NOFOLLOW, STATX_BTIME, &sx) < 0)
+        return true;
+    int64_t made_ns = sx.stx_btime.tv_sec * 1000000000LL + sx.stx_btime.tv_nsec;
+    return (sx.stx_mask & STATX_BTIME) && made_ns > box->begun_ns && made_ns <= now_realtime_ns();
+}
+
 /* Of another pid or time namespace: only its record lock tells. */
 static enum liveness liveness_by_lock(const struct journal *j, const char *state_dir, const struct box *box,
                                       const struct procid *self)
@@ -181,7 +194,7 @@ static enum liveness liveness_by_lock(const struct journal *j, const char *state
     int slot = byte_is_held(j, state_dir, alive_slot(box->incarnation), NULL);
     if (slot > 0)
         return LIVE_ALIVE;
-    if (slot == 0 && (box->flags & BOX_OWNER_LOCK))
+    if (slot == 0 && (box->flags & BOX_OWNER_LOCK) && !lock_is_elsewhere(state_dir, box))
         return LIVE_DEAD;
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
      * open, it is one of an earlier life of the container: that pid namespace is gone, unless it is one in this
