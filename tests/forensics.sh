@@ -340,6 +340,29 @@ for how in both boot disk; do
     unset RBXJ_DURABILITY
 done
 
+# ---- what was moved aside was left there when the salvaged journal was put in place: it was looked into ----
+
+fresh
+crash f --tmpdir "$work/mine-aside"
+damage_record "$data" f 2
+damage_record "$(echo "$work"/run/journal-*/data.mdb)" f 2
+call replay
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+mv -T "$work/new/journal" "$work/state/journal"
+call forget --box f --seq 1 --reason "a person keeps it"
+check "left aside: forgotten" is "$status" 0
+call health --unquarantine --reason "looked into"
+crash g --tmpdir "$work/g"
+damage_record "$(echo "$work"/run/journal-[0-9a-f]*/data.mdb)" g 1
+call replay
+check "left aside: damaged again" is "$status" 3
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+call --state-dir "$work/new" --runtime-dir "$work/new" list --json
+check "left aside: what was forgotten since does not come back" \
+    json '"'"$work"'/mine-aside" not in [r["name"] for b in d["boxes"] for r in b["records"]]'
+
 # ---- an old copy of this boot's journal was put in its place: what was forgotten since is in it ----
 
 fresh

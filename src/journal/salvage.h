@@ -70,6 +70,8 @@ bool autopsy_is_of_another_boot(const struct autopsy *a);
 
 /* The boot journal that this disk journal follows, if it is one of the files and can be read; else NULL. */
 const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk);
+/* Is the other one another journal, which was salvaged and took its place? False where that can't be read. */
+bool salvage_is_replaced(const struct autopsy *a, const struct autopsy *other);
 /* Is that an old copy of a boot journal, by one of the files, the disk journal that followed it? Then it proves nothing. */
 bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autopsy *boot);
 /* Does another of the files say that this record of files[which] was dropped? boot: its boot journal, or NULL. */

@@ -37,6 +37,16 @@ bool autopsy_is_of_another_boot(const struct autopsy *a)
            (procid_boot(own) < 0 || memcmp(own, boot, sizeof(own)) != 0);
 }
 
+bool salvage_is_replaced(const struct autopsy *a, const struct autopsy *other)
+{
+    uint8_t own[16], its[16];
+    int64_t salvaged_ns;
+    const struct autopsy_snapshot *s = best_of(other);
+    return has_id(best_of(a), META_INSTANCE, own) && has_id(s, META_INSTANCE, its) &&
+           memcmp(own, its, sizeof(own)) != 0 &&
+           scan_meta(&s->pages, META_SALVAGED, &salvaged_ns, sizeof(salvaged_ns)) == 0 && salvaged_ns != 0;
+}
+
 /* Is that an old copy of the boot journal that one of the disk journals has followed further? */
 bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autopsy *boot)
 {

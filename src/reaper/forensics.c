@@ -372,11 +372,16 @@ static void put_salvaged(struct doc *doc, const char *dir, const struct salvaged
     doc_number(doc, object, "left_out_newer_version", (double)s->newer_version);
 }
 
-/* Of the ones aside only the newest of a directory: older ones were looked into. */
+/* Of the ones aside only the newest of a directory: older ones were looked into, and so was what a salvaged journal has
+ * replaced. */
 static bool is_salvaged(const struct files *files, size_t i)
 {
     if (files->sources[i] == SOURCE_KEPT)
         return false;
+    for (size_t k = 0; k < files->len && files->sources[i] == SOURCE_ASIDE; k++)
+        if ((files->sources[k] == SOURCE_BOOT || files->sources[k] == SOURCE_DISK) &&
+            salvage_is_replaced(&files->list[i], &files->list[k]))
+            return false;
     return files->sources[i] != SOURCE_ASIDE || i + 1 == files->len ||
            files->sources[i + 1] != SOURCE_ASIDE || files->dirs[i + 1] != files->dirs[i];
 }
