@@ -264,8 +264,11 @@ check "again: it is in doubt" is "$status" 1
 check "again: and says so" err_has 'was salvaged from a damaged journal, and is in doubt'
 check "again: nothing is undone" there "$work/r" "$work/r.lock"
 call list --json
-kill "$(python3 -I -S -c 'import json, sys
-print(*[r["name"].split()[1] for b in json.load(sys.stdin)["boxes"] for r in b["records"] if r["kind"] == "process"])' <"$work/out")"
+payload=$(python3 -I -S -c 'import json, sys
+print(*[r["name"].split()[1] for b in json.load(sys.stdin)["boxes"] for r in b["records"] if r["kind"] == "process"])' <"$work/out")
+dead() { ! lives "$1"; }
+kill "$payload"
+until_true dead "$payload"
 rm -r "$work/r" "$work/r.lock"
 call replay
 check "again: removed by hand, it is already gone" is "$status" 0
