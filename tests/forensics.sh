@@ -366,6 +366,34 @@ call --state-dir "$work/new" --runtime-dir "$work/new" list --json
 check "left aside: what was forgotten since does not come back" \
     json '"'"$work"'/mine-aside" not in [r["name"] for b in d["boxes"] for r in b["records"]]'
 
+# ---- salvaged while the clock was years ahead, and damaged again: a person looks into that, too ----
+
+fresh
+crash f --tmpdir "$work/f"
+rm -rf "$work/new"
+call forensics --salvage "$work/new"
+put_in_place
+python3 -I -S - "$data" <<'P'
+import sys, time
+with open(sys.argv[1], "r+b") as f:
+    b = f.read()
+    at = b.find(b"salvaged")
+    while at >= 0:
+        f.seek(at + 8)
+        f.write((int(time.time() + 1e8) * 10**9).to_bytes(8, "little"))
+        at = b.find(b"salvaged", at + 1)
+P
+crash g --tmpdir "$work/g-ahead"
+damage_record "$(echo "$work"/run/journal-[0-9a-f]*/data.mdb)" g 1
+call replay
+check "clock ahead: damaged" is "$status" 3
+call replay
+check "clock ahead: nothing is undone before it was looked into" is "$status" 3
+check "clock ahead: nothing was" there "$work/g-ahead"
+call health --unquarantine --reason "looked into"
+call replay
+check "clock ahead: what is proven is" gone "$work/g-ahead"
+
 # ---- an old copy of this boot's journal was put in its place: what was forgotten since is in it ----
 
 fresh

@@ -264,15 +264,17 @@ static int look_first(const struct config *config, bool *ret_looked, struct rbxj
     return r == -RBXJ_E_JOURNAL_DAMAGED ? error_pass(e, &error) : 0;
 }
 
-/* A damaged journal was moved aside, and what is here now is not what was salvaged of it: nothing is undone before a
- * person has looked into it. */
+/* A damaged journal was moved aside, and what is here now is not known to be what was salvaged of it, as where a clock was
+ * ahead: nothing is undone before a person has looked into it. */
 static int refuse_after_damage(const struct replay *p, struct rbxj_error *e)
 {
     struct quarantine q;
     int r = quarantine_read(p->reaper.config, &q);
     if (r < 0)
         return error_sys(e, -r, "why the worker is quarantined");
-    if (!q.there || q.reason != QUARANTINE_CORRUPTION || p->snapshot.salvaged_ns > q.since_ns)
+    int64_t salvaged = p->snapshot.salvaged_ns;
+    if (!q.there || q.reason != QUARANTINE_CORRUPTION ||
+        (salvaged > q.since_ns && salvaged <= now_realtime_ns()))
         return 0;
     r = error_set(e, RBXJ_E_JOURNAL_DAMAGED, EUCLEAN,
                   "journal: was damaged, and nobody has looked into it yet");
