@@ -24,6 +24,8 @@
  *    and then fail with RBXJ_E_JOURNAL_BUSY, naming it.
  *  - A process in another pid namespace than the journal's other users may use it (liveness is then told by a
  *    record lock), but two that have the same pid number at the same time disturb each other's reading.
+ *  - A thread that has descriptors of its own (unshare(2) with CLONE_FILES) can't use the handle, and one that has mounts
+ *    of its own journals no intent: RBXJ_E_BAD_REQUEST. Both are the process' to the kernel's locks and to /proc.
  *
  * Threads: one handle may be used by many threads at once; calls for one box should come from one thread at a
  * time (two that undo it at once get RBXJ_E_BUSY at best). The functions without a handle are thread-safe: they go side

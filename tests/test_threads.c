@@ -7,9 +7,11 @@
 #include "journal_fixture.h"
 #include "reaper/entry.h"
 
+#include <linux/kcmp.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <sys/syscall.h>
 
 enum { LOOKERS = 2, OPENINGS = 200 };
 
@@ -215,10 +217,62 @@ static void a_child_may_reap_once_its_parent_has(void **state)
     assert_int_equal(harness_wait(forks.child), 0);
 }
 
+/* ---- and is not like its threads ---- */
+
+struct apart {
+    struct rbxj *handle;
+    int flags; /* of what the thread has its own */
+    int unshared, begun;
+    const struct rbxj_box *box;
+    struct rbxj_error error;
+};
+
+static void *begin_apart(void *data)
+{
+    struct apart *a = data;
+    a->unshared = unshare(a->flags);
+    a->begun = rbxj_begin(a->handle, a->box, NULL, &a->error);
+    return NULL;
+}
+
+/* Its locks would end with it, and what it mounts is looked for by process (I3, K10). */
+static void i3_a_thread_that_is_not_like_its_process_begins_nothing(void **state)
+{
+    (void)state;
+    harness_need_root();
+    if (syscall(SYS_kcmp, getpid(), getpid(), KCMP_FILES, 0, 0) != 0)
+        harness_skip("the kernel has no kcmp(2)");
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    struct rbxj_resource plan = {.kind = RBXJ_TMPDIR, .path = harness_format("%s/dir", p.kept)};
+    struct rbxj_box box = {.name = "a", .plan = &plan, .plan_len = 1};
+    static const struct {
+        int flags;
+        const char *says; /* NULL: it begins */
+    } ways[] = {
+        {CLONE_FILES, "descriptors of its own"}, {CLONE_NEWNS, "mounts of its own"}, {CLONE_FS, NULL}};
+    options = (struct rbxj_options){.state_dir = p.state, .runtime_dir = p.runtime};
+    for (size_t i = 0; i < ARRAY_LEN(ways); i++) {
+        struct apart a = {.flags = ways[i].flags, .box = &box};
+        pthread_t thread;
+        assert_ok(rbxj_open(&options, &a.handle, &e), e);
+        assert_int_equal(pthread_create(&thread, NULL, begin_apart, &a), 0);
+        assert_int_equal(pthread_join(thread, NULL), 0);
+        assert_int_equal(a.unshared, 0);
+        if (ways[i].says)
+            assert_refused(a.begun, a.error, RBXJ_E_BAD_REQUEST, ways[i].says);
+        else
+            assert_ok(a.begun, a.error);
+        assert_int_equal(rbxj_end(a.handle, "a", NULL), ways[i].says ? -RBXJ_E_NO_SUCH_BOX : -RBXJ_E_LEFT);
+        rbxj_close(a.handle);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_handle_is_opened_and_closed_beside_those_who_look),
+        journal_test(i3_a_thread_that_is_not_like_its_process_begins_nothing),
         journal_test(a_child_has_what_a_thread_of_its_parent_had_locked),
         journal_test(a_child_of_one_who_looks_is_not_in),
         journal_test(a_child_may_reap_once_its_parent_has),

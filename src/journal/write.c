@@ -8,10 +8,22 @@
 #include "journal/internal.h"
 
 #include <endian.h>
+#include <linux/kcmp.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
 
 #define TRIM_MAX 64 /* covered log entries that one transaction takes away */
+
+/* Has this thread other descriptors than its process (unshare(2) with CLONE_FILES)? Record locks belong to them, and end with
+ * the thread; and /proc/self/fd has the process'. A process whose first thread has ended has none that could differ. */
+static bool thread_is_apart(void)
+{
+    char link[2];
+    pid_t process = getpid(), thread = gettid();
+    return thread != process && syscall(SYS_kcmp, process, thread, KCMP_FILES, 0, 0) > 0 &&
+           readlink("/proc/self/cwd", link, sizeof(link)) > 0;
+}
 
 int journal_check_handle(const struct journal *j, struct rbxj_error *e)
 {
@@ -19,6 +31,11 @@ int journal_check_handle(const struct journal *j, struct rbxj_error *e)
     if (!forked_is_self(&j->opener))
         return error_set(e, RBXJ_E_FORKED, 0, "journal %s: was opened by pid %d, open it after the fork",
                          j->state_dir, j->opener.pid);
+    if (thread_is_apart())
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                         "journal %s: this thread has descriptors of its own, and the process' locks are not "
+                         "among them",
+                         j->state_dir);
     int r = fstat(j->alive_fd, &st);
     if (r < 0 && errno != EBADF)
         return error_sys(e, errno, "%s/alive", j->state_dir);

@@ -103,12 +103,17 @@ static int mount_ns_inode(const char *path, uint64_t *ret)
 
 int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_error *e)
 {
-    uint64_t first;
+    uint64_t first, threads = 0;
     int res = mount_ns_inode("/proc/1/ns/mnt", &first);
     if (res == 0)
         res = mount_ns_inode("/proc/self/ns/mnt", &r->mount_ns);
+    if (res == 0 && gettid() != getpid())
+        res = mount_ns_inode("/proc/thread-self/ns/mnt", &threads);
     if (res < 0)
         return error_sys(e, -res, "%s: its mount namespace", r->path);
+    if (threads && threads != r->mount_ns)
+        return error_set(e, RBXJ_E_BAD_REQUEST, 0,
+                         "%s: this thread has mounts of its own, which are looked for by process", r->path);
     if (!first || first == r->mount_ns)
         return 0; /* not visible from here, or the same namespace */
     _cleanup_close_ int root = open("/proc/1/root", O_PATH | O_DIRECTORY | O_CLOEXEC);
