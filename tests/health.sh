@@ -333,6 +333,25 @@ check "moved aside: undone" gone "$work/t14"
 rm -rf "$work/run.before" "$work/theirs"
 
 fresh
+crash 16 --tmpdir "$work/t16"
+# shellcheck disable=SC2016
+unshare --mount sh -c 'mount -t tmpfs -o mode=0700 none "$1" && "$2" run --box 17 --tmpdir "$3" -- true' sh \
+    "$work/run" "$rbxj" "$work/t17" # in a unit with a /run of its own
+health
+check "made anew elsewhere (K21): unhealthy, no new boxes" unusable "another boot journal has taken its place"
+call run --box new --tmpdir "$work/new" -- true
+check "made anew elsewhere: nor are there" is "$status" 125
+check "made anew elsewhere: and it says where that may be" err_has "/run of its own"
+call replay
+check "made anew elsewhere: what this one has is undone" gone "$work/t16"
+mkdir "$work/theirs" && mv "$work/run"/journal-* "$work/theirs/"
+health --recover
+health --unquarantine --reason "looked into"
+check "moved aside: healthy" healthy_now
+check "moved aside: new boxes" let_in
+rm -rf "$work/theirs"
+
+fresh
 rmdir "$work/state"
 health
 check "no state directory: unhealthy" unusable "mount its disk"

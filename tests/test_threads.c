@@ -272,10 +272,10 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_handle_is_opened_and_closed_beside_those_who_look),
-        journal_test(i3_a_thread_that_is_not_like_its_process_begins_nothing),
         journal_test(a_child_has_what_a_thread_of_its_parent_had_locked),
         journal_test(a_child_of_one_who_looks_is_not_in),
         journal_test(a_child_may_reap_once_its_parent_has),
+        journal_test(i3_a_thread_that_is_not_like_its_process_begins_nothing),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -31,6 +31,20 @@ int belongs_check(const struct belongs *boot, const struct belongs *disk, const 
     return 0;
 }
 
+int belongs_check_generation(const uint8_t boot[16], const uint8_t disk[16], const char *folder,
+                             struct rbxj_error *e)
+{
+    static const uint8_t unknown[16];
+    if (memcmp(boot, disk, 16) == 0 || memcmp(boot, unknown, 16) == 0 || memcmp(disk, unknown, 16) == 0)
+        return 0;
+    (void)error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE, "journal %s: another boot journal has taken its place",
+                    folder);
+    error_detail(e,
+                 "made for the same state directory where this one is not seen (a container, a unit with a "
+                 "/run of its own?)");
+    return -RBXJ_E_JOURNAL_DAMAGED;
+}
+
 int belongs_check_state(uint64_t ino, int state_fd, const char *state_dir, struct rbxj_error *e)
 {
     struct stat st;

@@ -80,17 +80,13 @@ static int apply_log(struct journal *j, MDB_txn *from, MDB_txn *to, uint64_t *co
     return rc == MDB_NOTFOUND ? MDB_SUCCESS : rc;
 }
 
-/* Does the disk follow our boot journal, or one that was made since (K21)? */
 static int check_generation(struct journal *j, MDB_txn *to, struct rbxj_error *e)
 {
     uint8_t generation[16];
     int rc = meta_get(to, j->disk.meta, META_GENERATION, generation, 16);
     if (rc != MDB_SUCCESS)
         return store_error(e, rc, &j->disk, "disk journal");
-    if (memcmp(generation, j->generation, 16) != 0)
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                         "journal %s: another boot journal has taken its place", j->folder);
-    return 0;
+    return belongs_check_generation(j->generation, generation, j->folder, e);
 }
 
 /* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit.

@@ -21,7 +21,9 @@ static int scan_size(const struct pages *p, bool boot, void *ret)
     for (size_t i = 0; i < p->dbs_len; i++)
         if (strcmp(p->dbs[i].name, DB_RECORDS) == 0)
             size.records = p->dbs[i].tree.entries;
-    if (!boot) /* one that no boot has used lacks it */
+    /* one that no boot has used lacks both */
+    (void)scan_meta(p, META_GENERATION, size.generation, sizeof(size.generation));
+    if (!boot)
         (void)scan_meta(p, META_GENERATIONS, &size.lost, sizeof(size.lost));
     *(struct journal_size *)ret = size;
     return 0;
@@ -291,6 +293,8 @@ int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_
         r = check_trust(p.runtime_fd, runtime_dir, "runtime directory", e);
     if (r == 0 && p.has_boot)
         r = check_gate(&p, e);
+    if (r == 0 && boot->there && disk->there)
+        r = belongs_check_generation(boot->generation, disk->generation, p.boot_folder, e);
     const struct demands demands = {.state_dir = state_dir,
                                     .runtime_dir = runtime_dir,
                                     .state_fd = p.state_fd,

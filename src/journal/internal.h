@@ -157,6 +157,9 @@ struct belongs {
 /* Each 0, or a negative code: JOURNAL_DAMAGED with ESTALE or EPROTONOSUPPORT, nothing of it is wrong in itself. */
 int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,
                   const char *state_dir, struct rbxj_error *e);
+/* Does the disk follow that boot journal, or one that was made since (K21)? Zeros: not known, then it counts as following. */
+int belongs_check_generation(const uint8_t boot[16], const uint8_t disk[16], const char *folder,
+                             struct rbxj_error *e);
 int belongs_check_state(uint64_t ino, int state_fd, const char *state_dir, struct rbxj_error *e); /* K33 */
 int belongs_check_gate(int gate_fd, const char *path, struct rbxj_error *e);
 /* The error of a state directory that is not there: it may be on a disk that isn't mounted yet (K33). */

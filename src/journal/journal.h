@@ -227,6 +227,7 @@ struct journal_size {
     uint64_t used;    /* by the newest snapshot */
     uint64_t map;     /* as stored: whoever opens it may raise it */
     uint32_t lost;    /* disk journal: boot journals that were lost within a boot, not yet audited (K21) */
+    uint8_t generation[16]; /* the boot journal's; the disk's: of that which it follows. Zeros: not known */
 };
 /* ret_boot NULL: only the disk journal is looked at. */
 int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
