@@ -27,11 +27,12 @@
  *  - A thread that has descriptors of its own (unshare(2) with CLONE_FILES) can't use the handle, and one that has mounts
  *    of its own journals no intent: RBXJ_E_BAD_REQUEST. Both are the process' to the kernel's locks and to /proc.
  *
- * Threads: one handle may be used by many threads at once; calls for one box should come from one thread at a
- * time (two that undo it at once get RBXJ_E_BUSY at best). The functions without a handle are thread-safe: they go side
- * by side while the process has a handle, and else one after the other; rbxj_open() and rbxj_close() wait for those that
- * are under way in other threads. An error object and a result belong to one thread at a time. A thread that calls any of
- * this needs 128 KiB of stack.
+ * Threads: one handle may be used by many threads at once, until rbxj_close() is called; calls for one box should come
+ * from one thread at a time. While one undoes it, another one that undoes it, or acquires for it, gets RBXJ_E_BUSY, and
+ * nothing that it made is left. The functions without a handle are thread-safe: they go side by side while the process
+ * has a handle, and else one after the other; rbxj_open() and rbxj_close() wait for those that are under way in other
+ * threads. An error object and a result belong to one thread at a time. A thread that calls any of this needs 128 KiB of
+ * stack.
  *
  * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. Nothing
  * is a cancellation point that is safe to be cancelled at.

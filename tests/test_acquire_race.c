@@ -31,6 +31,12 @@ int flock(int fd, int operation)
     return (int)syscall(SYS_flock, fd, operation);
 }
 
+int unlinkat(int dirfd, const char *path, int flags)
+{
+    do_before_making();
+    return (int)syscall(SYS_unlinkat, dirfd, path, flags);
+}
+
 static uint64_t incarnation;
 
 /* It found nothing there. */
@@ -143,6 +149,89 @@ static void k11_nothing_is_made_in_a_box_that_is_claimed(void **state)
     assert_int_equal(-RBXJ_E_BOX_STALE, rbxj_acquired(handle, "a", 1, &error));
 }
 
+/* ---- another thread of the supervisor, as one that gives a box up for which it has waited too long ---- */
+
+/* From here on it does not look at what is recorded again (teardown_own.c). */
+static void claim_in_this_process(void)
+{
+    struct rbxj_error e = {0};
+    if (journal_claim(handle->journal, incarnation, &e) < 0)
+        fail_msg("claim: %s", e.message);
+}
+
+static void is_acquired_after_that(enum part part)
+{
+    int fd = -1;
+    journal_unclaim(handle->journal, incarnation);
+    if (rbxj_acquire(handle, "a", 1, NULL, &fd, &error) < 0)
+        fail_msg("acquire: %s", error.message);
+    cleanup_closep(&fd);
+    assert_true(path_exists(part_path("a", part)));
+    undo_and_end("a");
+}
+
+static void i6_what_is_made_while_another_thread_undoes_is_taken_back(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    before_making = claim_in_this_process;
+    fails_and_leaves_nothing(TMPDIR, RBXJ_E_BUSY);
+    is_acquired_after_that(TMPDIR);
+}
+
+static void i6_a_lock_that_is_taken_while_another_thread_undoes_is_given_back(void **state)
+{
+    (void)state;
+    begin_one(LOCK);
+    before_making = claim_in_this_process;
+    fails_and_leaves_nothing(LOCK, RBXJ_E_BUSY);
+    is_acquired_after_that(LOCK);
+}
+
+static void k11_nothing_is_made_in_a_box_that_another_thread_undoes(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    claim_in_this_process();
+    before_making = made;
+    assert_int_equal(-RBXJ_E_BUSY, rbxj_acquire(handle, "a", 1, NULL, NULL, &error));
+    assert_true(before_making == made);
+    before_making = NULL;
+    assert_int_equal(mkdir(part_path("a", TMPDIR), 0700), 0);
+    assert_int_equal(-RBXJ_E_BUSY, rbxj_acquired(handle, "a", 1, &error));
+    assert_int_equal(rmdir(part_path("a", TMPDIR)), 0);
+    is_acquired_after_that(TMPDIR);
+}
+
+static void undo_at_once(void)
+{
+    struct rbxj_error e = {0};
+    assert_int_equal(-RBXJ_E_BUSY, rbxj_undo(handle, "a", NULL, &e));
+    assert_non_null(strstr(e.message, "undone by another thread"));
+    assert_int_equal(-RBXJ_E_BUSY, journal_check_unclaimed(handle->journal, incarnation, &e)); /* still */
+}
+
+/* The first to end would give the box back, and what is acquired then the other one has looked at already. */
+static void i6_one_thread_undoes_a_box_at_a_time(void **state)
+{
+    (void)state;
+    begin_one(TMPDIR);
+    for (int i = 0; i < 2; i++) {
+        uint32_t seq = 0;
+        struct rbxj_resource resource = part_resource("a", TMPDIR);
+        int r = i ? rbxj_take(handle, "a", &resource, &seq, NULL, &error)
+                  : rbxj_acquire(handle, "a", 1, NULL, NULL, &error);
+        if (r < 0)
+            fail_msg("%s", error.message);
+        before_making = undo_at_once;
+        if (rbxj_undo(handle, "a", NULL, &error) < 0)
+            fail_msg("undo: %s", error.message);
+        assert_null(before_making);
+        assert_false(path_exists(part_path("a", TMPDIR)));
+    }
+    undo_and_end("a");
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -151,6 +240,10 @@ int main(void)
         spawn_test(i4_i6_a_lock_that_was_reaped_while_it_was_taken_is_given_back),
         spawn_test(k11_what_was_claimed_while_it_was_made_is_taken_back),
         spawn_test(k11_nothing_is_made_in_a_box_that_is_claimed),
+        spawn_test(i6_what_is_made_while_another_thread_undoes_is_taken_back),
+        spawn_test(i6_a_lock_that_is_taken_while_another_thread_undoes_is_given_back),
+        spawn_test(k11_nothing_is_made_in_a_box_that_another_thread_undoes),
+        spawn_test(i6_one_thread_undoes_a_box_at_a_time),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -164,16 +164,7 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
 static int write_begin_inside(struct journal *j, struct write *w, uint64_t parent, struct rbxj_error *e)
 {
     struct box box;
-    struct procid claimer;
-    int r = write_begin_unclaimed(j, w, parent, &box, RBXJ_E_BOX_STALE, e);
-    if (r < 0)
-        return r;
-    int rc = write_mark_get(w, MARK_CLAIM, parent, 0, &claimer, sizeof(claimer));
-    if (rc == MDB_NOTFOUND || (rc == MDB_SUCCESS && !procid_equal(&claimer, &j->self)))
-        return 0;
-    if (rc == MDB_SUCCESS)
-        r = error_set(e, RBXJ_E_BOX_STALE, EBUSY, "box %s is being torn down by this process", box.name);
-    return write_end(w, r, rc, e);
+    return write_begin_free(j, w, parent, &box, RBXJ_E_BOX_STALE, e);
 }
 
 /* One transaction with header and plan; position: the last log entry's. */

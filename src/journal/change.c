@@ -8,15 +8,14 @@
 
 #include <string.h>
 
-int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e)
+/* In a write transaction, which it ends. */
+static int update(struct write *begun, struct box box, const struct record *r, bool durable,
+                  struct rbxj_error *e)
 {
-    struct write w;
-    struct box box;
+    struct write w = *begun;
+    struct journal *j = w.j;
     struct record old = {0};
-    int rc = MDB_SUCCESS, res = write_begin_unclaimed(j, &w, r->incarnation, &box, RBXJ_E_BOX_STALE, e);
-    if (res < 0)
-        return res;
-    res = write_get_record(&w, r->incarnation, r->seq, &old, e);
+    int rc = MDB_SUCCESS, res = write_get_record(&w, r->incarnation, r->seq, &old, e);
     if (res == 0 && durable && !(box.flags & BOX_ON_DISK))
         rc = write_move_to_disk(&w, &box);
     if (res == 0 && rc == MDB_SUCCESS)
@@ -30,6 +29,22 @@ int journal_update(struct journal *j, const struct record *r, bool durable, stru
     uint64_t position = w.position;
     res = write_end(&w, res, rc, e);
     return res == 0 && durable ? commit_through(j, position, false, e) : res;
+}
+
+int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    int res = write_begin_unclaimed(j, &w, r->incarnation, &box, RBXJ_E_BOX_STALE, e);
+    return res < 0 ? res : update(&w, box, r, durable, e);
+}
+
+int journal_prove(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e)
+{
+    struct write w;
+    struct box box;
+    int res = write_begin_free(j, &w, r->incarnation, &box, RBXJ_E_BUSY, e);
+    return res < 0 ? res : update(&w, box, r, durable, e);
 }
 
 int journal_update_box(struct journal *j, const struct box *changed, struct rbxj_error *e)

@@ -43,11 +43,27 @@ int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnati
     }
 }
 
+int write_begin_free(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int own,
+                     struct rbxj_error *e)
+{
+    struct procid claimer;
+    int r = write_begin_unclaimed(j, w, incarnation, ret, RBXJ_E_BOX_STALE, e);
+    if (r < 0)
+        return r;
+    int rc = write_mark_get(w, MARK_CLAIM, incarnation, 0, &claimer, sizeof(claimer));
+    if (rc == MDB_NOTFOUND || (rc == MDB_SUCCESS && !procid_equal(&claimer, &j->self)))
+        return 0;
+    if (rc == MDB_SUCCESS)
+        r = error_set(e, own, EBUSY, "box %s is being torn down by this process", ret->name);
+    return write_end(w, r, rc, e);
+}
+
 int journal_check_unclaimed(struct journal *j, uint64_t incarnation, struct rbxj_error *e)
 {
     struct write w;
     struct box box;
-    int r = write_begin_unclaimed(j, &w, incarnation, &box, RBXJ_E_BOX_STALE, e);
+    (void)leftover_retry(j, NULL); /* it may be that a claim of this process is still to be given back */
+    int r = write_begin_free(j, &w, incarnation, &box, RBXJ_E_BUSY, e);
     if (r == 0)
         write_abort(&w);
     return r;

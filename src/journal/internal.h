@@ -304,6 +304,9 @@ int write_unmark(struct write *w, enum mark mark, uint64_t incarnation, uint32_t
  * one has. */
 int write_begin_unclaimed(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int code,
                           struct rbxj_error *e);
+/* The same, or BOX_STALE; nor has another thread of this process claimed it: own, the error if one has. */
+int write_begin_free(struct journal *j, struct write *w, uint64_t incarnation, struct box *ret, int own,
+                     struct rbxj_error *e);
 
 /* ---- what could not be taken back (leftover.c) ---- */
 

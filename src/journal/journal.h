@@ -82,6 +82,8 @@ void journal_mark(struct journal *j, uint64_t incarnation, uint32_t seq, uint32_
 /* Writes a record again (evidence, marks); durable: not before the disk has it. BOX_STALE while another living process
  * has claimed the box. */
 int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
+/* The same for who acquires: BUSY while another thread of this process has claimed it, who has looked at it already. */
+int journal_prove(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
 
 /* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq).
  */
@@ -97,8 +99,8 @@ int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
  * somebody living has it. */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* BOX_STALE while another living process has claimed it: before a supervisor makes what the claimer may have found not
- * to be there. */
+/* BOX_STALE while another living process has claimed it, BUSY while another thread of this one has: before a supervisor
+ * makes what the claimer may have found not to be there. */
 int journal_check_unclaimed(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
 /* Claims for a replay, all its boxes in one transaction, before it reads what they hold. */

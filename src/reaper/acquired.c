@@ -59,7 +59,7 @@ static int record_evidence(struct rbxj *handle, const struct record *r, struct r
 {
     bool always = handle->config.durability == DURABILITY_ALWAYS;
     bool durable = (r->flags & REC_NO_STAMP) && commit_is_needed(always, r);
-    return journal_update(handle->journal, r, durable, e);
+    return journal_prove(handle->journal, r, durable, e);
 }
 
 static int write_ahead(struct undo *u, const struct record *r, struct rbxj_error *e)
@@ -196,8 +196,8 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     return r < 0 ? r : record_evidence(handle, own.record, error);
 }
 
-/* A reaper that took the living for dead has dropped its record, or is about to: what was made since then would be
- * nobody's. */
+/* A reaper that took the living for dead, or another thread of this process that undoes the box, has dropped its record,
+ * or is about to: what was made since then would be nobody's. */
 static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e)
 {
     const struct kind *kind = kind_of(own->record->kind);
@@ -256,9 +256,11 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
     if (r < 0)
         return r;
     r = kind->acquire(&own.u, own.record, options, &fd, error);
-    if (r == 0)
+    bool acquired = r == 0;
+    if (acquired)
         r = record_evidence(handle, own.record, error);
-    if (own.u.made && (r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX)) {
+    bool lost = r == -RBXJ_E_BOX_STALE || r == -RBXJ_E_NO_SUCH_BOX || (acquired && r == -RBXJ_E_BUSY);
+    if (own.u.made && lost) {
         take_back(handle, &own, error); /* with a lock's flock held: whoever had it then would hold nothing */
     } else if (r < 0 && !ret_made) {
         note_failure(handle, &own, r);

@@ -103,11 +103,48 @@ static int undo_record(struct reaper *reaper, struct snapshot_box *sb, uint32_t 
     return r;
 }
 
+/* ---- one thread at a time ---- */
+
+/* Of this process; a claim is the process', and the first of two to end would give it back under the other. Each lies on the
+ * stack of its thread. */
+struct undoing {
+    uint64_t incarnation;
+    struct undoing *next;
+};
+static struct forked_mutex undoing_mutex;
+static struct undoing *undoing;
+
+/* False: another one is at it. */
+static bool undoing_enter(struct undoing *own, uint64_t incarnation)
+{
+    bool found = false;
+    if (forked_lock(&undoing_mutex)) /* in a child they are its parent's */
+        undoing = NULL;
+    for (const struct undoing *u = undoing; u; u = u->next)
+        found = found || u->incarnation == incarnation;
+    *own = (struct undoing){incarnation, undoing};
+    if (!found)
+        undoing = own;
+    forked_unlock(&undoing_mutex);
+    return !found;
+}
+
+static void undoing_leave(const struct undoing *own)
+{
+    (void)forked_lock(&undoing_mutex);
+    for (struct undoing **u = &undoing; *u; u = &(*u)->next)
+        if (*u == own) {
+            *u = own->next;
+            break;
+        }
+    forked_unlock(&undoing_mutex);
+}
+
 /* Claims the box; the snapshot is taken after that: nothing can have begun inside it since (K4). As in a replay
  * nothing is undone beside damaged records: a box whose header is one of them is not in the snapshot, and what it
  * has may lie inside this one. only: the record, or 0: all. */
-static int undo(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct rbxj_result **ret,
-                struct rbxj_error *e)
+static int undo_alone(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct rbxj_result **ret,
+                      struct rbxj_error *e)
 {
     struct snapshot snapshot;
     struct snapshot_box *sb = NULL;
@@ -146,6 +183,17 @@ static int undo(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct
     return r;
 }
 
+static int undo(struct rbxj *handle, const char *box, uint64_t incarnation, uint32_t only,
+                struct rbxj_result **ret, struct rbxj_error *e)
+{
+    struct undoing own;
+    if (!undoing_enter(&own, incarnation))
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "box %s: is being undone by another thread", box);
+    int r = undo_alone(handle, incarnation, only, ret, e);
+    undoing_leave(&own);
+    return r;
+}
+
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
 {
     error_clear(error);
@@ -155,7 +203,7 @@ int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, st
         return r;
     uint64_t incarnation = own.box.incarnation;
     snapshot_box_clear(&own);
-    return undo(handle, incarnation, 0, ret, error);
+    return undo(handle, box, incarnation, 0, ret, error);
 }
 
 void handle_take_back(struct rbxj *handle, const char *box, uint32_t seq)
@@ -165,5 +213,5 @@ void handle_take_back(struct rbxj *handle, const char *box, uint32_t seq)
         return;
     uint64_t incarnation = own.box.incarnation;
     snapshot_box_clear(&own);
-    (void)undo(handle, incarnation, seq, NULL, NULL);
+    (void)undo(handle, box, incarnation, seq, NULL, NULL);
 }
