@@ -116,6 +116,22 @@ static void k16_one_that_will_not_die_is_left_and_not_doubled(void **state)
     assert_int_equal(0, helper_run(answers, "hello", 42, in_ms(5000), &again));
 }
 
+/* The program may have reaped it (waitpid(2) with __WALL), and a child of its own has the number since. */
+static void k16_a_child_that_has_its_number_is_not_reaped(void **state)
+{
+    (void)state;
+    struct procid id;
+    siginfo_t info = {0};
+    pid_t pid = fork();
+    if (pid == 0)
+        _exit(7);
+    harness_track(pid);
+    assert_int_equal(waitid(P_PID, (id_t)pid, &info, WEXITED | WNOWAIT), 0);
+    assert_int_equal(procid_of(pid, &id), 0);
+    assert_true(helper_left_gone(&(struct helper_left){.pid = pid, .start_time = id.start_time - 1}));
+    assert_int_equal(harness_wait(pid), 7 << 8);
+}
+
 static void until_it_is_at(const char *file, bool is)
 {
     struct helper_left left = {0};
@@ -416,6 +432,7 @@ int main(void)
         harness_test(k16_answers_and_has_no_descriptors),
         harness_test(k16_a_deadline_holds),
         harness_test(k16_one_that_will_not_die_is_left_and_not_doubled),
+        harness_test(k16_a_child_that_has_its_number_is_not_reaped),
         harness_test(k16_one_that_is_alone_is_known_to_all_processes),
         harness_test(k16_one_that_cant_be_alone_does_nothing),
         harness_test(k16_what_hangs_is_not_asked_by_one_more),

@@ -59,13 +59,13 @@ bool helper_left_gone(const struct helper_left *left)
     if (left->pid <= 0)
         return true;
     siginfo_t info = {0};
+    uint64_t now = start_time_of(left->pid); /* also of one that is not reaped yet */
+    if (now && left->start_time && now != left->start_time)
+        return true;
     /* a child without an exit signal is seen with __WALL only */
     if (waitid(P_PID, (id_t)left->pid, &info, WEXITED | WNOHANG | __WALL) == 0)
         return info.si_pid == left->pid;
-    if (kill(left->pid, 0) < 0 && errno == ESRCH)
-        return true;
-    uint64_t now = start_time_of(left->pid);
-    return now && left->start_time && now != left->start_time;
+    return kill(left->pid, 0) < 0 && errno == ESRCH;
 }
 
 /* The living helper that was left behind on this job. */
