@@ -265,7 +265,7 @@ struct rbxj_replay {
     const char *plan;         /* do exactly this plan, or nothing */
     const char *const *boxes; /* only these; NULL: all */
     size_t boxes_len;
-    double timeout;                                          /* seconds for one box; 0: as configured */
+    double timeout; /* seconds for one box, up to 1e6; 0: as configured */
     void (*progress)(void *data, size_t done, size_t total); /* may be NULL; called from the calling thread */
     void *progress_data;
     uint64_t reserved[8];

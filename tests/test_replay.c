@@ -264,6 +264,15 @@ static void only_the_named_box(void **state)
     replay_is_clean(2);
 }
 
+static void times_that_make_no_sense(void **state)
+{
+    (void)state;
+    const double times[] = {__builtin_nan(""), __builtin_inf(), -__builtin_inf(), -1, 1e7};
+    world_open();
+    for (size_t i = 0; i < ARRAY_LEN(times); i++)
+        rbxj_result_free(replay_how(&(struct rbxj_replay){.timeout = times[i]}, -RBXJ_E_BAD_REQUEST));
+}
+
 static void wait_in_progress(void *data, size_t done, size_t total)
 {
     (void)done;
@@ -333,6 +342,7 @@ int main(void)
         harness_test(k34_box_that_kills_the_reaper_goes_last),
         harness_test(k34_two_attempts_that_never_ended_are_one_failure),
         harness_test(only_the_named_box),
+        harness_test(times_that_make_no_sense),
         harness_test(k16_second_reaper_is_told),
         harness_test(k17_killed_after_the_rename_aside),
     };

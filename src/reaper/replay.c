@@ -335,7 +335,8 @@ static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
             return error_set(e, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", how->boxes[i]);
     if (how->assume_dead && (!how->boxes_len || !how->reason || !how->reason[0]))
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "assume-dead needs a box and a reason");
-    if (how->lazy_umount < 0 || how->lazy_umount > 2 || how->timeout < 0 || how->timeout > 1e6)
+    bool in_time = how->timeout >= 0 && how->timeout <= 1e6; /* no number is neither */
+    if (how->lazy_umount < 0 || how->lazy_umount > 2 || !in_time)
         return error_set(e, RBXJ_E_BAD_REQUEST, 0, "a policy or time that makes no sense");
     return 0;
 }
@@ -354,11 +355,13 @@ int replay_run(const struct config *config, const struct rbxj_replay *how, const
         .config = config,
         .snapshot = &p.snapshot,
         .deadline_ns = how->boot ? p.started_mono + config->boot_deadline_ns : INT64_MAX,
-        .timeout_ns = how->timeout > 0 ? (int64_t)(how->timeout * 1e9) : config->timeout_ns,
+        .timeout_ns = config->timeout_ns,
         .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config->lazy_umount,
         .foretells = how->dry_run || how->plan,
     };
     int r = check_arguments(how, e);
+    if (r == 0 && how->timeout > 0)
+        p.reaper.timeout_ns = (int64_t)(how->timeout * 1e9);
     if (r == 0 && (r = procid_boot(p.reaper.boot_id)) < 0)
         r = error_sys(e, -r, "boot id");
     if (r == 0)
