@@ -145,7 +145,7 @@ struct rbxj_resource {
 struct rbxj_box {
     const char *name;                 /* 1 to 64 of A-Z a-z 0-9 . _ -, not starting with . or - */
     pid_t supervisor;                 /* 0: the calling process, recommended; else a living process */
-    const char *parent;               /* the box in which this one lives, or NULL */
+    const char *parent;               /* the box in which this one lives, 16 deep at most, or NULL */
     const struct rbxj_resource *plan; /* what will be acquired, oldest first */
     size_t plan_len;
     uint64_t reserved[4];

@@ -221,6 +221,23 @@ static void k4_nested_box_lives_inside_its_parents(void **state)
     assert_refused(begin(j, &orphan, "orphan", &path, 1, &e), e, RBXJ_E_NO_SUCH_BOX, "no such box");
 }
 
+/* What is deeper could not use its outermost one's path, and would be told that it is another's. */
+static void k4_boxes_are_nested_sixteen_deep(void **state)
+{
+    (void)state;
+    struct rbxj_error e = {0};
+    open_place();
+    struct box box = must_begin(j, "box0", below("a"));
+    for (int i = 1; i < 16; i++) {
+        struct box inner = {.parent = box.incarnation};
+        const char *path = below(harness_format("a/%d", i));
+        assert_ok(begin(j, &inner, harness_format("box%d", i), &path, 1, &e), e);
+        box = inner;
+    }
+    struct box inner = {.parent = box.incarnation};
+    assert_refused(begin(j, &inner, "box16", NULL, 0, &e), e, RBXJ_E_BAD_REQUEST, "nested deeper than 16");
+}
+
 static int count(void *data, const struct snapshot_box *box, const char *path)
 {
     (void)box;
@@ -271,6 +288,7 @@ int main(void)
         journal_test(k3_k4_an_inode_number_that_is_used_again_is_no_alias),
         journal_test(k4_within_a_box_only_a_mount_may_use_a_path_again),
         journal_test(k4_nested_box_lives_inside_its_parents),
+        journal_test(k4_boxes_are_nested_sixteen_deep),
         journal_test(k4_snapshot_knows_what_overlaps),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

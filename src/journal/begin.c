@@ -8,6 +8,8 @@
 
 #include <string.h>
 
+#define NESTED_MAX 16 /* boxes, the outermost one included */
+
 /* The incarnations to which overlap is no stranger: the box's own, and those of the boxes it lives in. */
 static size_t related_boxes(struct write *w, const struct box *box, uint64_t *related, size_t max)
 {
@@ -19,10 +21,20 @@ static size_t related_boxes(struct write *w, const struct box *box, uint64_t *re
     return n;
 }
 
+static int check_depth(struct write *w, const struct box *box, struct rbxj_error *e)
+{
+    struct box outer = *box;
+    for (int depth = 1; outer.parent && write_get_box(w, outer.parent, &outer, NULL) == 0; depth++)
+        if (depth == NESTED_MAX)
+            return error_set(e, RBXJ_E_BAD_REQUEST, 0, "box %s: would be nested deeper than %d", box->name,
+                             NESTED_MAX);
+    return 0;
+}
+
 /* Stores one new intent: index, record, pending mark where the disk comes first (K22). */
 static int add_intent(struct write *w, struct box *box, struct record *r, bool pending, struct rbxj_error *e)
 {
-    uint64_t related[16], other;
+    uint64_t related[NESTED_MAX], other;
     size_t n = related_boxes(w, box, related, ARRAY_LEN(related));
     int rc = names_overlap(w->txn, w->j->boot.names, r, related, n, &other);
     if (rc == MDB_KEYEXIST) {
@@ -146,6 +158,8 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
                         struct rbxj_error *e)
 {
     int r = check_name(w, box->name, taken, e);
+    if (r == 0)
+        r = check_depth(w, box, e);
     if (r < 0)
         return r;
     MDB_val name = {strlen(box->name), box->name}, data = {sizeof(box->incarnation), &box->incarnation};
