@@ -124,6 +124,20 @@ umount "$work/t13/in"
 health --recover
 check "and it recovers, too" healthy
 
+# want of memory is called that, wherever it is met
+if command -v strace >/dev/null; then
+    fresh
+    strange=
+    for n in $(seq 16); do
+        crash 13 --tmpdir "$work/t13"
+        strace -f -qq -o /dev/null -P /proc -e trace=openat -e inject=openat:error=ENOMEM:when=$n \
+            "$rbxj" health --recover >"$work/out" 2>"$work/err"
+        strange+=$(grep 'errno [0-9]' "$work/err")
+        "$rbxj" replay >/dev/null 2>&1
+    done
+    check "want of memory: told as such" is "$strange" ""
+fi
+
 # one that was not worked on has not failed once more, and is none that did not fail
 fresh
 crash 14 --lock "$work/lock14" --mount "tmpfs,none,$work/at"

@@ -83,12 +83,13 @@ static int look_at_table(const struct look *l, const struct mount_table *table, 
 static int look_at_mounts(const struct look *l, struct mounts *mounts)
 {
     struct mount_space space;
+    struct rbxj_error e = {0};
     char beside[80];
     int r = look_at_table(l, mounts_own(mounts), ""), more = 1;
     for (size_t i = 0; r == 0 && more != 0; i++) {
-        more = mounts_other(mounts, i, &space, NULL);
+        more = mounts_other(mounts, i, &space, &e);
         if (more < 0 && more != -ENODATA)
-            return more;
+            return e.errnum ? -e.errnum : -EIO;
         (void)snprintf(beside, sizeof(beside), " in the mount namespace of pid %d", space.pid);
         r = more == 1 && is_of_our_users(&space) ? look_at_table(l, space.table, beside) : 0;
     }
