@@ -34,8 +34,8 @@
  * threads. An error object and a result belong to one thread at a time. A thread that calls any of this needs 128 KiB of
  * stack.
  *
- * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. Nothing
- * is a cancellation point that is safe to be cancelled at.
+ * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. A thread that is
+ * cancelled (pthread_cancel(3)) inside goes on to the end of the call.
  *
  * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095),
  * or one of the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be

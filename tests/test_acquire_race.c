@@ -6,6 +6,7 @@
 #include "reaper/handle.h"
 #include "spawn_fixture.h"
 
+#include <pthread.h>
 #include <sys/syscall.h>
 
 static void (*before_making)(void);
@@ -232,6 +233,42 @@ static void i6_one_thread_undoes_a_box_at_a_time(void **state)
     undo_and_end("a");
 }
 
+/* ---- a thread that is cancelled (pthread_cancel(3)) ---- */
+
+static void cancel_here(void)
+{
+    assert_int_equal(pthread_cancel(pthread_self()), 0);
+    pthread_testcancel();
+}
+
+static void *acquire_and_undo(void *data)
+{
+    int *called = data;
+    before_making = cancel_here;
+    called[0] = rbxj_acquire(handle, "a", 1, NULL, NULL, &error);
+    before_making = cancel_here;
+    called[1] = rbxj_undo(handle, "a", NULL, &error);
+    called[2] = rbxj_end(handle, "a", &error);
+    pthread_testcancel();
+    return NULL;
+}
+
+/* With the locks of a call in its hands it would keep all others from theirs. */
+static void a_thread_is_cancelled_after_the_call(void **state)
+{
+    (void)state;
+    pthread_t thread;
+    void *ended = NULL;
+    int called[3] = {-1, -1, -1};
+    begin_one(TMPDIR);
+    assert_int_equal(pthread_create(&thread, NULL, acquire_and_undo, called), 0);
+    assert_int_equal(pthread_join(thread, &ended), 0);
+    assert_ptr_equal(ended, PTHREAD_CANCELED);
+    for (size_t i = 0; i < ARRAY_LEN(called); i++)
+        assert_int_equal(called[i], 0);
+    assert_false(path_exists(part_path("a", TMPDIR)));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -244,6 +281,7 @@ int main(void)
         spawn_test(i6_a_lock_that_is_taken_while_another_thread_undoes_is_given_back),
         spawn_test(k11_nothing_is_made_in_a_box_that_another_thread_undoes),
         spawn_test(i6_one_thread_undoes_a_box_at_a_time),
+        spawn_test(a_thread_is_cancelled_after_the_call),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -268,6 +268,47 @@ static void i3_a_thread_that_is_not_like_its_process_begins_nothing(void **state
     }
 }
 
+/* ---- a thread that is cancelled ---- */
+
+static void cancel_here(void *data, size_t done, size_t total)
+{
+    (void)data, (void)done, (void)total;
+    assert_int_equal(pthread_cancel(pthread_self()), 0);
+    pthread_testcancel();
+}
+
+static void *replay_cancelled(void *data)
+{
+    struct rbxj_result *result = NULL;
+    struct rbxj_replay how = {.progress = cancel_here};
+    *(int *)data = rbxj_replay(&options, &how, &result, NULL);
+    rbxj_result_free(result);
+    pthread_testcancel();
+    return NULL;
+}
+
+/* Half-way it would be in for ever, and nobody could open the journal any more. */
+static void a_thread_that_looks_is_cancelled_after_it(void **state)
+{
+    (void)state;
+    struct place p = place_make();
+    struct rbxj_error e = {0};
+    pthread_t thread;
+    void *ended = NULL;
+    int r = -1;
+    options = (struct rbxj_options){.state_dir = p.state, .runtime_dir = p.runtime};
+    assert_child(CHILD({
+        struct rbxj *handle;
+        CHECK_OK(rbxj_open(&options, &handle, &e), e);
+        CHECK_OK(rbxj_begin(handle, &(struct rbxj_box){.name = "a"}, NULL, &e), e);
+    }));
+    assert_int_equal(pthread_create(&thread, NULL, replay_cancelled, &r), 0);
+    assert_int_equal(pthread_join(thread, &ended), 0);
+    assert_ptr_equal(ended, PTHREAD_CANCELED);
+    assert_int_equal(r, 0);
+    open_and_close();
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -276,6 +317,7 @@ int main(void)
         journal_test(a_child_of_one_who_looks_is_not_in),
         journal_test(a_child_may_reap_once_its_parent_has),
         journal_test(i3_a_thread_that_is_not_like_its_process_begins_nothing),
+        journal_test(a_thread_that_looks_is_cancelled_after_it),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -5,6 +5,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/durable.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 #include "reaper/mount.h"
 
@@ -41,6 +42,7 @@ static int own_open(struct rbxj *handle, const char *box, uint32_t seq, struct o
 int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char **ret_source,
                       struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     _cleanup_(own_close) struct own own = {0};
     char source[MOUNT_SOURCE_MAX], *copy = NULL;
     int r = own_open(handle, box, seq, &own, error);
@@ -184,6 +186,7 @@ static int prove(struct undo *u, struct record *r, struct rbxj_error *e)
 
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     _cleanup_(own_close) struct own own = {0};
     int r = own_open(handle, box, seq, &own, error);
     if (r < 0)
@@ -275,11 +278,13 @@ int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const cha
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     return handle_acquire(handle, box, seq, options, ret_fd, NULL, error);
 }
 
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     _cleanup_(own_close) struct own own = {0};
     struct finding f = {0};
     int r = own_open(handle, box, seq, &own, error);

@@ -251,6 +251,7 @@ static int confirm(const struct record *records, size_t n, struct rbxj_error *e)
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     error_clear(error);
     struct box new = {.begun_ns = now_realtime_ns()};
     if (!box_name_is_valid(box->name))
@@ -346,12 +347,14 @@ int handle_intend(struct rbxj *handle, const char *box, const struct rbxj_resour
 int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
                 struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     struct box known;
     return handle_intend(handle, box, resource, &known, ret_seq, error);
 }
 
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     error_clear(error);
     struct snapshot_box sb;
     int r = handle_get_own(handle, box, &sb, error);

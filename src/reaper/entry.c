@@ -23,9 +23,21 @@ static void lock(void)
     }
 }
 
+int entry_not_cancelled(void)
+{
+    int before = PTHREAD_CANCEL_ENABLE;
+    (void)pthread_setcancelstate(PTHREAD_CANCEL_DISABLE, &before);
+    return before;
+}
+
+void entry_may_be_cancelled(const int *before)
+{
+    (void)pthread_setcancelstate(*before, NULL);
+}
+
 static struct entry enter(bool wants_alone)
 {
-    struct entry entry = {.inner = depth++ > 0, .process = forked_self()};
+    struct entry entry = {.cancelled = entry_not_cancelled(), .inner = depth++ > 0, .process = forked_self()};
     if (entry.inner)
         return entry;
     lock();
@@ -53,7 +65,7 @@ struct entry entry_alone(void)
     return enter(true);
 }
 
-void entry_leave(struct entry *entry)
+static void leave(const struct entry *entry)
 {
     depth--;
     if (entry->inner || !forked_is_self(&entry->process)) /* a child, of a callback for instance */
@@ -65,6 +77,12 @@ void entry_leave(struct entry *entry)
         door.looking--;
     (void)pthread_cond_broadcast(&door.changed);
     forked_unlock(&mutex);
+}
+
+void entry_leave(const struct entry *entry)
+{
+    leave(entry);
+    entry_may_be_cancelled(&entry->cancelled);
 }
 
 void entry_count_handle(int change)

@@ -3,6 +3,7 @@
  * Starting a process that cannot outlive its box (K6): the caller's side; see spawn.h.
  */
 #include "reaper/spawn.h"
+#include "reaper/entry.h"
 
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -266,6 +267,7 @@ static int let_go(struct started *s, const struct rbxj_spawn *how, struct rbxj_e
 int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
                int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     struct snapshot_box sb;
     struct spawn_child child = SPAWN_CHILD_INIT;
     struct started started = STARTED_INIT;

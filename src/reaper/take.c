@@ -4,12 +4,15 @@
  * is only the intent to be taken back: what stands there then is another's, and a teardown, which has no evidence to judge
  * it by, would take what is empty for its own (K1).
  */
+#include "base/cleanup.h"
 #include "journal/journal.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 
 int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
               int *ret_fd, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     struct box header;
     uint32_t seq = 0;
     bool made = false;

@@ -6,6 +6,7 @@
 #include "base/cleanup.h"
 #include "base/fd.h"
 #include "reaper/aftermath.h"
+#include "reaper/entry.h"
 #include "reaper/handle.h"
 #include "reaper/replay_passes.h"
 #include "reaper/teardown.h"
@@ -196,6 +197,7 @@ static int undo(struct rbxj *handle, const char *box, uint64_t incarnation, uint
 
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error)
 {
+    _cleanup_(entry_may_be_cancelled) int cancelled = entry_not_cancelled();
     error_clear(error);
     struct snapshot_box own;
     int r = handle_get_own(handle, box, &own, error);
