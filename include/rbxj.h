@@ -22,6 +22,8 @@
  *  - Put nothing into a resource before rbxj_acquired() (or rbxj_acquire(), rbxj_take()) returned 0 for it.
  *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout,
  *    and then fail with RBXJ_E_JOURNAL_BUSY, naming it.
+ *  - Under a limit of the size of files (RLIMIT_FSIZE) ignore SIGXFSZ: what the journal can't write is then an error
+ *    that is told; else it is the end of the process.
  *  - A process in another pid namespace than the journal's other users may use it (liveness is then told by a
  *    record lock), but two that have the same pid number at the same time disturb each other's reading.
  *  - A thread that has descriptors of its own (unshare(2) with CLONE_FILES) can't use the handle, and one that has mounts
@@ -32,7 +34,7 @@
  * nothing that it made is left. The functions without a handle are thread-safe: they go side by side while the process
  * has a handle, and else one after the other; rbxj_open() and rbxj_close() wait for those that are under way in other
  * threads. An error object and a result belong to one thread at a time. A thread that calls any of this needs 128 KiB of
- * stack.
+ * stack. A callback may call all of it again but rbxj_close(); a child that it forks must not return from it.
  *
  * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. A thread that is
  * cancelled (pthread_cancel(3)) inside goes on to the end of the call.
