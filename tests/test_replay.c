@@ -273,6 +273,30 @@ static void times_that_make_no_sense(void **state)
         rbxj_result_free(replay_how(&(struct rbxj_replay){.timeout = times[i]}, -RBXJ_E_BAD_REQUEST));
 }
 
+/* Before anybody is killed. */
+static void a_reset_that_makes_no_sense_is_none(void **state)
+{
+    (void)state;
+    const struct rbxj_replay hows[] = {{.timeout = 1e7},
+                                       {.timeout = __builtin_nan("")},
+                                       {.lazy_umount = 7},
+                                       {.assume_dead = 1},
+                                       {.dry_run = 1}};
+    struct rbxj_health health;
+    struct rbxj_error e;
+    uint32_t killed = 7;
+    world_open();
+    pid_t supervisor = supervisor_start("a", 1U << LOCK, LIVES);
+    for (size_t i = 0; i < ARRAY_LEN(hows); i++) {
+        int r = rbxj_reset(&world.options, &hows[i], &killed, NULL, &health, &e);
+        assert_int_equal(r, -RBXJ_E_BAD_REQUEST);
+        assert_int_equal(killed, 0);
+        assert_false(is_dead(supervisor));
+        assert_int_equal(rbxj_health(&world.options, &health, &e), 0);
+        assert_null(health.quarantine_reason);
+    }
+}
+
 static void wait_in_progress(void *data, size_t done, size_t total)
 {
     (void)done;
@@ -343,6 +367,7 @@ int main(void)
         harness_test(k34_two_attempts_that_never_ended_are_one_failure),
         harness_test(only_the_named_box),
         harness_test(times_that_make_no_sense),
+        harness_test(a_reset_that_makes_no_sense_is_none),
         harness_test(k16_second_reaper_is_told),
         harness_test(k17_killed_after_the_rename_aside),
     };

@@ -56,6 +56,8 @@ void count_outer_as_live(const struct snapshot *s, enum liveness *live);
  * and e says where it is. Nothing for other errors: for a journal that is another's (K21) or whose disk is missing (K33)
  * begin fails by itself, for as long as that lasts. Nothing is written to a damaged one: it is not counted. */
 void replay_quarantine_damaged(const struct config *config, struct rbxj_error *e);
+/* Does that make sense? 0, or BAD_REQUEST. */
+int replay_check_how(const struct rbxj_replay *how, struct rbxj_error *e);
 /* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
 int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                struct rbxj_result **ret, struct rbxj_error *e);

@@ -328,7 +328,7 @@ static int real_run(struct replay *p, struct rbxj_result **ret, struct rbxj_erro
     return r;
 }
 
-static int check_arguments(const struct rbxj_replay *how, struct rbxj_error *e)
+int replay_check_how(const struct rbxj_replay *how, struct rbxj_error *e)
 {
     for (size_t i = 0; i < how->boxes_len; i++)
         if (!box_name_is_valid(how->boxes[i]))
@@ -359,7 +359,7 @@ int replay_run(const struct config *config, const struct rbxj_replay *how, const
         .lazy_umount = how->lazy_umount ? how->lazy_umount == 2 : config->lazy_umount,
         .foretells = how->dry_run || how->plan,
     };
-    int r = check_arguments(how, e);
+    int r = replay_check_how(how, e);
     if (r == 0 && how->timeout > 0)
         p.reaper.timeout_ns = (int64_t)(how->timeout * 1e9);
     if (r == 0 && (r = procid_boot(p.reaper.boot_id)) < 0)

@@ -257,7 +257,9 @@ int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how
     how = how ? how : &all;
     int r = how->boxes || how->dry_run || how->plan
                 ? error_set(error, RBXJ_E_BAD_REQUEST, 0, "reset: it is of all boxes, and no dry run")
-                : config_load(options, &config, error);
+                : replay_check_how(how, error);
+    if (r == 0)
+        r = config_load(options, &config, error);
     if (r < 0)
         return r;
     struct reset reset = {.config = &config,
