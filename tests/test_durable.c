@@ -144,7 +144,9 @@ static void i6_a_failed_flush_keeps_the_record(void **state)
     begin();
     (void)take(harness_disk(), "d");
     failing = EIO;
-    assert_int_equal(rbxj_undo(handle, "a", NULL, &e), -RBXJ_E_IO);
+    struct rbxj_result *result = NULL;
+    assert_int_equal(rbxj_undo(handle, "a", &result, &e), -RBXJ_E_IO);
+    assert_null(result); /* untouched, as nobody would free it */
     assert_int_equal(e.errnum, EIO);
     assert_non_null(strstr(e.message, harness_disk()));
     assert_false(path_exists(harness_format("%s/d", harness_disk())));

@@ -75,15 +75,15 @@ static int undo_box(struct reaper *reaper, struct snapshot_box *sb, bool *claime
             aftermath_begin(&after, &t, 1, result);
         aftermath_end(&after, &t, 1, result);
     }
-    if (r == 0 && ret)
-        *ret = steal_ptr(result);
-    rbxj_result_free(result);
     if (r == 0 && left) {
         r = error_set(e, RBXJ_E_LEFT, EBUSY, "box %s: %zu of its records are left", sb->box.name, left);
         error_detail(e, "%s", teardown_why(&t));
     } else if (r == 0 && t.error.code) { /* all is gone, but its records could not be dropped */
         r = error_pass(e, &t.error);
     }
+    if ((r == 0 || r == -RBXJ_E_LEFT) && result && ret)
+        *ret = steal_ptr(result);
+    rbxj_result_free(result);
     teardown_clear(&t);
     return r;
 }
