@@ -389,7 +389,7 @@ int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rb
  * resource_exhaustion) is released if nothing is left; a journal whose content is damaged quarantines. how NULL: all
  * boxes.
  * ret_health is what rbxj_health() says afterwards; ret_result, which may be NULL, the replay's result, or
- * NULL where there was none. Returns as rbxj_replay(); ret_health is set then, too, if it can be. */
+ * NULL where there was none. It is no dry run. Returns as rbxj_replay(); ret_health is set then, too, if it can be. */
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
                  struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
 

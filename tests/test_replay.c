@@ -297,6 +297,18 @@ static void a_reset_that_makes_no_sense_is_none(void **state)
     }
 }
 
+/* It looks, and then sets or ends a quarantine. */
+static void a_recovery_is_no_dry_run(void **state)
+{
+    (void)state;
+    struct rbxj_health health;
+    struct rbxj_error e;
+    world_open();
+    int r = rbxj_recover(&world.options, &(struct rbxj_replay){.dry_run = 1}, NULL, &health, &e);
+    assert_int_equal(r, -RBXJ_E_BAD_REQUEST);
+    assert_int_equal(rbxj_recover(&world.options, NULL, NULL, &health, &e), 0);
+}
+
 static void wait_in_progress(void *data, size_t done, size_t total)
 {
     (void)done;
@@ -368,6 +380,7 @@ int main(void)
         harness_test(only_the_named_box),
         harness_test(times_that_make_no_sense),
         harness_test(a_reset_that_makes_no_sense_is_none),
+        harness_test(a_recovery_is_no_dry_run),
         harness_test(k16_second_reaper_is_told),
         harness_test(k17_killed_after_the_rename_aside),
     };

@@ -201,7 +201,9 @@ int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *h
     static const struct rbxj_replay all;
     _cleanup_(config_clear) struct config config = {0};
     _cleanup_(evidence_clear) struct evidence ev = {0};
-    int r = config_load(options, &config, error);
+    int r = how && how->dry_run
+                ? error_set(error, RBXJ_E_BAD_REQUEST, 0, "recover: it is no dry run, see rbxj_replay()")
+                : config_load(options, &config, error);
     return r < 0 ? r
                  : health_recover(&config, how ? how : &all, "recover", QUARANTINE_BY_RECOVERY, ret_result,
                                   ret_health, &ev, error);
