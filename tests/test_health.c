@@ -88,6 +88,10 @@ static void k14_waiting_for_a_day_makes_unhealthy(void **state)
     assert_string_equal(look(&p).status, "unhealthy");
     assert_int_equal(replay_all(&p), 1); /* it goes on counting */
     assert_string_equal(look(&p).status, "unhealthy");
+    change_waiting(&p, now_realtime_ns() + hour, 0); /* the clock was set back since */
+    assert_string_equal(look(&p).status, "healthy");
+    change_waiting(&p, now_realtime_ns() + 25 * hour, 0); /* so far that it would not be seen for long */
+    assert_string_equal(look(&p).status, "unhealthy");
 }
 
 static void k14_waiting_into_a_second_boot_makes_unhealthy(void **state)

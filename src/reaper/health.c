@@ -47,7 +47,9 @@ static bool only_waits(const struct result_box *box)
     if (!waiting || procid_boot(boot) < 0)
         return false;
     bool this_boot = memcmp(b->waiting_boot, boot, 16) == 0 || memcmp(b->waiting_boot, none, 16) == 0;
-    return this_boot && (!b->waiting_since_ns || now_realtime_ns() - b->waiting_since_ns < DAY_NS);
+    int64_t waited = b->waiting_since_ns ? now_realtime_ns() - b->waiting_since_ns : 0;
+    return this_boot && waited < DAY_NS &&
+           waited > -DAY_NS; /* the clock may have been set back, or was wrong */
 }
 
 /* Counts the boxes; returns whether they are in order. */
