@@ -375,6 +375,8 @@ static void summary_for_the_health(void **state)
     (void)replay_of(old, one_box(71, OUTCOME_FAILED));
     (void)replay_of(newer, one_box(72, OUTCOME_UNDONE));
     (void)replay_of(id1, one_box(73, OUTCOME_UNDONE));
+    /* of a clock that was ahead: else it would be of the last day for a month */
+    (void)replay_of(id_of_day(-30, 1), one_box(74, OUTCOME_UNDONE));
     incidents_summary(&config, 0, &counts, error, sizeof(error));
     assert_int_equal(counts.detected, 3);
     assert_string_equal(error, "mount_unmount_failed: umount /srv/7: Device or resource busy");

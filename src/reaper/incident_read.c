@@ -4,6 +4,7 @@
  * incident (foreign files, symlinks, broken documents) is left out.
  */
 #include "base/cleanup.h"
+#include "base/fd.h"
 #include "reaper/entry.h"
 #include "reaper/incident.h"
 #include "reaper/incident_doc.h"
@@ -60,18 +61,23 @@ static void count_open(const cJSON *document, struct incident_counts *counts)
         counts->held = (size_t)times;
 }
 
+/* What is dated later was detected by a clock that was ahead, and is not of now for as long as that. */
+#define AHEAD_NS (24LL * 3600 * 1000000000)
+
 int incidents_summary(const struct config *config, int64_t since_ns, struct incident_counts *ret,
                       char *last_error, size_t size)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     _cleanup_close_ int fd = incident_store_open(config);
     bool told = size == 0;
+    int64_t latest_ns = now_realtime_ns() + AHEAD_NS;
     *ret = (struct incident_counts){0};
     if (size)
         last_error[0] = '\0';
     int r = fd < 0 ? fd : incident_store_list(fd, &names);
     for (size_t i = 0; r == 0 && i < names.len; i++) {
-        bool counts = incident_id_time(names.ids[i]) >= since_ns;
+        int64_t detected_ns = incident_id_time(names.ids[i]);
+        bool counts = detected_ns >= since_ns && detected_ns <= latest_ns;
         bool may_be_open = incident_store_may_be_open(fd, names.ids[i]);
         struct doc doc = {0};
         r = counts || may_be_open ? incident_store_read(fd, names.ids[i], &doc.root) : 0;
