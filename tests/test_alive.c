@@ -57,6 +57,10 @@ static void k9_lock_decides_across_pid_namespaces(void **state)
     struct place p = place_make();
     struct shared *s = shared_make();
     struct journal *j = place_open(&p);
+    struct journal_options other = p.options;
+    other.state_dir = harness_format("%s/state2", harness_disk());
+    other.runtime_dir = harness_format("%s/run2", harness_tmpfs());
+    harness_mkdir(other.state_dir);
     pid_t pid = NAMESPACE_CHILD({
         struct rbxj_error e;
         struct journal *own;
@@ -70,6 +74,9 @@ static void k9_lock_decides_across_pid_namespaces(void **state)
         journal_close(own); /* it lives on, and so do its boxes */
         CHECK(journal_open(&p.options, &own, &e) == 0);
         CHECK(begin_one(own, "c", NULL, &e) == 0);
+        journal_close(own);
+        CHECK(journal_open(&other, &own, &e) == 0); /* and of another state directory, too */
+        CHECK(begin_one(own, "e", NULL, &e) == 0);
         journal_close(own);
         CHECK(look(&p, NULL, "d") == LIVE_ALIVE); /* it looks at another's, and keeps its own */
         atomic_store(&s->step, 3);
