@@ -163,6 +163,7 @@ watch_ended() {
     echo "waited $waited us"
     is "$(show rbxj-watch.service ActiveState) $(show rbxj-watch.service Result)" "inactive success" && [ "$waited" -lt 60000000 ]
 }
+has_ended() { is "$(show "$1" ActiveState) $(show "$1" Result)" "inactive success"; }
 is_quarantined() { [ -e /run/rbxj/quarantined ] && grep -qF "box $1: hung at boot: $2" /var/lib/rbxj/quarantine; }
 hang() { python3 -I -S /srv/hung.py /var/hung >/srv/hung.pid; }
 # The server is gone for good, and somebody has unmounted it.
@@ -183,6 +184,14 @@ third_boot() {
     check "and leaves nothing of it" gone /var/hung/f.dir
 
     crash_on_hung u --mount tmpfs,x,/var/hung/u.mnt
+    hang
+    mkdir -p /var/lib/prometheus/node-exporter
+    sed -i '$a timeout=3s' /etc/rbxj/rbxj.conf # what is left of it is not waited for: one helper is enough
+    systemctl start --no-block rbxj-metrics.service
+    check "k16: the metrics are written" until_true test -s /var/lib/prometheus/node-exporter/rbxj.prom
+    check "k16: and what hangs in a helper of theirs is not waited for" until_true has_ended rbxj-metrics.service
+    sed -i '/^timeout/d' /etc/rbxj/rbxj.conf
+    hang_is_over # for that helper, or the watcher would wait for it instead of one of its own
     hang
     systemctl start rbxj-watch.service
     check "k16: the watcher hangs in an unmount" until_true watch_hangs
