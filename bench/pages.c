@@ -4,10 +4,11 @@
  *
  *     pages DIR RECORDS ROUNDS    DIR: two empty directories in it, state and run
  *
- * A journal of so many live records, made as supervisors make it, is read over and over, by turns: liblmdb scans all its
- * databases, each value, from opening to closing; the independent reader validates it, from opening to closing; in memory
- * a checksum is taken over the file, and it is carved. Prints the median of each, in processor time, which other work on
- * the machine disturbs least, and the two ratios; ends with 1 if one of them is above 2.
+ * A journal of so many live records, made as supervisors make it, is read over and over, by turns: liblmdb
+ * scans all its databases, each value, from opening to closing; the independent reader validates it, from
+ * opening to closing; in memory a checksum is taken over the file, and it is carved. Prints the median of
+ * each, in processor time, which other work on the machine disturbs least, and the two ratios; ends with 1 if
+ * one of them is above 2.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"

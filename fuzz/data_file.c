@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A mutator of LMDB data files. Random bytes die at the first check, so it changes one field at a time to what might do
- * harm (another page's number, one more or less, the largest, nothing), and sets right what would give the change away at
- * once: the number of a page that is written over another one, the parity of a transaction, the checksum of a record.
+ * A mutator of LMDB data files. Random bytes die at the first check, so it changes one field at a time to
+ * what might do harm (another page's number, one more or less, the largest, nothing), and sets right what
+ * would give the change away at once: the number of a page that is written over another one, the parity of a
+ * transaction, the checksum of a record.
  */
 #include "fuzz.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Stands for libFuzzer where it is not: gives a target each of the files that are named, or are in the directories that
- * are named, once. Ends with 0, or as the target ends; before each file its name is noted, and shown if it was the last.
+ * Stands for libFuzzer where it is not: gives a target each of the files that are named, or are in the
+ * directories that are named, once. Ends with 0, or as the target ends; before each file its name is noted,
+ * and shown if it was the last.
  */
 #include "fuzz.h"
 

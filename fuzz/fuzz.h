@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the fuzz targets share. Each is a program of its own, in two builds: with libFuzzer (make fuzz, clang), and with
- * driver.c, which only reads files (make check, any compiler).
+ * What the fuzz targets share. Each is a program of its own, in two builds: with libFuzzer (make fuzz,
+ * clang), and with driver.c, which only reads files (make check, any compiler).
  */
 #ifndef RBXJ_FUZZ_FUZZ_H
 #define RBXJ_FUZZ_FUZZ_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever lines the hook gets: one JSON object with "ok" for each, and after one that failed the journal holds
- * what it held.
+ * Whatever lines the hook gets: one JSON object with "ok" for each, and after one that failed the journal
+ * holds what it held.
  *
  * Requests are real ones, and what they name is acquired and undone. So this process first locks itself in,
  * for good: namespaces of its own, of which the root is an empty tmpfs with /proc, the programs (read-only)

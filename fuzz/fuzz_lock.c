@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a lock file holds: looking at it ends, reads within bounds, says of what kind it is, and finds it ours only by
- * its evidence; and JSON that is cut anywhere is told to be that.
+ * Whatever a lock file holds: looking at it ends, reads within bounds, says of what kind it is, and finds it
+ * ours only by its evidence; and JSON that is cut anywhere is told to be that.
  */
 #include "fuzz.h"
 

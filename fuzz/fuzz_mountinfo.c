@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a mountinfo holds: it is read within bounds, whole or not at all, and what was read is found again.
+ * Whatever a mountinfo holds: it is read within bounds, whole or not at all, and what was read is found
+ * again.
  */
 #include "fuzz.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a data file holds: validating and reading it end, and read within bounds; what is read of all of it is found
- * when it is asked for; and reading it page by page comes to the same as having it in memory.
+ * Whatever a data file holds: validating and reading it end, and read within bounds; what is read of all of
+ * it is found when it is asked for; and reading it page by page comes to the same as having it in memory.
  */
 #include "fuzz.h"
 #include "newest.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever /proc says: each of its texts is read within bounds, by every function that reads one, and no answer is
- * anything but what the text can mean.
+ * Whatever /proc says: each of its texts is read within bounds, by every function that reads one, and no
+ * answer is anything but what the text can mean.
  */
 #include "fuzz.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever bytes stand in a journal: decoding them reads no byte beyond, and what it accepts it encodes to what is
- * decoded to the same again. Random bytes die at the checksum, so the content is tried under a right one, too.
+ * Whatever bytes stand in a journal: decoding them reads no byte beyond, and what it accepts it encodes to
+ * what is decoded to the same again. Random bytes die at the checksum, so the content is tried under a right
+ * one, too.
  */
 #include "fuzz.h"
 
@@ -10,8 +11,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* What was encoded is decoded, and that is encoded again: the same bytes. (The first ones may have fields that a newer
- * version writes, or more of them than one.) */
+/* What was encoded is decoded, and that is encoded again: the same bytes. (The first ones may have fields
+ * that a newer version writes, or more of them than one.) */
 static void check_record(const struct record *r)
 {
     uint8_t *first, *second;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a data file holds: carving it ends, and reads within bounds; what is called whole is, and counts once for each
- * key; what is salvaged from it is a sound journal of exactly what was said to be in it.
+ * Whatever a data file holds: carving it ends, and reads within bounds; what is called whole is, and counts
+ * once for each key; what is salvaged from it is a sound journal of exactly what was said to be in it.
  */
 #include "fuzz.h"
 

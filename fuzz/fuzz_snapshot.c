@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whatever a data file of the disk or of the boot holds: reading the journal as list and a dry run do ends, and gives boxes
- * and records that are well-formed, or says that it is damaged.
+ * Whatever a data file of the disk or of the boot holds: reading the journal as list and a dry run do ends,
+ * and gives boxes and records that are well-formed, or says that it is damaged.
  */
 #include "fuzz.h"
 

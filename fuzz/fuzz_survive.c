@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the independent reader accepts liblmdb survives: open, scan, 60 commits, scan, in a process of its own. Whatever
- * it returns is fine if it returns.
+ * What the independent reader accepts liblmdb survives: open, scan, 60 commits, scan, in a process of its
+ * own. Whatever it returns is fine if it returns.
  */
 #include "fuzz.h"
 #include "newest.h"

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The seeds of the fuzz targets: seeds DIR writes DIR/TARGET/NAME. Journals are made by the library, and the records of
- * them, with some that have every field; the texts are in seeds_text.c, beside those of this machine.
+ * The seeds of the fuzz targets: seeds DIR writes DIR/TARGET/NAME. Journals are made by the library, and the
+ * records of them, with some that have every field; the texts are in seeds_text.c, beside those of this
+ * machine.
  */
 #include "fuzz.h"
 
@@ -44,7 +45,7 @@ static void seed_data_file(const char *name, const void *bytes, size_t len)
         seed_write(targets[i], name, bytes, len);
 }
 
-/* ---- a data file by LMDB alone: a tree of two levels, values with pages of their own, free pages, records ---- */
+/* ---- a data file by LMDB alone: a tree of two levels, large values, free pages, records ---- */
 
 static char scratch[] = "/tmp/rbxj-seeds-XXXXXX";
 
