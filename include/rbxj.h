@@ -22,22 +22,24 @@
  *  - Put nothing into a resource before rbxj_acquired() (or rbxj_acquire(), rbxj_take()) returned 0 for it.
  *  - Do not freeze or stop a process while it is inside a call: the others wait for it up to gate_timeout,
  *    and then fail with RBXJ_E_JOURNAL_BUSY, naming it.
- *  - Under a limit of the size of files (RLIMIT_FSIZE) ignore SIGXFSZ: what the journal can't write is then an error
- *    that is told; else it is the end of the process.
+ *  - Under a limit of the size of files (RLIMIT_FSIZE) ignore SIGXFSZ: what the journal can't write is then
+ *    an error that is told; else it is the end of the process.
  *  - A process in another pid namespace than the journal's other users may use it (liveness is then told by a
  *    record lock), but two that have the same pid number at the same time disturb each other's reading.
- *  - A thread that has descriptors of its own (unshare(2) with CLONE_FILES) can't use the handle, and one that has mounts
- *    of its own journals no intent: RBXJ_E_BAD_REQUEST. Both are the process' to the kernel's locks and to /proc.
+ *  - A thread that has descriptors of its own (unshare(2) with CLONE_FILES) can't use the handle, and one
+ *    that has mounts of its own journals no intent: RBXJ_E_BAD_REQUEST. Both are the process' to the kernel's
+ *    locks and to /proc.
  *
- * Threads: one handle may be used by many threads at once, until rbxj_close() is called; calls for one box should come
- * from one thread at a time. While one undoes it, another one that undoes it, or acquires for it, gets RBXJ_E_BUSY, and
- * nothing that it made is left. The functions without a handle are thread-safe: they go side by side while the process
- * has a handle, and else one after the other; rbxj_open() and rbxj_close() wait for those that are under way in other
- * threads. An error object and a result belong to one thread at a time. A thread that calls any of this needs 128 KiB of
- * stack. A callback may call all of it again but rbxj_close(); a child that it forks must not return from it.
+ * Threads: one handle may be used by many threads at once, until rbxj_close() is called; calls for one box
+ * should come from one thread at a time. While one undoes it, another one that undoes it, or acquires for it,
+ * gets RBXJ_E_BUSY, and nothing that it made is left. The functions without a handle are thread-safe: they go
+ * side by side while the process has a handle, and else one after the other; rbxj_open() and rbxj_close()
+ * wait for those that are under way in other threads. An error object and a result belong to one thread at a
+ * time. A thread that calls any of this needs 128 KiB of stack. A callback may call all of it again but
+ * rbxj_close(); a child that it forks must not return from it.
  *
- * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. A thread that is
- * cancelled (pthread_cancel(3)) inside goes on to the end of the call.
+ * Nothing here prints, exits, aborts, or changes signal dispositions or masks of the calling thread. A thread
+ * that is cancelled (pthread_cancel(3)) inside goes on to the end of the call.
  *
  * Return values: 0 (or a documented positive value) for success, else a negative code: -errno (-1 to -4095),
  * or one of the RBXJ_E_* codes below, negated. Outputs are untouched on failure. An error argument may be
@@ -73,9 +75,9 @@ enum rbxj_code {
     RBXJ_E_JOURNAL_BUSY = 5008,   /* a process holds the journal too long; it is named */
     RBXJ_E_JOURNAL_FULL = 5009,   /* no room for another intent in the map, or no number in the box */
     RBXJ_E_DISK_FULL = 5010,      /* the file system has no room for another intent */
-    RBXJ_E_JOURNAL_DAMAGED =
-        5011,                 /* the journal can't be trusted: nothing is undone. errnum 0: its content is
-                                    * wrong; else it is another's, of another layout, or its disk is missing */
+    /* the journal can't be trusted: nothing is undone. errnum 0: its content is wrong; else it is another's,
+     * of another layout, or its disk is missing */
+    RBXJ_E_JOURNAL_DAMAGED = 5011,
     RBXJ_E_PERMISSION = 5012, /* a privilege or an owner is missing */
     RBXJ_E_IO = 5013,         /* the system failed; errnum says how */
     RBXJ_E_BUSY = 5014,       /* in use: another reaper, or the thing itself */
@@ -103,8 +105,8 @@ struct rbxj_options {
     const char *state_dir;   /* NULL: RBXJ_STATE_DIR, else the default (see rbxj(1)) */
     const char *runtime_dir; /* NULL: RBXJ_RUNTIME_DIR, else the default */
     const char *config;      /* NULL: /etc/rbxj/rbxj.conf, which need not exist; else it must */
-    /* What happened, in one line each ("worker_quarantined", "reason manual_quarantine: ..."): called from the
-     * calling thread, and only where there is no journald to tell. NULL: then nobody is told. */
+    /* What happened, in one line each ("worker_quarantined", "reason manual_quarantine: ..."): called from
+     * the calling thread, and only where there is no journald to tell. NULL: then nobody is told. */
     void (*event)(void *data, const char *event, const char *message);
     void *event_data;
     uint64_t reserved[6];
@@ -155,9 +157,10 @@ struct rbxj_box {
 
 /* Begins a box and journals its whole plan in one commit; plan[i] gets sequence number i + 1. On return the
  * plan is as durable as its resources are: on disk if any of them could survive the boot, else in the boot
- * journal. ret_incarnation may be NULL. A box of that name whose supervisor is dead is BOX_STALE, a path that another
- * box has, dead or not, EXISTS; so is a lock file that changes while its intent is written. Errors: BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS,
- * QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL, DISK_FULL, JOURNAL_DAMAGED, PERMISSION, IO. */
+ * journal. ret_incarnation may be NULL. A box of that name whose supervisor is dead is BOX_STALE, a path that
+ * another box has, dead or not, EXISTS; so is a lock file that changes while its intent is written. Errors:
+ * BAD_REQUEST, BOX_LIVE, BOX_STALE, PROTECTED_PATH, EXISTS, QUARANTINED, JOURNAL_BUSY, JOURNAL_FULL,
+ * DISK_FULL, JOURNAL_DAMAGED, PERMISSION, IO. */
 int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_incarnation,
                struct rbxj_error *error);
 
@@ -166,40 +169,42 @@ int rbxj_begin(struct rbxj *handle, const struct rbxj_box *box, uint64_t *ret_in
 int rbxj_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
                 struct rbxj_error *error);
 
-/* For a supervisor that mounts by itself: the source to give to mount(2) for seq, so that the mount is known as the
- * box's even if this process dies before rbxj_acquired(). ret_source gets it, to be freed with free(3); or NULL where
- * the type needs its own source (a device, a server, a bind mount's directory): then the intent's is used, and only
- * the evidence that rbxj_acquired() records proves it (rbxj_acquire() journals that of a bind mount before it attaches
- * it). Errors: NO_SUCH_BOX, BAD_REQUEST (seq is no mount), BOX_LIVE,
+/* For a supervisor that mounts by itself: the source to give to mount(2) for seq, so that the mount is known
+ * as the box's even if this process dies before rbxj_acquired(). ret_source gets it, to be freed with
+ * free(3); or NULL where the type needs its own source (a device, a server, a bind mount's directory): then
+ * the intent's is used, and only the evidence that rbxj_acquired() records proves it (rbxj_acquire() journals
+ * that of a bind mount before it attaches it). Errors: NO_SUCH_BOX, BAD_REQUEST (seq is no mount), BOX_LIVE,
  * BOX_STALE, IO. */
 int rbxj_mount_source(struct rbxj *handle, const char *box, uint32_t seq, char **ret_source,
                       struct rbxj_error *error);
 
 /* The caller acquired what seq says: looks at the system, checks that it is new and empty, stamps it, and
  * records its identity. Not flushed, except where the resource is persistent and can't bear a stamp.
- * Oldest first: what lies in another thing of the box comes after that one, which would not be empty otherwise. Once
- * more for the same seq changes nothing: 0 as long as it is the same thing. Errors: EXISTS (not empty, of another
- * owner, or another one than before), BAD_REQUEST (it is not there; or that in which it lies was not acquired yet, or is
- * hidden by a newer mount of the box), BUSY, NO_SUCH_BOX, and those of rbxj_begin(). BOX_STALE, or NO_SUCH_BOX of a box that was there: a reaper was told that
- * this process is dead, and may not have seen what was acquired: give it back. */
+ * Oldest first: what lies in another thing of the box comes after that one, which would not be empty
+ * otherwise. Once more for the same seq changes nothing: 0 as long as it is the same thing. Errors: EXISTS
+ * (not empty, of another owner, or another one than before), BAD_REQUEST (it is not there; or that in which
+ * it lies was not acquired yet, or is hidden by a newer mount of the box), BUSY, NO_SUCH_BOX, and those of
+ * rbxj_begin(). BOX_STALE, or NO_SUCH_BOX of a box that was there: a reaper was told that this process is
+ * dead, and may not have seen what was acquired: give it back. */
 int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Acquires what seq says, in the way that rbxj knows, and records the evidence; ret_fd gets what must stay
  * open (lock: the locked file, close-on-exec, the caller's to close), else -1; it may be NULL except for a
  * lock. For a mount, options is the mount's options, comma separated (mount(8)), or NULL; it is ignored for
- * others. Not for processes. Once for each seq. Errors: BUSY (somebody holds the lock; detail names him), EXISTS
- * (something is there, or seq was acquired before), NO_SUCH_BOX, BAD_REQUEST (no such type, wrong options), PERMISSION,
- * IO, and those of rbxj_acquired(). After a failure the intent is still there: rbxj_undo() knows what became of it. After EXISTS
- * what is there is another's: it is left alone, unless it was made by an earlier try that failed in another way.
- * Where it is not, because a reaper was told that this process is dead, what was acquired is given back (BOX_STALE,
- * NO_SUCH_BOX). */
+ * others. Not for processes. Once for each seq. Errors: BUSY (somebody holds the lock; detail names him),
+ * EXISTS (something is there, or seq was acquired before), NO_SUCH_BOX, BAD_REQUEST (no such type, wrong
+ * options), PERMISSION, IO, and those of rbxj_acquired(). After a failure the intent is still there:
+ * rbxj_undo() knows what became of it. After EXISTS what is there is another's: it is left alone, unless it
+ * was made by an earlier try that failed in another way. Where it is not, because a reaper was told that this
+ * process is dead, what was acquired is given back (BOX_STALE, NO_SUCH_BOX). */
 int rbxj_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
                  struct rbxj_error *error);
 
 /* rbxj_intend() and rbxj_acquire() in one, for a lock, cgroup, mount or tmpdir (with resource->options for a
- * mount). ret_fd as there. ret_seq may be NULL. Where it fails after the intent was written, what was made by then is
- * undone and the intent dropped as far as can be; what can't be is left to rbxj_undo(). Where nothing was made, because
- * something was there already for instance, that is left alone and only the intent is taken back. */
+ * mount). ret_fd as there. ret_seq may be NULL. Where it fails after the intent was written, what was made by
+ * then is undone and the intent dropped as far as can be; what can't be is left to rbxj_undo(). Where nothing
+ * was made, because something was there already for instance, that is left alone and only the intent is taken
+ * back. */
 int rbxj_take(struct rbxj *handle, const char *box, const struct rbxj_resource *resource, uint32_t *ret_seq,
               int *ret_fd, struct rbxj_error *error);
 
@@ -218,27 +223,29 @@ struct rbxj_spawn {
 
 /* Starts a process that cannot outlive the box: it is forked waiting on a pipe, journaled as a resource of
  * kind process (pid, start time, pid namespace), put into its cgroups, and only then let go; where the caller
- * dies before that, it sees that and exits without having run anything. It covers this one process: what forks
- * belongs into a cgroup. The caller may have unshared its pid namespace (unshare(2)).
+ * dies before that, it sees that and exits without having run anything. It covers this one process: what
+ * forks belongs into a cgroup. The caller may have unshared its pid namespace (unshare(2)).
  *
  * setup() runs in the child after it was let go and before the exec, for what a sandbox wants (dup2, chroot,
  * limits, unshare). As after any fork of a process that may have threads it may only do what is
- * async-signal-safe (signal-safety(7)), and nothing of rbxj. It leaves descriptors alone that it does not know:
- * one of them tells the caller what became of the exec. It returns 0, or an errno with which the start fails;
- * what is not in 1..4095 counts as EINVAL. The signal mask and dispositions are the calling thread's.
+ * async-signal-safe (signal-safety(7)), and nothing of rbxj. It leaves descriptors alone that it does not
+ * know: one of them tells the caller what became of the exec. It returns 0, or an errno with which the start
+ * fails; what is not in 1..4095 counts as EINVAL. The signal mask and dispositions are the calling thread's.
  *
- * PATH is the caller's, whatever envp says. The descriptors in fds lose close-on-exec in the child, not in the
- * caller. Never pass a lock's: who has the descriptor has the lock, and the box is held for as long as it lives.
+ * PATH is the caller's, whatever envp says. The descriptors in fds lose close-on-exec in the child, not in
+ * the caller. Never pass a lock's: who has the descriptor has the lock, and the box is held for as long as it
+ * lives.
  *
  * ret_pid is a child of the caller, who waits for it (waitpid(2)); ret_pidfd (may be NULL) gets a pidfd,
  * close-on-exec, the caller's to close; ret_seq may be NULL. Returns after the exec: -errno of the exec or of
  * setup() (-ENOENT: no such program) when it did not come to that; then the child is reaped and its record
- * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box), BAD_REQUEST
- * (also: a cgroup that was not acquired yet, a descriptor that is not open), FOREIGN (another cgroup, or none, is
- * where that one was), IO (also when somebody killed it before it was let go), BUSY: a cgroup is frozen; or it was frozen,
- * or the child stopped, meanwhile, and was not let on within the configuration's timeout (setup() itself may take as
- * long as it likes). Then it is killed, too. One that does not even die, as in a frozen v1 cgroup, is left to rbxj_undo()
- * with its record, and to the caller to be reaped; detail says so. */
+ * dropped. Other errors: those of rbxj_intend(), NO_SUCH_BOX (a seq that is no cgroup of this box),
+ * BAD_REQUEST (also: a cgroup that was not acquired yet, a descriptor that is not open), FOREIGN (another
+ * cgroup, or none, is where that one was), IO (also when somebody killed it before it was let go), BUSY: a
+ * cgroup is frozen; or it was frozen, or the child stopped, meanwhile, and was not let on within the
+ * configuration's timeout (setup() itself may take as long as it likes). Then it is killed, too. One that
+ * does not even die, as in a frozen v1 cgroup, is left to rbxj_undo() with its record, and to the caller to
+ * be reaped; detail says so. */
 int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *how, pid_t *ret_pid,
                int *ret_pidfd, uint32_t *ret_seq, struct rbxj_error *error);
 
@@ -247,14 +254,15 @@ int rbxj_spawn(struct rbxj *handle, const char *box, const struct rbxj_spawn *ho
 int rbxj_released(struct rbxj *handle, const char *box, uint32_t seq, struct rbxj_error *error);
 
 /* Normal teardown: undoes everything that the box still has, newest first, by the code that a replay runs.
- * What lay on a persistent file system is flushed there (one fsync for each directory in which it was) before its
- * record goes. The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left, -RBXJ_E_LEFT when
- * something is (ret is set then, too, and the error's detail says why of the newest one). What failed for want of
- * memory or descriptors may be tried again. JOURNAL_DAMAGED: nothing was undone, as by a replay. */
+ * What lay on a persistent file system is flushed there (one fsync for each directory in which it was) before
+ * its record goes. The box stays begun; call rbxj_end(). ret may be NULL. Returns 0 when nothing is left,
+ * -RBXJ_E_LEFT when something is (ret is set then, too, and the error's detail says why of the newest one).
+ * What failed for want of memory or descriptors may be tried again. JOURNAL_DAMAGED: nothing was undone, as
+ * by a replay. */
 int rbxj_undo(struct rbxj *handle, const char *box, struct rbxj_result **ret, struct rbxj_error *error);
 
-/* Ends a box that has nothing left; LEFT otherwise, BUSY while a replay takes it down that was told to assume its
- * supervisor dead. Goes to disk with the next commit that anyone makes. */
+/* Ends a box that has nothing left; LEFT otherwise, BUSY while a replay takes it down that was told to assume
+ * its supervisor dead. Goes to disk with the next commit that anyone makes. */
 int rbxj_end(struct rbxj *handle, const char *box, struct rbxj_error *error);
 
 /* How a replay is told what to do. Zero-initialise. */
@@ -319,9 +327,9 @@ struct rbxj_result_entry {
     int64_t time_ns;     /* when the intent was written, CLOCK_REALTIME */
     const struct rbxj_error *error; /* NULL: none */
     const char *note;               /* what was seen besides (OOM kills in a cgroup); NULL: nothing */
-    /* a lock, before it was touched: valid (JSON), other_box (valid, but names another box), not_json, truncated (JSON
-     * that ends too early), binary, empty, not_regular (a FIFO, a symlink: not opened). NULL: nothing is there, or it
-     * was not looked at */
+    /* a lock, before it was touched: valid (JSON), other_box (valid, but names another box), not_json,
+     * truncated (JSON that ends too early), binary, empty, not_regular (a FIFO, a symlink: not opened). NULL:
+     * nothing is there, or it was not looked at */
     const char *content;
     uint64_t reserved[3];
 };
@@ -333,8 +341,8 @@ int rbxj_result_entry(const struct rbxj_result *result, size_t i, size_t k, stru
 size_t rbxj_result_boxes(const struct rbxj_result *result);
 void rbxj_result_free(struct rbxj_result *result);
 
-/* The boxes and their records, with what is found of each. Changes nothing, needs no handle. box NULL: all.
- */
+/* The boxes and their records, with what is found of each. Changes nothing, needs no handle. box NULL:
+ * all. */
 int rbxj_list(const struct rbxj_options *options, const char *box, struct rbxj_result **ret,
               struct rbxj_error *error);
 
@@ -376,46 +384,47 @@ struct rbxj_health {
 };
 
 /* What can be seen; changes nothing, needs no handle. A damaged journal is a status (quarantined,
- * journal_corruption), not an error; so is one whose content is not wrong, but that can't be used, or made for want
- * of room (unhealthy, and no new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the health is
- * unknown. */
+ * journal_corruption), not an error; so is one whose content is not wrong, but that can't be used, or made
+ * for want of room (unhealthy, and no new boxes). Errors: PERMISSION, JOURNAL_BUSY, BAD_REQUEST, IO: then the
+ * health is unknown. */
 int rbxj_health(const struct rbxj_options *options, struct rbxj_health *ret, struct rbxj_error *error);
 
-/* What rbxj_health() has counted besides the boxes, in words, as the JSON document of rbxj-health(1) in *ret_json, to be
- * freed with free(3). Looks again; changes nothing. Errors: those of rbxj_health(). */
+/* What rbxj_health() has counted besides the boxes, in words, as the JSON document of rbxj-health(1) in
+ * *ret_json, to be freed with free(3). Looks again; changes nothing. Errors: those of rbxj_health(). */
 int rbxj_evidence(const struct rbxj_options *options, char **ret_json, struct rbxj_error *error);
 
 /* A replay, and then: a quarantine that a recovery may release (cleanup_failure, orphan_process_detected,
- * resource_exhaustion) is released if nothing is left; a journal whose content is damaged quarantines. how NULL: all
- * boxes.
+ * resource_exhaustion) is released if nothing is left; a journal whose content is damaged quarantines. how
+ * NULL: all boxes.
  * ret_health is what rbxj_health() says afterwards; ret_result, which may be NULL, the replay's result, or
- * NULL where there was none. It is no dry run. Returns as rbxj_replay(); ret_health is set then, too, if it can be. */
+ * NULL where there was none. It is no dry run. Returns as rbxj_replay(); ret_health is set then, too, if it
+ * can be. */
 int rbxj_recover(const struct rbxj_options *options, const struct rbxj_replay *how,
                  struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
 
-/* A full reset of the worker: it is quarantined, the supervisors of all live boxes are killed, and whoever keeps the lock
- * of a dead one; then a replay of everything, and where nothing is left the quarantine ends, whichever it was before but
- * manual_quarantine and journal_corruption, which stay when they are set meanwhile, too; failures count from none again.
- * Killed half-way, or where something is
- * left, it leaves the worker quarantined; it may be called again. how: as for rbxj_recover(), without boxes and plan;
- * NULL: as configured. ret_killed: how many processes were killed, set on failure, too. Returns and sets the others as
- * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die; another
- * reaper is at it for longer than one box may take), BOX_LIVE (one
- * is in another pid namespace), and those of rbxj_recover(). */
+/* A full reset of the worker: it is quarantined, the supervisors of all live boxes are killed, and whoever
+ * keeps the lock of a dead one; then a replay of everything, and where nothing is left the quarantine ends,
+ * whichever it was before but manual_quarantine and journal_corruption, which stay when they are set
+ * meanwhile, too; failures count from none again. Killed half-way, or where something is left, it leaves the
+ * worker quarantined; it may be called again. how: as for rbxj_recover(), without boxes and plan; NULL: as
+ * configured. ret_killed: how many processes were killed, set on failure, too. Returns and sets the others as
+ * rbxj_recover(). Errors: BUSY (this process, or one above it, is such a supervisor; one does not die;
+ * another reaper is at it for longer than one box may take), BOX_LIVE (one is in another pid namespace), and
+ * those of rbxj_recover(). */
 int rbxj_reset(const struct rbxj_options *options, const struct rbxj_replay *how, uint32_t *ret_killed,
                struct rbxj_result **ret_result, struct rbxj_health *ret_health, struct rbxj_error *error);
 
 /* From now on rbxj_begin() fails with QUARANTINED, across reboots, whoever calls it; boxes that run go on.
  * reason is free text. Durable when it returns 0. A worker that is quarantined already gets the new reason.
- * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, JOURNAL_BUSY (another process is changing it for too
- * long), IO; new boxes are kept out then, too, as far as that could be written down. */
+ * Errors: BAD_REQUEST (no reason), PERMISSION, DISK_FULL, JOURNAL_BUSY (another process is changing it for
+ * too long), IO; new boxes are kept out then, too, as far as that could be written down. */
 int rbxj_quarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
 
 /* Ends any quarantine, and counts failures from none again. 0 also where there was none. The same errors. */
 int rbxj_unquarantine(const struct rbxj_options *options, const char *reason, struct rbxj_error *error);
 
-/* How many things are there that should not be, by kind: of the dead, and those that match the patterns of [discover] and
- * are journaled nowhere. What live boxes hold does not count. */
+/* How many things are there that should not be, by kind: of the dead, and those that match the patterns of
+ * [discover] and are journaled nowhere. What live boxes hold does not count. */
 struct rbxj_clean {
     int clean; /* nothing at all, no record of a dead box either, and all could be looked at */
     uint32_t locks, mounts, cgroups, processes, temp_dirs;
@@ -424,10 +433,10 @@ struct rbxj_clean {
     uint32_t not_looked_at; /* places of which the file system does not answer */
     uint64_t reserved[2];
 };
-/* Looks; changes nothing. Errors: those of rbxj_list(), and where what was journaled is not known: IO (as root there is no
- * state directory, which the installation makes: its disk may not be mounted), PERMISSION (nor is a user's, and he could not
- * make it there), JOURNAL_DAMAGED (this boot's journal was made
- * for another state directory). */
+/* Looks; changes nothing. Errors: those of rbxj_list(), and where what was journaled is not known: IO (as
+ * root there is no state directory, which the installation makes: its disk may not be mounted), PERMISSION
+ * (nor is a user's, and he could not make it there), JOURNAL_DAMAGED (this boot's journal was made for
+ * another state directory). */
 int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret, struct rbxj_error *error);
 
 /* ---- what was never journaled ---- */
@@ -443,18 +452,18 @@ struct rbxj_audit {
     uint64_t reserved[8];
 };
 
-/* What matches the patterns of [discover] and is journaled nowhere, and what is journaled and is no longer there, as
- * the JSON document of rbxj-audit(1) in *ret_json, to be freed with free(3). how NULL: looks only. Looking changes nothing,
- * not even the journal, and needs no handle.
+/* What matches the patterns of [discover] and is journaled nowhere, and what is journaled and is no longer
+ * there, as the JSON document of rbxj-audit(1) in *ret_json, to be freed with free(3). how NULL: looks only.
+ * Looking changes nothing, not even the journal, and needs no handle.
  *
  * With adopt, what was found is written into the journal with the identity that it has now, as durably as
- * rbxj_begin() does, as boxes "adopted-<hex>" that are stale at once: the next replay undoes them. Nothing is undone
- * here. What somebody uses is refused: a lock that is held or names a living process, a cgroup with processes in it, a
- * file that is open in a directory or mount, what is mounted in another place of another mount namespace (a sandbox's root),
- * what another box has, and protected paths; the document says why.
+ * rbxj_begin() does, as boxes "adopted-<hex>" that are stale at once: the next replay undoes them. Nothing is
+ * undone here. What somebody uses is refused: a lock that is held or names a living process, a cgroup with
+ * processes in it, a file that is open in a directory or mount, what is mounted in another place of another
+ * mount namespace (a sandbox's root), what another box has, and protected paths; the document says why.
  *
- * Returns 0 nothing (else) was found, 1 something is left, or a negative error. Errors: those of rbxj_list(), and with
- * adopt those of rbxj_open() and rbxj_begin(). */
+ * Returns 0 nothing (else) was found, 1 something is left, or a negative error. Errors: those of rbxj_list(),
+ * and with adopt those of rbxj_open() and rbxj_begin(). */
 int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how, char **ret_json,
                struct rbxj_error *error);
 
@@ -462,36 +471,36 @@ int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how,
 
 struct rbxj_incidents; /* incident records, newest first */
 
-/* id NULL: all that were detected or came again since since_ns (CLOCK_REALTIME; 0: all that are kept). Changes
- * nothing. Errors: NO_SUCH_BOX (no incident of that id), PERMISSION, IO. A record that can't be read is left
- * out. */
+/* id NULL: all that were detected or came again since since_ns (CLOCK_REALTIME; 0: all that are kept).
+ * Changes nothing. Errors: NO_SUCH_BOX (no incident of that id), PERMISSION, IO. A record that can't be read
+ * is left out. */
 int rbxj_incidents(const struct rbxj_options *options, const char *id, int64_t since_ns,
                    struct rbxj_incidents **ret, struct rbxj_error *error);
 size_t rbxj_incidents_len(const struct rbxj_incidents *incidents);
-/* Incident i as a JSON object (the fields of rbxj-incidents(1), one line); lives as long as incidents. NULL past the
- * end. */
+/* Incident i as a JSON object (the fields of rbxj-incidents(1), one line); lives as long as incidents. NULL
+ * past the end. */
 const char *rbxj_incidents_json(const struct rbxj_incidents *incidents, size_t i);
 void rbxj_incidents_free(struct rbxj_incidents *incidents);
 
-/* The metrics of rbxj-metrics(1) in Prometheus' text format; ret_text is to be freed with free(3). Changes nothing.
- * Errors: those of rbxj_list(). ret_text is set then, too (but for ENOMEM): it tells of the damage, or that the
- * health is unknown, and leaves out what can't be read. */
+/* The metrics of rbxj-metrics(1) in Prometheus' text format; ret_text is to be freed with free(3). Changes
+ * nothing. Errors: those of rbxj_list(). ret_text is set then, too (but for ENOMEM): it tells of the damage,
+ * or that the health is unknown, and leaves out what can't be read. */
 int rbxj_metrics(const struct rbxj_options *options, char **ret_text, struct rbxj_error *error);
 
 /* ---- damaged journals ---- */
 
-/* What can be read of journals, however damaged, without LMDB: metas, snapshots, and every record that is whole or was
- * one, as the JSON document of rbxj-forensics(1) in *ret_json, to be freed with free(3). path: a data file, or a directory that
- * has some (a state, runtime or journal directory); NULL: those of options. Nothing of them is changed, and nothing but
- * leave to read them is needed.
+/* What can be read of journals, however damaged, without LMDB: metas, snapshots, and every record that is
+ * whole or was one, as the JSON document of rbxj-forensics(1) in *ret_json, to be freed with free(3). path: a
+ * data file, or a directory that has some (a state, runtime or journal directory); NULL: those of options.
+ * Nothing of them is changed, and nothing but leave to read them is needed.
  *
- * salvage_dir, which may be NULL, is made (or is an empty directory of ours, 0700) and becomes a state directory with a
- * new, sound journal of every record that is whole and the newest of its key; the document says what was left out. What
- * is replayed from it is undone only where its identity is proven.
+ * salvage_dir, which may be NULL, is made (or is an empty directory of ours, 0700) and becomes a state
+ * directory with a new, sound journal of every record that is whole and the newest of its key; the document
+ * says what was left out. What is replayed from it is undone only where its identity is proven.
  *
- * Returns 0 all sound, 1 something is damaged, or a negative error. Errors: PERMISSION, IO, BAD_REQUEST (no journal, not
- * a regular file, salvage_dir is not empty), BUSY (another salvage writes into it), JOURNAL_BUSY (it changes too fast to be
- * read), DISK_FULL. */
+ * Returns 0 all sound, 1 something is damaged, or a negative error. Errors: PERMISSION, IO, BAD_REQUEST (no
+ * journal, not a regular file, salvage_dir is not empty), BUSY (another salvage writes into it), JOURNAL_BUSY
+ * (it changes too fast to be read), DISK_FULL. */
 int rbxj_forensics(const struct rbxj_options *options, const char *path, const char *salvage_dir,
                    char **ret_json, struct rbxj_error *error);
 

@@ -163,8 +163,8 @@ static int take_value(void *data, const char *section, const char *name, const c
     return bad_line(reading, name, "no such key in this section");
 }
 
-/* libinih cuts a line that is longer than its buffer in two, and one with a NUL byte short: neither may pass.
- */
+/* libinih cuts a line that is longer than its buffer in two, and one with a NUL byte short: neither may
+ * pass. */
 static char *take_line(char *buf, int size, void *data)
 {
     struct reading *reading = data;

@@ -35,8 +35,8 @@ struct config {
     int incidents_keep;
     int incidents_keep_days;
 
-    /* lists: a later one is added to an earlier one, an empty value empties it; of these two, what leads through symlinks is
-     * followed by what it leads to */
+    /* lists: a later one is added to an earlier one, an empty value empties it; of these two, what leads
+     * through symlinks is followed by what it leads to */
     char **protected_paths; /* NULL-terminated, more than the built-in ones */
     char **allowed_paths;   /* NULL-terminated; NULL or empty: everything that is not protected */
 

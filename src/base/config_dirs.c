@@ -56,8 +56,8 @@ static char *resolve(const char *path)
     return resolved;
 }
 
-/* A variable of the environment; one that is empty, or not absolute where that is asked for, is none (XDG).
- */
+/* A variable of the environment; one that is empty, or not absolute where that is asked for, is none
+ * (XDG). */
 static const char *variable(const char *name, bool absolute)
 {
     const char *value = secure_getenv(name);

@@ -13,8 +13,8 @@
 int config_dirs(const struct rbxj_options *options, char **ret_state, char **ret_runtime,
                 struct rbxj_error *e);
 
-/* Where systemd-detect-virt -c looks: /run may vanish here while the host lives on. 1, 0, or a negative errno: that could
- * not be asked, for want of memory or descriptors. */
+/* Where systemd-detect-virt -c looks: /run may vanish here while the host lives on. 1, 0, or a negative
+ * errno: that could not be asked, for want of memory or descriptors. */
 int config_in_container(void);
 
 #endif

@@ -41,15 +41,16 @@ static int resolve(void *data, uint8_t output[HELPER_OUTPUT_MAX])
     return 0;
 }
 
-/* Of one that leads to itself, or to nothing, nothing need be asked: that is in the cache after the first time. */
+/* Of one that leads to itself, or to nothing, nothing need be asked: that is in the cache after the first
+ * time. */
 static bool has_no_link(const char *path)
 {
     _cleanup_close_ int fd = fd_openat2(AT_FDCWD, path, O_PATH, 0, RESOLVE_CACHED | RESOLVE_NO_SYMLINKS);
     return fd >= 0 || fd == -ENOENT || fd == -ENOTDIR;
 }
 
-/* One that hangs is asked by one helper at a time, of all processes, where there is the file that tells of it: it is made by
- * those who write. Who meets one that works waits for its end. */
+/* One that hangs is asked by one helper at a time, of all processes, where there is the file that tells of
+ * it: it is made by those who write. Who meets one that works waits for its end. */
 static int ask(const char *helpers, char *path, struct helper_result *ret)
 {
     int64_t deadline = now_monotonic_ns() + WAIT_NS;

@@ -27,8 +27,8 @@ void doc_clear(struct doc *doc);
 /* The text of it, in fresh memory, or NULL without memory for it; clears the document. */
 char *doc_finish(struct doc *doc);
 
-/* Puts item below parent and returns it; key NULL: appended to an array. Either may be NULL for want of memory: then
- * the document has failed, and what is added is a NULL again. */
+/* Puts item below parent and returns it; key NULL: appended to an array. Either may be NULL for want of
+ * memory: then the document has failed, and what is added is a NULL again. */
 cJSON *doc_add(struct doc *doc, cJSON *parent, const char *key, cJSON *item);
 cJSON *doc_object(struct doc *doc, cJSON *parent, const char *key);
 cJSON *doc_array(struct doc *doc, cJSON *parent, const char *key);
@@ -56,14 +56,15 @@ void doc_format_time(char buf[32], int64_t realtime_ns);
 /* The reverse of it, and "2026-11-24", "2026-11-24 03:00[:00]": UTC. 0 or -EINVAL. */
 int doc_parse_time(const char *text, int64_t *ret_realtime_ns);
 
-/* Reads JSON: 0, -EBADMSG: it is none, or -ENOMEM. Something else may be behind it; of part, used says where. */
+/* Reads JSON: 0, -EBADMSG: it is none, or -ENOMEM. Something else may be behind it; of part, used says
+ * where. */
 int doc_parse(const char *text, size_t len, cJSON **ret);
 int doc_parse_part(const char *text, size_t len, cJSON **ret, size_t *ret_used);
 
 /* A member of an object that was read, or NULL where it is missing or of another type. */
 const char *doc_get_text(const cJSON *object, const char *key);
-/* A name that doc_name() wrote, its bytes: "raw" has them where the text can't. In fresh memory; NULL where it is missing,
- * or without memory. */
+/* A name that doc_name() wrote, its bytes: "raw" has them where the text can't. In fresh memory; NULL where
+ * it is missing, or without memory. */
 char *doc_get_name(const cJSON *object, const char *key);
 /* The first of a list, or NULL; the others follow by ->next. */
 const cJSON *doc_get_first(const cJSON *object, const char *key);

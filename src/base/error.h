@@ -33,8 +33,8 @@ static inline int error_is_corruption(const struct rbxj_error *e)
 /* Passes on what was set elsewhere, with its detail. Returns -from->code. */
 int error_pass(struct rbxj_error *e, const struct rbxj_error *from);
 
-/* A want of our own (memory, descriptors), or an interruption: it says nothing about what is there. What met one is to
- * be tried again, and never gone, foreign or damaged. errnum is positive. */
+/* A want of our own (memory, descriptors), or an interruption: it says nothing about what is there. What met
+ * one is to be tried again, and never gone, foreign or damaged. errnum is positive. */
 static inline int errno_is_want(int errnum)
 {
     return errnum == ENOMEM || errnum == EMFILE || errnum == ENFILE || errnum == EINTR || errnum == EAGAIN;

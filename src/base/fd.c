@@ -340,8 +340,8 @@ void random_bytes(void *buf, size_t len)
 {
     if (getrandom(buf, len, GRND_NONBLOCK) == (ssize_t)len) /* never short for up to 256 bytes */
         return;
-    /* Early in a boot, without a saved seed or an instruction for it: the kernel would first make entropy out of
-     * jitter, for a second or so, or, before 5.4, wait until something happens. */
+    /* Early in a boot, without a saved seed or an instruction for it: the kernel would first make entropy out
+     * of jitter, for a second or so, or, before 5.4, wait until something happens. */
     if (getrandom(buf, len, GRND_INSECURE) != (ssize_t)len)
         memset(buf, 0, len); /* before 5.6 */
     mix_unique(buf, len);

@@ -35,8 +35,8 @@ ssize_t fd_read_all(int dirfd, const char *path, size_t limit, char **ret);
 /* Up to len bytes from offset on, fewer only at the end of the file: how many, or -errno. */
 ssize_t fd_pread_all(int fd, void *buf, size_t len, uint64_t offset);
 
-/* The next stretch of a file that is no hole, from *at on and before end: 1 (*at: where it starts, *ret_end: where it
- * ends), 0 where there is none, or -errno. */
+/* The next stretch of a file that is no hole, from *at on and before end: 1 (*at: where it starts, *ret_end:
+ * where it ends), 0 where there is none, or -errno. */
 int fd_next_data(int fd, uint64_t *at, uint64_t end, uint64_t *ret_end);
 
 /* Writes all of it; 0 or -errno. */
@@ -46,26 +46,28 @@ int fd_write_all(int fd, const void *data, size_t len);
 int fd_write_file(int dirfd, const char *path, const char *text);
 
 /* Makes name below dirfd a regular file with that content, whole or not at all: written under another name
- * (prefix and random digits), synced, renamed; a symlink in its place is replaced, not followed. The directory
- * is synced too where sync_dir is set. 0 or -errno; the old file is there then. */
+ * (prefix and random digits), synced, renamed; a symlink in its place is replaced, not followed. The
+ * directory is synced too where sync_dir is set. 0 or -errno; the old file is there then. */
 int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,
                     mode_t mode, bool sync_dir);
 
 /* A directory, for reading; a symlink as its last part is not followed. A descriptor or -errno. */
 int fd_open_dir(int dirfd, const char *path);
-/* A stream of the names in a directory, from the first; NULL: it can't be read (errno). path "." is dirfd itself. */
+/* A stream of the names in a directory, from the first; NULL: it can't be read (errno). path "." is dirfd
+ * itself. */
 DIR *fd_open_names_at(int dirfd, const char *path);
 DIR *fd_open_names(int dirfd);
-/* The next one but . and ..; NULL at the end (errno is 0 then), where it can't be read, and of a NULL stream. */
+/* The next one but . and ..; NULL at the end (errno is 0 then), where it can't be read, and of a NULL
+ * stream. */
 const struct dirent *fd_next_name(DIR *names);
 /* 1, 0, or -errno. */
 int fd_dir_is_empty(int dirfd);
 /* Does that name in dirfd lead to the open file? 1, 0, or -errno. */
 int fd_is_named(int dirfd, const char *name, int fd);
 
-/* What is open for long must not get a number below 3 where the process has closed those: its next message to standard
- * error would be written into it. Takes those that are free until fd_low_release(), without anything to write to. Zero-
- * initialise. 0 or -errno. */
+/* What is open for long must not get a number below 3 where the process has closed those: its next message to
+ * standard error would be written into it. Takes those that are free until fd_low_release(), without anything
+ * to write to. Zero- initialise. 0 or -errno. */
 struct fd_low {
     int fds[3];
     size_t len;
@@ -90,8 +92,8 @@ bool path_is_below(const char *path, const char *dir);
 int64_t now_monotonic_ns(void);
 int64_t now_realtime_ns(void);
 
-/* Fills buf with up to 256 bytes from getrandom(2). Never waits: early in a boot, before the kernel's pool is seeded, they
- * are unique, but no secret. Names, ids and stamps need no more: that they are new. */
+/* Fills buf with up to 256 bytes from getrandom(2). Never waits: early in a boot, before the kernel's pool is
+ * seeded, they are unique, but no secret. Names, ids and stamps need no more: that they are new. */
 void random_bytes(void *buf, size_t len);
 /* Lower-case hex of len bytes into out (2 * len + 1 bytes). */
 void hex_encode(char *out, const void *data, size_t len);

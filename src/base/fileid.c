@@ -326,9 +326,9 @@ int fileid_of_name(int dirfd, const char *name, struct fileid *ret)
     return fileid_of_fd(fd, ret);
 }
 
-/* ENOMEM is said of an inode number, too, that another process is just giving to a new file (ext4 6.18: iget_locked()
- * has no other answer): it passes as soon as that one is on, which may wait for the disk; only want of memory lasts. Two
- * seconds at most. */
+/* ENOMEM is said of an inode number, too, that another process is just giving to a new file (ext4 6.18:
+ * iget_locked() has no other answer): it passes as soon as that one is on, which may wait for the disk; only
+ * want of memory lasts. Two seconds at most. */
 static int open_handle(int dirfd, struct file_handle *handle)
 {
     for (useconds_t wait = 500, waited = 0;; waited += wait) {
@@ -363,7 +363,8 @@ int fileid_open(int dirfd, const struct fileid *id, bool same_boot)
     return r < 0 ? r : steal_fd(&fd);
 }
 
-/* Did only its device tell what it is, as of a directory that whoever looked may not read? In doubt it did. */
+/* Did only its device tell what it is, as of a directory that whoever looked may not read? In doubt it
+ * did. */
 static bool is_told_by_device(const struct fileid *a)
 {
     struct fs_key key = {.magic = a->fs_magic};
@@ -373,8 +374,8 @@ static bool is_told_by_device(const struct fileid *a)
     return n < 0 || memcmp(a->fs, fs, sizeof(fs)) == 0;
 }
 
-/* The subvolumes of a btrfs are mounted one by one, and where one is missing another one may be seen (K14). Each handle
- * has the number of its own: struct btrfs_fid of the kernel. */
+/* The subvolumes of a btrfs are mounted one by one, and where one is missing another one may be seen (K14).
+ * Each handle has the number of its own: struct btrfs_fid of the kernel. */
 static bool is_same_subvolume(const struct fileid *a, const struct fileid *b)
 {
     enum { WITHOUT_PARENT = 0x4d, AT = 8, LEN = 8 };

@@ -33,13 +33,15 @@ int fileid_fs_of_fd(int fd, struct fileid *ret);
 /* Of a name below dirfd, not followed if it is a symlink. */
 int fileid_of_name(int dirfd, const char *name, struct fileid *ret);
 
-/* A number for its handle: two that differ, of one inode number, are two files. 0: it has none that would tell. */
+/* A number for its handle: two that differ, of one inode number, are two files. 0: it has none that would
+ * tell. */
 uint64_t fileid_handle_hash(const struct fileid *id);
 /* That of an open file, and nothing else of it; 0 or -errno. */
 int fileid_handle_hash_of_fd(int fd, uint64_t *ret);
 
-/* Opens the file itself (O_PATH), wherever on the file system of the directory dirfd and under whichever name it
- * is now. -ESTALE: it is no more. -EOPNOTSUPP: it can't be found so (no handle, no privilege). Or -errno. */
+/* Opens the file itself (O_PATH), wherever on the file system of the directory dirfd and under whichever name
+ * it is now. -ESTALE: it is no more. -EOPNOTSUPP: it can't be found so (no handle, no privilege). Or
+ * -errno. */
 int fileid_open(int dirfd, const struct fileid *id, bool same_boot);
 
 /* The same file? same_boot: both were read in this boot, so device and inode count as well. With neither
@@ -48,11 +50,12 @@ bool fileid_equal(const struct fileid *a, const struct fileid *b, bool same_boot
 /* The same file system? Within one boot, too, another one may get the number of one that was unmounted,
  * and one without a device may come back under another. */
 bool fileid_same_fs(const struct fileid *a, const struct fileid *b, bool same_boot);
-/* A directory of an overlay with layers on several file systems gets another number each time that it is read into memory.
- * May it be the same but for that? The birth time is coarse: only with more proof, or where nothing hangs on it. */
+/* A directory of an overlay with layers on several file systems gets another number each time that it is read
+ * into memory. May it be the same but for that? The birth time is coarse: only with more proof, or where
+ * nothing hangs on it. */
 bool fileid_may_be(const struct fileid *a, const struct fileid *b, bool same_boot);
-/* Does only a number tell it from the next file that gets it? So on 9p and FUSE; and a v1 hierarchy that is mounted anew
- * counts its cgroups from the start, maybe under the old device number. */
+/* Does only a number tell it from the next file that gets it? So on 9p and FUSE; and a v1 hierarchy that is
+ * mounted anew counts its cgroups from the start, maybe under the old device number. */
 bool fileid_is_weak(const struct fileid *a);
 /* Was it read at all? */
 bool fileid_is_set(const struct fileid *a);

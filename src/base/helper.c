@@ -129,7 +129,8 @@ static _Noreturn void helper_main(const struct task *task, struct page *page)
         (void)syscall(SYS_exit_group, 0);
 }
 
-/* What CLONE_CLEAR_SIGHAND does: a handler of the host program's must not run in the helper. What is ignored stays so. */
+/* What CLONE_CLEAR_SIGHAND does: a handler of the host program's must not run in the helper. What is ignored
+ * stays so. */
 static void clear_handlers(void)
 {
     for (int number = 1; number <= SIGRTMAX; number++) {
@@ -156,8 +157,9 @@ static long start_by_clone(int *ret_pidfd)
     return pid;
 }
 
-/* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. clone3() is refused by the
- * seccomp filters of containers, which can't look into its argument, and its flag is since 5.5. */
+/* A child that the host program does not notice: no SIGCHLD, and wait(2) does not return it. clone3() is
+ * refused by the seccomp filters of containers, which can't look into its argument, and its flag is since
+ * 5.5. */
 static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
 {
     struct clone_args args = {.flags = CLONE_PIDFD | CLONE_CLEAR_SIGHAND,
@@ -172,9 +174,9 @@ static pid_t start(const struct task *task, struct page *page, int *ret_pidfd)
     return (pid_t)pid;
 }
 
-/* A supervisor whose children go to another pid namespace (unshare(2)) must not have a helper there: it would be the first
- * process of a new one, whose end is the end of that, or be seen by those in it. Each thread has its own. 0: *ret_back leads
- * back there after the start, or is -1; or a negative code. */
+/* A supervisor whose children go to another pid namespace (unshare(2)) must not have a helper there: it would
+ * be the first process of a new one, whose end is the end of that, or be seen by those in it. Each thread has
+ * its own. 0: *ret_back leads back there after the start, or is -1; or a negative code. */
 static int leave_children_ns(int *ret_back)
 {
     struct stat own, theirs;
@@ -347,7 +349,8 @@ static int64_t age_of(const struct helper_left *left)
     return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec - (int64_t)left->start_time * tick_ns;
 }
 
-/* Another process' helper is at it: 0 when that is gone, or -EBUSY, as it has waited for patience_ns by then, in vain. */
+/* Another process' helper is at it: 0 when that is gone, or -EBUSY, as it has waited for patience_ns by then,
+ * in vain. */
 static int wait_for_other(const struct helper_left *left, int64_t patience_ns)
 {
     _cleanup_close_ int pidfd = (int)syscall(SYS_pidfd_open, left->pid, 0);
@@ -356,7 +359,8 @@ static int wait_for_other(const struct helper_left *left, int64_t patience_ns)
     return pidfd_wait(pidfd, now_monotonic_ns() + patience_ns - age_of(left)) == 0 ? 0 : -EBUSY;
 }
 
-/* Where others are asked, and answered, again and again, that is no reason to wait for them, nor where nobody sees them. */
+/* Where others are asked, and answered, again and again, that is no reason to wait for them, nor where nobody
+ * sees them. */
 static int run_probe(struct probe_job *todo, uint64_t job, const struct probe_place *place,
                      int64_t deadline_ns, struct helper_result *ret)
 {

@@ -9,9 +9,10 @@
  * memory of its own, no malloc, no stdio, no lock. The helper has no descriptors at all and must open what it
  * needs.
  *
- * One that is left behind does no more than to finish the call in which it hangs: it was killed, or is as soon as whoever
- * waits for it dies. Where that one call may do harm later, as an unmount may, it is run alone (helper_run_alone): it holds a
- * record lock for as long as it lives, so that every other process knows of it, whatever became of the one that started it.
+ * One that is left behind does no more than to finish the call in which it hangs: it was killed, or is as
+ * soon as whoever waits for it dies. Where that one call may do harm later, as an unmount may, it is run
+ * alone (helper_run_alone): it holds a record lock for as long as it lives, so that every other process knows
+ * of it, whatever became of the one that started it.
  */
 #ifndef RBXJ_BASE_HELPER_H
 #define RBXJ_BASE_HELPER_H
@@ -52,13 +53,15 @@ typedef int helper_function(void *data, uint8_t output[HELPER_OUTPUT_MAX]);
 int helper_run(helper_function *function, void *data, uint64_t job, int64_t deadline_ns,
                struct helper_result *ret);
 
-/* RUNTIME/helpers, in which a helper that is alone (below) has its lock. A byte of it is one thing to work on: from 2^62 on a
- * file system that is asked (mount_table_hang_key()), below that a hash of a record (mount_helper_of()) or of a path of the
- * configuration (config_links.c). Offsets are positive, hence below 2^63. */
+/* RUNTIME/helpers, in which a helper that is alone (below) has its lock. A byte of it is one thing to work
+ * on: from 2^62 on a file system that is asked (mount_table_hang_key()), below that a hash of a record
+ * (mount_helper_of()) or of a path of the configuration (config_links.c). Offsets are positive, hence below
+ * 2^63. */
 void helper_file(const char *runtime_dir, char ret[PATH_MAX]);
 
-/* The same, for what no two helpers may work on at once, of whatever processes: byte is what it is, in a file that is made
- * if there is none. -EBUSY (ret->left; pid 0: not visible from here): a helper of any process is at it. */
+/* The same, for what no two helpers may work on at once, of whatever processes: byte is what it is, in a file
+ * that is made if there is none. -EBUSY (ret->left; pid 0: not visible from here): a helper of any process is
+ * at it. */
 int helper_run_alone(const char *file, uint64_t byte, helper_function *function, void *data,
                      int64_t deadline_ns, struct helper_result *ret);
 /* Is one at it now? 1 (*ret), 0, or -errno: that can't be known. Takes no lock and makes no file. */
@@ -74,8 +77,8 @@ typedef bool path_local_function(void *data, int mount_id);
 
 struct path_probe {
     const char *path; /* absolute; no symlink is followed */
-    int result; /* 0: calls on it answer. -ETIMEDOUT: they hang. Else the error of opening it, -ENOENT for one
-                 */
+    /* 0: calls on it answer. -ETIMEDOUT: they hang. Else the error of opening it, -ENOENT for one */
+    int result;
     int mount_id;  /* with 0: the mount it is on */
     bool is_local; /* with 0: found in the cache, on a local file system: nothing was asked of anybody */
 };
@@ -93,8 +96,9 @@ struct probe_place {
  * the others by one helper that looks at one after the other until deadline_ns; behind one that hangs, the
  * rest is -ETIMEDOUT as well. job as in helper_run(). 0, or the error of helper_run() other than -ETIMEDOUT;
  * ret_left may be NULL.
- * With a place, which may be NULL, a helper of another process that has waited there for as long as this one would is
- * answer enough (-EBUSY): a file system that hangs is not asked by one more helper for each look at it. */
+ * With a place, which may be NULL, a helper of another process that has waited there for as long as this one
+ * would is answer enough (-EBUSY): a file system that hangs is not asked by one more helper for each look at
+ * it. */
 int path_probe(struct path_probe *probes, size_t len, path_local_function *is_local, void *data, uint64_t job,
                const struct probe_place *place, int64_t deadline_ns, struct helper_left *ret_left);
 

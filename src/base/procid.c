@@ -27,8 +27,8 @@ int procid_boot(uint8_t ret[16])
     return 0;
 }
 
-/* Whose numbers /proc shows: those of this pid namespace, or of another one (unshare --pid, a container with its host's
- * /proc, or one's with another's), where each is another process. 0, or -EXDEV. */
+/* Whose numbers /proc shows: those of this pid namespace, or of another one (unshare --pid, a container with
+ * its host's /proc, or one's with another's), where each is another process. 0, or -EXDEV. */
 static int check_proc(void)
 {
     char self[24];
@@ -135,8 +135,8 @@ int procid_open(const struct procid *id)
     r = read_stat(id->pid, &start, NULL);
     if (r == 0 && start != id->start_time)
         return -ESRCH;
-    /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not (K8)
-     */
+    /* readable: the process is dead, all of its threads are; a zombie leader with living threads is not
+     * (K8) */
     struct pollfd p = {.fd = fd, .events = POLLIN};
     int dead = poll(&p, 1, 0);
     if (dead != 0)

@@ -23,8 +23,8 @@ struct procid {
 /* The boot id; 0 or -errno. Cached after the first call. (sd_id128_get_boot(3)) */
 int procid_boot(uint8_t ret[16]);
 
-/* Identity of a process as seen from here. 0, -ESRCH when there is none, or -errno; -EXDEV: /proc is not that of this pid
- * namespace, and says nothing of any. */
+/* Identity of a process as seen from here. 0, -ESRCH when there is none, or -errno; -EXDEV: /proc is not that
+ * of this pid namespace, and says nothing of any. */
 int procid_of(pid_t pid, struct procid *ret);
 
 /* Same process? */
@@ -33,7 +33,8 @@ bool procid_equal(const struct procid *a, const struct procid *b);
 /* True if a and b count pids and start times alike: same boot, pid namespace and time namespace. */
 bool procid_comparable(const struct procid *a, const struct procid *b);
 
-/* Is a process in that pid namespace, as far as that can be seen from here? 1, 0, or -errno: that can't be told. */
+/* Is a process in that pid namespace, as far as that can be seen from here? 1, 0, or -errno: that can't be
+ * told. */
 int procid_pid_ns_is_used(uint64_t pid_ns);
 
 /* Opens a pidfd and checks the start time after it was opened (K8). Only for a process comparable with our

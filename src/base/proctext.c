@@ -69,8 +69,8 @@ int proctext_mount_id(const char *text)
     return line ? to_int(line + strlen("mnt_id:")) : -ENODATA;
 }
 
-/* How a lock on that file ends, in "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF" (proc_locks(5)). dev 0: of any
- * device. */
+/* How a lock on that file ends, in "1: FLOCK  ADVISORY  WRITE 708 fe:00:1234 0 EOF" (proc_locks(5)). dev 0:
+ * of any device. */
 static void wanted_file(char *buf, size_t size, uint64_t dev, uint64_t ino)
 {
     if (dev)

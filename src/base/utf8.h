@@ -8,11 +8,12 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* The character at bytes, of which there is at least one: its length; 0: it is not UTF-8 (ret is untouched). */
+/* The character at bytes, of which there is at least one: its length; 0: it is not UTF-8 (ret is
+ * untouched). */
 size_t utf8_decode(const void *bytes, size_t len, uint32_t *ret);
 
-/* The same, but 0 also for what a terminal obeys instead of showing, and for what turns the reading direction or
- * breaks the line. */
+/* The same, but 0 also for what a terminal obeys instead of showing, and for what turns the reading direction
+ * or breaks the line. */
 size_t utf8_printable(const void *bytes, size_t len);
 
 #endif

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The program, on top of the public API alone, but for `watch`. A command is one row of the table in main.c, one file
- * cmd_<verb>.c, and one const table of options; parsing, --help and the one-line usage errors are all made
- * from those tables.
+ * The program, on top of the public API alone, but for `watch`. A command is one row of the table in main.c,
+ * one file cmd_<verb>.c, and one const table of options; parsing, --help and the one-line usage errors are
+ * all made from those tables.
  */
 #ifndef RBXJ_CLI_CLI_H
 #define RBXJ_CLI_CLI_H
@@ -64,8 +64,8 @@ void cli_start(struct cli *cli, const struct command *command);
  * CLI_END: no more, optind is the first operand. CLI_LEAVE: exit with cli->status, everything is said. */
 int cli_next(struct cli *cli, int argc, char **argv, const char **ret_value);
 
-/* For commands without operands: reads to the end of line and complains about what is left. 0 or CLI_LEAVE.
- */
+/* For commands without operands: reads to the end of line and complains about what is left. 0 or
+ * CLI_LEAVE. */
 int cli_no_operands(struct cli *cli, int argc, char **argv);
 
 /* Prints one line that says what is wrong and what would be right; returns STATUS_USAGE. */

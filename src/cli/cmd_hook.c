@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * rbxj hook: reads a line, answers it, reads the next. Nothing is batched: a hook that is killed leaves what it
- * has acknowledged and at most the one request that it had in hand.
+ * rbxj hook: reads a line, answers it, reads the next. Nothing is batched: a hook that is killed leaves what
+ * it has acknowledged and at most the one request that it had in hand.
  */
 #include "cli/cli.h"
 #include "cli/hook.h"
@@ -143,8 +143,8 @@ int cmd_hook(struct cli *cli, int argc, char **argv)
     if (cli_next(cli, argc, argv, &value) == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
     (void)signal(SIGPIPE, SIG_IGN);
-    /* What it inherited it would keep for as long as somebody has the other end of its input: a lock of the supervisor's,
-     * for instance, and the box would be held when that one has died (K7). */
+    /* What it inherited it would keep for as long as somebody has the other end of its input: a lock of the
+     * supervisor's, for instance, and the box would be held when that one has died (K7). */
     (void)close_range(STDERR_FILENO + 1, ~0U, 0);
     struct input input = {.buffer = malloc(BUFFER_SIZE)};
     if (!input.buffer) {

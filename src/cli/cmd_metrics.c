@@ -24,8 +24,8 @@ static void print_text(char *text)
         print_line("%s", line);
 }
 
-/* Only what a file of metrics can be is replaced: a regular file, or a symlink to one or to nothing; and not what this
- * program writes its messages to (/dev/stdout). 0 or -errno. */
+/* Only what a file of metrics can be is replaced: a regular file, or a symlink to one or to nothing; and not
+ * what this program writes its messages to (/dev/stdout). 0 or -errno. */
 static int check_target(int dirfd, const char *name)
 {
     struct stat there, stream;

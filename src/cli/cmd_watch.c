@@ -6,15 +6,16 @@
  *       |  somebody's:  a child calls rbxj_replay() for those boxes; look again when it has ended
  *       |  nobody's:    wait for a commit, a death, a turn, a signal
  *
- * The replay is in a child of its own: a box whose undo kills the reaper (K34) does not end the watch, the watchdog is
- * fed and signals are heard while an undo takes its time, and a signal to both of them breaks off no undo. There is one
- * child at a time, as there is one reaper; what happens meanwhile is seen by the look after it. A watch that is killed
- * leaves its child to finish, and has nothing to lose (W2); another one waits for that child as for any reaper. One that is
- * told to stop gives it a little time, and kills it: whoever stops it wants nothing to be undone any more, and a replay may
- * be killed at any instruction (I5). What it was at stays stale, with its incident, and is the next one's.
+ * The replay is in a child of its own: a box whose undo kills the reaper (K34) does not end the watch, the
+ * watchdog is fed and signals are heard while an undo takes its time, and a signal to both of them breaks off
+ * no undo. There is one child at a time, as there is one reaper; what happens meanwhile is seen by the look
+ * after it. A watch that is killed leaves its child to finish, and has nothing to lose (W2); another one
+ * waits for that child as for any reaper. One that is told to stop gives it a little time, and kills it:
+ * whoever stops it wants nothing to be undone any more, and a replay may be killed at any instruction (I5).
+ * What it was at stays stale, with its incident, and is the next one's.
  *
- * It ends when it is told to, or at its start when it may not read the journal. Whatever else is wrong, a damaged
- * journal too, may be mended beside it: it stays, says so once, and tries again after a while.
+ * It ends when it is told to, or at its start when it may not read the journal. Whatever else is wrong, a
+ * damaged journal too, may be mended beside it: it stays, says so once, and tries again after a while.
  */
 #include "cli/cli.h"
 
@@ -241,7 +242,8 @@ static void look_worked(struct watch *w, int64_t now)
     look_no_later(w, n < 0 ? now + TRY_AGAIN_NS : turns_next(&w->turns));
     if (w->view.unwatched)
         look_no_later(w, now + UNWATCHED_NS);
-    /* a replay compares names one by one; without, it takes whoever died since, too, who will have another try */
+    /* a replay compares names one by one; without, it takes whoever died since, too, who will have another
+     * try */
     bool all = n > MANY && (size_t)n == w->view.dead_len;
     if (n > 0)
         start_child(w, all ? NULL : names, (size_t)n);

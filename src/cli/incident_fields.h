@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the texts of an incident document have in common. It may come from any file: what is missing is "-", or nothing.
+ * What the texts of an incident document have in common. It may come from any file: what is missing is "-",
+ * or nothing.
  */
 #ifndef RBXJ_CLI_INCIDENT_FIELDS_H
 #define RBXJ_CLI_INCIDENT_FIELDS_H
@@ -21,8 +22,8 @@ bool incident_is_open(const cJSON *document);
 /* "7, 8, 9, ...": what fits. */
 struct incident_cell incident_boxes(const cJSON *document, size_t width);
 
-/* What the kernel said: "3 messages: 1 oom_kills", and its taint: "machine_check, oops". Each empty where the document
- * does not know it. */
+/* What the kernel said: "3 messages: 1 oom_kills", and its taint: "machine_check, oops". Each empty where the
+ * document does not know it. */
 struct incident_cell incident_kernel(const cJSON *document);
 struct incident_cell incident_taint(const cJSON *document);
 

@@ -8,8 +8,8 @@
 
 #include <stdlib.h>
 
-/* Documents are made when the work is done: without memory for them the status is all that can still be told.
- */
+/* Documents are made when the work is done: without memory for them the status is all that can still be
+ * told. */
 char *json_finish(struct doc *doc)
 {
     char *text = doc_finish(doc);

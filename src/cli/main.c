@@ -243,8 +243,8 @@ static int dispatch(struct cli *cli, int argc, char **argv)
     return command->run(cli, argc - skipped, argv + skipped);
 }
 
-/* A descriptor of the journal must not become standard output: 0 to 2 are taken first. What is printed with standard
- * output closed must fail, not vanish: it can't be written to. 0, or -1. */
+/* A descriptor of the journal must not become standard output: 0 to 2 are taken first. What is printed with
+ * standard output closed must fail, not vanish: it can't be written to. 0, or -1. */
 static int take_standard_descriptors(void)
 {
     for (;;) {

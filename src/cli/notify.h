@@ -9,7 +9,8 @@
 
 #include <stddef.h>
 
-/* Before a replay at boot: the unit's timeout is to be beyond the deadline, whatever that is configured to. */
+/* Before a replay at boot: the unit's timeout is to be beyond the deadline, whatever that is configured
+ * to. */
 void notify_boot(const struct rbxj_options *options);
 void notify_progress(size_t done, size_t total);
 void notify_result(const struct rbxj_result *result);

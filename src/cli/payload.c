@@ -21,7 +21,8 @@ static void all_but_faults(sigset_t *set)
         (void)sigdelset(set, faults[i]);
 }
 
-/* What keeps its default for it: without SIGPIPE pipelines don't end, service managers ignore it; SIGXFSZ is ours. */
+/* What keeps its default for it: without SIGPIPE pipelines don't end, service managers ignore it; SIGXFSZ is
+ * ours. */
 static void note_ignored(sigset_t *set)
 {
     struct sigaction action;
@@ -88,8 +89,8 @@ static void send_early(const struct payload *payload)
             (void)pidfd_send_signal(payload->pidfd, number, NULL, 0);
 }
 
-/* What the terminal sends goes to the whole foreground group: the payload has it already, if it is in ours. But that
- * the terminal is gone it tells the leader of its session alone. */
+/* What the terminal sends goes to the whole foreground group: the payload has it already, if it is in ours.
+ * But that the terminal is gone it tells the leader of its session alone. */
 static bool has_it_already(const struct payload *payload, const struct signalfd_siginfo *info)
 {
     if (info->ssi_code != SI_KERNEL || getpgid(payload->pid) != getpgrp())
@@ -119,9 +120,10 @@ static void forward(struct payload *payload, const struct signalfd_siginfo *info
         payload->stop = is_stop(number) ? number : 0;
 }
 
-/* It has stopped: so do we, outside of any call of the library, or a shell would wait for us in vain. Not by SIGSTOP: where
- * nobody is there to let us on (an orphaned process group) the kernel ignores the others. Who sends it SIGSTOP alone does not
- * mean us, but many programs stop themselves by that when they were told to stop. */
+/* It has stopped: so do we, outside of any call of the library, or a shell would wait for us in vain. Not by
+ * SIGSTOP: where nobody is there to let us on (an orphaned process group) the kernel ignores the others. Who
+ * sends it SIGSTOP alone does not mean us, but many programs stop themselves by that when they were told to
+ * stop. */
 static void stop_with_it(struct payload *payload)
 {
     siginfo_t info = {0};

@@ -27,7 +27,8 @@ int payload_block_signals(struct payload *payload);
 /* Before it is started: whatever came until now was for us alone. */
 void payload_note_signals(struct payload *payload);
 
-/* For rbxj_spawn()'s setup: signals as they are for a program that who started us had started. payload: a struct payload */
+/* For rbxj_spawn()'s setup: signals as they are for a program that who started us had started. payload: a
+ * struct payload */
 int payload_default_signals(void *payload);
 
 /* Forwards signals until it ends, stops when it does, and reaps it: its wait status. */

@@ -19,8 +19,9 @@ uint64_t alive_slot(uint64_t incarnation)
     return incarnation % (1ull << 62) + 1;
 }
 
-/* A handle may be closed while a box of this process goes on: the locks last as long as the process, and so does a
- * descriptor of each file in which there are some. Changed only by who opens or closes a handle, alone. */
+/* A handle may be closed while a box of this process goes on: the locks last as long as the process, and so
+ * does a descriptor of each file in which there are some. Changed only by who opens or closes a handle,
+ * alone. */
 #define KEPT_MAX 16
 static _Atomic int owned_boxes;
 static int kept[KEPT_MAX];
@@ -148,8 +149,8 @@ void alive_unlock_disk(const struct journal *j)
     (void)fd_record_lock(j->alive_fd, F_UNLCK, ALIVE_DISK_BYTE);
 }
 
-/* Does anybody else hold that byte? 1 (*ret_pid: who, 0 when he can't be seen from here; may be NULL), 0 or a negative
- * errno. */
+/* Does anybody else hold that byte? 1 (*ret_pid: who, 0 when he can't be seen from here; may be NULL), 0 or a
+ * negative errno. */
 static int byte_is_held(const struct journal *j, const char *state_dir, uint64_t byte, pid_t *ret_pid)
 {
     char path[RECORD_PATH_MAX + 8];
@@ -174,8 +175,9 @@ const struct procid *journal_self(const struct journal *j)
     return &j->self;
 }
 
-/* Its lock was taken in another file where this one is younger than the box: a state directory that was salvaged into, or
- * copied. One that seems to be of the future was made by a clock that was wrong, and tells nothing. */
+/* Its lock was taken in another file where this one is younger than the box: a state directory that was
+ * salvaged into, or copied. One that seems to be of the future was made by a clock that was wrong, and tells
+ * nothing. */
 static bool lock_is_elsewhere(const char *state_dir, const struct box *box)
 {
     char path[RECORD_PATH_MAX + 8];
@@ -197,9 +199,8 @@ static enum liveness liveness_by_lock(const struct journal *j, const char *state
     if (slot == 0 && (box->flags & BOX_OWNER_LOCK) && !lock_is_elsewhere(state_dir, box))
         return LIVE_DEAD;
     /* A box that was begun for another process has no lock. In a container, where nobody has the journals
-     * open, it is one of an earlier life of the container: that pid namespace is gone, unless it is one in this
-     * container, whose processes are seen. The host can't tell.
-     */
+     * open, it is one of an earlier life of the container: that pid namespace is gone, unless it is one in
+     * this container, whose processes are seen. The host can't tell. */
     if (self->pid_ns != PROCID_INITIAL_PID_NS && byte_is_held(j, state_dir, ALIVE_OPEN_BYTE, NULL) == 0 &&
         (box->supervisor.pid_ns == self->pid_ns || procid_pid_ns_is_used(box->supervisor.pid_ns) != 1))
         return LIVE_DEAD;
@@ -248,14 +249,14 @@ int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id)
         return errno_is_want(-used) ? used : 0;
     if (self.pid_ns == PROCID_INITIAL_PID_NS) /* from where all are seen */
         return 1;
-    /* one beside this container's is not: as with supervisors, it is one of an earlier life of this container if nobody
-     * in it has the journals open */
+    /* one beside this container's is not: as with supervisors, it is one of an earlier life of this container
+     * if nobody in it has the journals open */
     int held = byte_is_held(NULL, state_dir, ALIVE_OPEN_BYTE, NULL);
     return held < 0 ? (errno_is_want(-held) ? held : 0) : !held;
 }
 
-/* In another pid or time namespace: the kernel tells the lock's holder as a pid of ours, if it has one. It still held it
- * when the pidfd was open, so it is no other process of that pid. */
+/* In another pid or time namespace: the kernel tells the lock's holder as a pid of ours, if it has one. It
+ * still held it when the pidfd was open, so it is no other process of that pid. */
 static int open_holder(const char *state_dir, const struct box *box)
 {
     pid_t pid = 0, again = 0;

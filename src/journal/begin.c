@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * begin and intend: from nothing to pending to granted (K22). What fails on the way is taken back (leftover.c).
+ * begin and intend: from nothing to pending to granted (K22). What fails on the way is taken back
+ * (leftover.c).
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -86,8 +87,8 @@ int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e
     return r;
 }
 
-/* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction), JOURNAL_DAMAGED.
- */
+/* Is the name free? 0, BOX_LIVE with *ret_taken (to be judged outside of the transaction),
+ * JOURNAL_DAMAGED. */
 static int check_name(struct write *w, const char *name, struct box *ret_taken, struct rbxj_error *e)
 {
     MDB_val key = {strlen(name), (void *)(uintptr_t)name}, data;
@@ -173,8 +174,8 @@ static int begin_locked(struct write *w, struct box *box, struct record *plan, s
     return r;
 }
 
-/* Nothing begins inside a box that somebody takes down, who has looked for what is in it already (K4): another
- * process, or another thread of this one. A dead one's claim is void (K11). */
+/* Nothing begins inside a box that somebody takes down, who has looked for what is in it already (K4):
+ * another process, or another thread of this one. A dead one's claim is void (K11). */
 static int write_begin_inside(struct journal *j, struct write *w, uint64_t parent, struct rbxj_error *e)
 {
     struct box box;
@@ -241,8 +242,8 @@ int journal_begin(struct journal *j, struct box *box, struct record *plan, size_
     return 0;
 }
 
-/* The last number is never given out, so that whoever counts up to one comes to an end; 0, the header's, is what would come
- * after it. 0, or JOURNAL_FULL. */
+/* The last number is never given out, so that whoever counts up to one comes to an end; 0, the header's, is
+ * what would come after it. 0, or JOURNAL_FULL. */
 static int take_number(struct box *box, uint32_t *ret, struct rbxj_error *e)
 {
     if (box->next_seq == 0 || box->next_seq == UINT32_MAX) {

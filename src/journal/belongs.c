@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Do a boot journal, a state directory and the journal in it belong together? Who opens them and who only reads them ask
- * the same.
+ * Do a boot journal, a state directory and the journal in it belong together? Who opens them and who only
+ * reads them ask the same.
  */
 #include "base/fd.h"
 #include "journal/internal.h"
@@ -23,7 +23,8 @@ int belongs_check(const struct belongs *boot, const struct belongs *disk, const 
     if (memcmp(boot->instance, disk->instance, 16) != 0 || memcmp(boot->boot, disk->boot, 16) != 0)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                          "journal %s: does not belong to the journal in %s", folder, state_dir);
-    /* what it gave out now would count as on disk already, and what was dropped since would be undone (K21) */
+    /* what it gave out now would count as on disk already, and what was dropped since would be undone
+     * (K21) */
     if (memcmp(boot->generation, disk->generation, 16) == 0 && boot->position < disk->position)
         return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
                          "journal %s: is older than what the journal in %s has of it: an old copy", folder,

@@ -44,8 +44,8 @@ static bool is_head(const struct record_head *head)
            head->length <= RECORD_MAX;
 }
 
-/* The next magic from at on, or NULL. By its third letter, which is rare in text and in numbers: memchr() is several times
- * as fast as memmem(). */
+/* The next magic from at on, or NULL. By its third letter, which is rare in text and in numbers: memchr() is
+ * several times as fast as memmem(). */
 static const uint8_t *find_magic(const uint8_t *at, const uint8_t *end)
 {
     while (end - at >= (ptrdiff_t)sizeof(magic)) {
@@ -65,8 +65,8 @@ struct carving {
     uint64_t spare; /* bytes that may yet be looked at in vain */
 };
 
-/* Heads may claim what other heads claim, too: one that is longer than nearly every record is only believed to be one as
- * long as not too much was looked at in vain. The work is bounded by the length of the file. */
+/* Heads may claim what other heads claim, too: one that is longer than nearly every record is only believed
+ * to be one as long as not too much was looked at in vain. The work is bounded by the length of the file. */
 static bool is_record(struct carving *k, const struct carved *c, size_t left)
 {
     uint32_t length = c->head.length;
@@ -216,9 +216,9 @@ static bool same_key(const struct carved *x, const struct carved *y)
     return x->head.incarnation == y->head.incarnation && x->head.seq == y->head.seq;
 }
 
-/* Half of a record is damage where something was lost by it: the newest snapshot that can be read has it. Else it is what
- * LMDB leaves in the room that it does not use: of a key that is whole elsewhere, or of one that a sound snapshot does not
- * have. */
+/* Half of a record is damage where something was lost by it: the newest snapshot that can be read has it.
+ * Else it is what LMDB leaves in the room that it does not use: of a key that is whole elsewhere, or of one
+ * that a sound snapshot does not have. */
 static void leave_out_remnants(struct autopsy *a)
 {
     size_t len = 0;
@@ -233,10 +233,10 @@ static void leave_out_remnants(struct autopsy *a)
     a->records_len = len;
 }
 
-/* Was it dropped since, as far as can be known? With the newest snapshot lost, the previous one tells of all that was
- * written before it; of what came after, a record that went through the log says when, and of the others one may come after
- * it that is younger than everything in it. With neither, only the log tells, and what is in no snapshot is nobody's word
- * for it (REC_UNPROVEN). */
+/* Was it dropped since, as far as can be known? With the newest snapshot lost, the previous one tells of all
+ * that was written before it; of what came after, a record that went through the log says when, and of the
+ * others one may come after it that is younger than everything in it. With neither, only the log tells, and
+ * what is in no snapshot is nobody's word for it (REC_UNPROVEN). */
 static bool is_dropped(const struct autopsy *a, const struct carved *c)
 {
     const struct autopsy_snapshot *previous = &a->snapshots[1];
@@ -317,7 +317,8 @@ static void leave_snapshot(struct autopsy_snapshot *s, const struct pages_fault 
     *s = (struct autopsy_snapshot){.which = -1, .fault = *fault};
 }
 
-/* Both metas are well-formed: do they follow each other? The number of one that is sound as a whole is its own. */
+/* Both metas are well-formed: do they follow each other? The number of one that is sound as a whole is its
+ * own. */
 static void check_relation(struct autopsy *a)
 {
     const struct pages_meta both[2] = {a->metas[0].meta, a->metas[1].meta};
@@ -367,8 +368,8 @@ static void copy_metas(const uint8_t *head, size_t len, uint8_t ret[2][META_BYTE
         memcpy(ret[1], head + at, META_BYTES);
 }
 
-/* The whole file as of one moment: where a transaction ends meanwhile, what was read is of several, and says nothing about
- * damage (K28). */
+/* The whole file as of one moment: where a transaction ends meanwhile, what was read is of several, and says
+ * nothing about damage (K28). */
 static int read_file(int fd, struct whole *ret)
 {
     _cleanup_free_ uint8_t *head = malloc(HEAD_BYTES);

@@ -13,8 +13,8 @@
  *   C2  gates->covered is set after that commit only: it may lag, never lead.
  *   C3  a leader of a lost boot journal (another generation on disk) commits nothing (K21).
  *   C4  a damaged log never reaches the disk: then the records are copied instead of it (resync.c, K24).
- *   C5  every commit takes the counters along; for them alone only a flush commits, and not for the time of the last
- *       replay alone: one that finds nothing, at boot or every five minutes, costs no flush.
+ *   C5  every commit takes the counters along; for them alone only a flush commits, and not for the time of
+ *       the last replay alone: one that finds nothing, at boot or every five minutes, costs no flush.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -89,8 +89,8 @@ static int check_generation(struct journal *j, MDB_txn *to, struct rbxj_error *e
     return belongs_check_generation(j->generation, generation, j->folder, e);
 }
 
-/* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the commit.
- */
+/* Under the disk gate, inside the disk's write transaction. *ret_covered: what the disk has after the
+ * commit. */
 static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret_covered, bool *ret_changed,
                 bool *ret_damaged, struct rbxj_error *e)
 {
@@ -134,8 +134,8 @@ static int lead(struct journal *j, MDB_txn *to, uint64_t position, uint64_t *ret
     return 0;
 }
 
-/* Under the disk gate. A failed write of the meta page leaves LMDB unusable until it is opened again; where that fails,
- * too, it is tried again the next time. */
+/* Under the disk gate. A failed write of the meta page leaves LMDB unusable until it is opened again; where
+ * that fails, too, it is tried again the next time. */
 static int revive_disk(struct journal *j, struct rbxj_error *e)
 {
     char path[RECORD_PATH_MAX + 32];

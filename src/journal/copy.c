@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading a journal without changing a byte of it (K28): its data file is copied into memory (image.h), and the copy is
- * read: everything in it, or how large it is. Where writers are too busy for that, through an ordinary reader slot.
+ * Reading a journal without changing a byte of it (K28): its data file is copied into memory (image.h), and
+ * the copy is read: everything in it, or how large it is. Where writers are too busy for that, through an
+ * ordinary reader slot.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -35,8 +36,8 @@ static int scan_state_dir(const struct pages *p, bool boot, void *ret)
     return scan_meta(p, META_STATE_DIR, ret, 2 * sizeof(uint64_t));
 }
 
-/* Writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below us. The metas
- * have just been found sound; LMDB sees no more of it than them. */
+/* Writers are too busy for a copy: a reader slot, where there can be one. Without, pages are used again below
+ * us. The metas have just been found sound; LMDB sees no more of it than them. */
 static int read_in_slot(const char *folder, bool boot, scan_function *scan, void *ret, struct rbxj_error *e)
 {
     char lock[RECORD_PATH_MAX + 80];
@@ -97,8 +98,8 @@ static int open_if_there(const char *path, const char *what, int *ret, struct rb
     return *ret < 0 && errno != ENOENT ? error_sys(e, errno, "%s %s", what, path) : 0;
 }
 
-/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts. 1, 0, or
- * -errno. */
+/* An opener that was killed before it made a journal leaves an empty alive file and nothing else that counts.
+ * 1, 0, or -errno. */
 static int never_used(int state_fd)
 {
     struct stat st;
@@ -187,8 +188,9 @@ static int scan_disk_pair(const struct pages *p, bool boot, void *ret)
     return scan_meta(p, META_INSTANCE, disk->instance, 16);
 }
 
-/* What the boot journal must be, to belong to the journal that is in the state directory: another one is there if its disk
- * was mounted after boxes had begun, or is not (K33). 1, or 0: the latter is damaged, and who looks at it says so. */
+/* What the boot journal must be, to belong to the journal that is in the state directory: another one is
+ * there if its disk was mounted after boxes had begun, or is not (K33). 1, or 0: the latter is damaged, and
+ * who looks at it says so. */
 static int read_disk_pair(const struct place *p, struct belongs *ret, struct rbxj_error *e)
 {
     struct rbxj_error why = {0};
@@ -357,8 +359,8 @@ static int size_of_store(struct store *store, bool boot, struct journal_size *re
     return r;
 }
 
-/* This process has them open: then nothing is opened a second time. The disk gate keeps a leader of another thread from
- * opening the disk's environment anew meanwhile. */
+/* This process has them open: then nothing is opened a second time. The disk gate keeps a leader of another
+ * thread from opening the disk's environment anew meanwhile. */
 static int sizes_of_open(struct journal *j, struct journal_size *ret_boot, struct journal_size *ret_disk,
                          struct rbxj_error *e)
 {

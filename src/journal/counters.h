@@ -27,8 +27,8 @@ struct histogram {
 
 enum counted_outcome { COUNTED_SUCCESS, COUNTED_PARTIAL, COUNTED_FAILURE, COUNTED_OUTCOMES };
 
-/* As stored: a checksum (XXH3, 64 bits) of what follows it, then these as an array of 64-bit numbers, all little-endian.
- * New ones are added at the end only; what is missing, or damaged, reads as zero. */
+/* As stored: a checksum (XXH3, 64 bits) of what follows it, then these as an array of 64-bit numbers, all
+ * little-endian. New ones are added at the end only; what is missing, or damaged, reads as zero. */
 struct counters {
     uint64_t cleanups[COUNTED_OUTCOMES]; /* teardowns of a box, by a replay or by its supervisor */
     struct histogram cleanup_duration;   /* of one box */

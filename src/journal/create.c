@@ -107,8 +107,8 @@ static bool is_folder_name(const char *name)
     return strlen(name) == 32 && strspn(name, "0123456789abcdef") == 32;
 }
 
-/* Removes every folder of the runtime directory that belongs to another boot, or was never finished in it: unread.
- */
+/* Removes every folder of the runtime directory that belongs to another boot, or was never finished in it:
+ * unread. */
 static int remove_other_boots(struct journal *j, const char *own, const char *making, struct rbxj_error *e)
 {
     _cleanup_closedir_ DIR *dir = fd_open_names(j->runtime_fd);
@@ -288,9 +288,9 @@ static int fill_and_commit(struct journal *j, struct store *boot)
     return mdb_txn_commit(from);
 }
 
-/* A creator died after the disk's commit and before the rename? Then the disk follows what it has made, which holds
- * everything, and which nobody has used yet. It is finished: made anew it would count as lost (K21). 1, 0, or a negative
- * code. */
+/* A creator died after the disk's commit and before the rename? Then the disk follows what it has made, which
+ * holds everything, and which nobody has used yet. It is finished: made anew it would count as lost (K21). 1,
+ * 0, or a negative code. */
 static int is_filled(struct journal *j, const char *making, const char *path, struct rbxj_error *e)
 {
     char data[96];

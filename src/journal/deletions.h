@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the log of a damaged boot journal says was deleted, read page by page: any of its trees may be damaged.
+ * What the log of a damaged boot journal says was deleted, read page by page: any of its trees may be
+ * damaged.
  */
 #ifndef RBXJ_JOURNAL_DELETIONS_H
 #define RBXJ_JOURNAL_DELETIONS_H

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the next begin takes of the file systems: the journals that are not there yet are made with all that they will need
- * (create.c, store.c), and one of which more than the reserve is used grows ahead (K26). Who makes them learns from the file
- * system whether it has that; who only looks asks it for what it has left, for the same sizes. Of that, what is kept for root
- * is left out, and a quota can't be seen.
+ * What the next begin takes of the file systems: the journals that are not there yet are made with all that
+ * they will need (create.c, store.c), and one of which more than the reserve is used grows ahead (K26). Who
+ * makes them learns from the file system whether it has that; who only looks asks it for what it has left,
+ * for the same sizes. Of that, what is kept for root is left out, and a quota can't be seen.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -68,7 +68,8 @@ static void demand_growth(struct demand *d, const char *folder, const struct jou
         d->bytes += preallocate;
 }
 
-/* One that is made; what is removed for it from its directory, -1: that is made, too, makes room. 0 or -errno. */
+/* One that is made; what is removed for it from its directory, -1: that is made, too, makes room. 0 or
+ * -errno. */
 static int demand_making(struct demand *d, int dirfd, uint64_t data)
 {
     uint64_t removed = 0, all = data + JOURNAL_LOCK_BYTES + sizeof(struct gate_page);

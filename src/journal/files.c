@@ -106,8 +106,8 @@ static int refuse_short(struct rbxj_error *e, const char *shown)
     return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0, "journal %s: is cut short or not a journal", shown);
 }
 
-/* A file that ends before its last page, where LMDB does not write what one transaction both took and freed: whole as
- * long as every page that is used is there. Seldom: only where nothing could be reserved (K26). */
+/* A file that ends before its last page, where LMDB does not write what one transaction both took and freed:
+ * whole as long as every page that is used is there. Seldom: only where nothing could be reserved (K26). */
 static int check_short(int fd, const char *shown, struct rbxj_error *e)
 {
     struct image image = {0};

@@ -13,8 +13,8 @@
 
 #define GATES 3
 
-/* For each gate: the holding that was waited for in vain by this process, as gate.id and gate.tenure. One journal is
- * open in a process; of another one the id is different. */
+/* For each gate: the holding that was waited for in vain by this process, as gate.id and gate.tenure. One
+ * journal is open in a process; of another one the id is different. */
 static _Atomic uint64_t stuck[GATES];
 
 static int gate_init(struct gate *gate, uint32_t number, const pthread_mutexattr_t *attr)
@@ -80,9 +80,9 @@ static struct timespec to_timespec(int64_t ns)
     return (struct timespec){.tv_sec = ns / 1000000000, .tv_nsec = ns % 1000000000};
 }
 
-/* How long it still is the elder's turn; 0: there is no elder, or it has died or given up. By the one clock that is the
- * same in all time namespaces: by another one's, a dead elder's turn might last for years. A clock that was set back
- * ends the turn, too. */
+/* How long it still is the elder's turn; 0: there is no elder, or it has died or given up. By the one clock
+ * that is the same in all time namespaces: by another one's, a dead elder's turn might last for years. A
+ * clock that was set back ends the turn, too. */
 static int64_t elder_left(const struct gate *gate)
 {
     int64_t left = atomic_load(&gate->elder_until_ns) - now_realtime_ns();

@@ -4,8 +4,9 @@
  * where a robust mutex that was held at a power cut would stay locked for ever.
  *
  *  - robust: a holder that died hands it on at once;
- *  - bounded: a holder that is stopped or frozen is named after the timeout (JOURNAL_BUSY), and hangs nobody; as long
- *    as it is the very same holding, a process that has waited once does not wait again: ten boxes cost one timeout;
+ *  - bounded: a holder that is stopped or frozen is named after the timeout (JOURNAL_BUSY), and hangs nobody;
+ *    as long as it is the very same holding, a process that has waited once does not wait again: ten boxes
+ *    cost one timeout;
  *  - fair: a waiter that was overtaken for GATE_ELDER_AFTER_NS becomes the elder, and newcomers wait until
  *    it had its turn.
  */

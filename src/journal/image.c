@@ -44,8 +44,8 @@ static int read_metas_once(int fd, struct metas *ret, struct pages_fault *fault)
     return 0;
 }
 
-/* They are not read at one moment: on a busy machine writers come between. Then the next reading has others, and only what
- * stays as it is, is damaged. */
+/* They are not read at one moment: on a busy machine writers come between. Then the next reading has others,
+ * and only what stays as it is, is damaged. */
 static int read_metas(int fd, struct metas *ret, struct pages_fault *fault)
 {
     int r = read_metas_once(fd, ret, fault);
@@ -111,7 +111,8 @@ static int read_once(int fd, struct image *ret, struct pages_fault *fault)
     r = read_snapshot(fd, &before, newest, ret, fault);
     if (r < 0 && r != -EBADMSG)
         return r;
-    /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs, too */
+    /* N's own meta page is the one that N + 2 writes; if it was half-written when it was read, it differs,
+     * too */
     ssize_t n = fd_pread_all(fd, again, sizeof(again), newest ? before.meta[0].page_size : 0);
     if (n == META_BYTES && memcmp(again, before.bytes[newest], META_BYTES) == 0)
         return r;

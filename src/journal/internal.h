@@ -101,8 +101,9 @@ int files_have_aside(int dirfd);
 
 /* ---- sound, or aside (sound.c) ---- */
 
-/* Before LMDB sees a data file: unless it is the one of the stamp, it is walked as a whole, with the gate's writers kept
- * out, and stamped. stamp and gate NULL: there are none yet. 0 or JOURNAL_DAMAGED, with page and reason. */
+/* Before LMDB sees a data file: unless it is the one of the stamp, it is walked as a whole, with the gate's
+ * writers kept out, and stamped. stamp and gate NULL: there are none yet. 0 or JOURNAL_DAMAGED, with page and
+ * reason. */
 int sound_check(int dirfd, const char *name, const char *shown, struct sound *stamp, struct gate *gate,
                 int64_t timeout_ns, struct rbxj_error *e);
 void sound_stamp(struct sound *stamp, int dirfd, const char *name);
@@ -151,13 +152,15 @@ int counters_copy(MDB_txn *from, MDB_dbi from_meta, MDB_txn *to, MDB_dbi to_meta
 struct belongs {
     uint8_t instance[16], boot[16];
     uint8_t generation[16]; /* zero: no boot has used that disk journal */
-    uint64_t
-        position; /* the last that it has given out; of the disk's, which is read first: that it has covered */
+    /* the last that it has given out; of the disk's, which is read first: that it has covered */
+    uint64_t position;
 };
-/* Each 0, or a negative code: JOURNAL_DAMAGED with ESTALE or EPROTONOSUPPORT, nothing of it is wrong in itself. */
+/* Each 0, or a negative code: JOURNAL_DAMAGED with ESTALE or EPROTONOSUPPORT, nothing of it is wrong in
+ * itself. */
 int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,
                   const char *state_dir, struct rbxj_error *e);
-/* Does the disk follow that boot journal, or one that was made since (K21)? Zeros: not known, then it counts as following. */
+/* Does the disk follow that boot journal, or one that was made since (K21)? Zeros: not known, then it counts
+ * as following. */
 int belongs_check_generation(const uint8_t boot[16], const uint8_t disk[16], const char *folder,
                              struct rbxj_error *e);
 int belongs_check_state(uint64_t ino, int state_fd, const char *state_dir, struct rbxj_error *e); /* K33 */
@@ -175,17 +178,17 @@ struct demands {
     const struct journal_size *boot, *disk; /* of those that are there */
     uint64_t preallocate;
 };
-/* Have they that, and may it be written there? 0, DISK_FULL, PERMISSION (EROFS, EPERM: to nobody), IO (nothing can be made
- * there, or it can't be seen). */
+/* Have they that, and may it be written there? 0, DISK_FULL, PERMISSION (EROFS, EPERM: to nobody), IO
+ * (nothing can be made there, or it can't be seen). */
 int demand_check(const struct demands *what, struct rbxj_error *e);
 /* May a state directory that is not there be made by who asks? 0, or PERMISSION, IO. */
 int demand_check_dir(const char *dir, struct rbxj_error *e);
 
 /* ---- reading (scan.c, copy.c) ---- */
 
-/* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is missing
- * (K33)? 0: it was not, or is damaged itself. Else a negative code: JOURNAL_DAMAGED, it was; or it could not be read now,
- * and what it was made for is not known. */
+/* Was the boot journal made for another state directory, as one that lies below a mount point whose disk is
+ * missing (K33)? 0: it was not, or is damaged itself. Else a negative code: JOURNAL_DAMAGED, it was; or it
+ * could not be read now, and what it was made for is not known. */
 int copy_check_state(int runtime_fd, const char *data, const char *folder, int state_fd,
                      const char *state_dir, struct rbxj_error *e);
 
@@ -211,7 +214,8 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e); /* clears it on fa
 
 /* Makes the disk the state of the boot journal's boxes, by their records instead of the log (K24). MDB_*. */
 int resync(struct journal *j, MDB_txn *from, MDB_txn *to);
-/* Keeps a copy of the boot journal for whoever wants to know what happened: STATE/damaged-<time>.mdb. Best effort (K19). */
+/* Keeps a copy of the boot journal for whoever wants to know what happened: STATE/damaged-<time>.mdb. Best
+ * effort (K19). */
 void resync_keep_aside(struct journal *j);
 
 /* ---- creation (create.c) ---- */
@@ -225,8 +229,8 @@ int create_disk_journal(int state_fd, const char *state_dir, const struct journa
                         const uint8_t instance[16], create_fill *fill, void *data, struct rbxj_error *e);
 /* Its name is on disk after this; 0 or -errno. */
 int create_sync_dir(int dirfd);
-/* How much the unfinished journals in that directory, and those of other boots, have allocated, which go before one is
- * made. 0 or -errno. */
+/* How much the unfinished journals in that directory, and those of other boots, have allocated, which go
+ * before one is made. 0 or -errno. */
 int create_leftovers(int dirfd, uint64_t *ret);
 
 /* ---- liveness (alive.c) ---- */
@@ -244,13 +248,14 @@ void alive_close(int fd);
 /* Takes and gives back the lock of a box of this process. */
 int alive_own(struct journal *j, uint64_t incarnation);
 void alive_disown(struct journal *j, uint64_t incarnation);
-/* Settles who may use which runtime directory (K21), and takes the shared lock. The caller holds the creation lock;
- * who has it only shared, and finds nobody in, must come again with it alone: -EAGAIN, without an error set. */
+/* Settles who may use which runtime directory (K21), and takes the shared lock. The caller holds the creation
+ * lock; who has it only shared, and finds nobody in, must come again with it alone: -EAGAIN, without an error
+ * set. */
 int alive_enter(struct journal *j, bool exclusive, struct rbxj_error *e);
 
-/* Before a write transaction of the disk journal, and after it. Its gate went with a lost runtime directory, but not those
- * who were inside: stopped there, one of them would have LMDB make everybody wait without a bound (K21, K25). 0, or
- * JOURNAL_BUSY, which names him. */
+/* Before a write transaction of the disk journal, and after it. Its gate went with a lost runtime directory,
+ * but not those who were inside: stopped there, one of them would have LMDB make everybody wait without a
+ * bound (K21, K25). 0, or JOURNAL_BUSY, which names him. */
 int alive_lock_disk(const struct journal *j, struct rbxj_error *e);
 void alive_unlock_disk(const struct journal *j);
 
@@ -284,8 +289,8 @@ int write_next(struct write *w, uint64_t incarnation, uint32_t seq, uint32_t *re
 
 /* Stores a record, record NULL: the header; and logs it when the box is on disk (J2). */
 int write_put(struct write *w, const struct box *box, const struct record *record, bool needs_disk);
-/* Takes one record away with its index entries and marks, and from the disk in log order. r NULL: the header.
- */
+/* Takes one record away with its index entries and marks, and from the disk in log order. r NULL: the
+ * header. */
 int write_remove(struct write *w, const struct box *box, uint32_t seq, const struct record *r);
 /* The header, the name if it is this incarnation's, and the box's own marks. */
 int write_remove_box(struct write *w, const struct box *box);
@@ -319,7 +324,8 @@ struct withdrawal {
 /* Takes it back now, or remembers it. */
 void leftover_withdraw(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
 void leftover_remember(struct journal *j, uint64_t incarnation, const struct withdrawal *what);
-/* Does what was remembered, as far as can be. JOURNAL_BUSY: no more could be remembered, so nothing is begun. */
+/* Does what was remembered, as far as can be. JOURNAL_BUSY: no more could be remembered, so nothing is
+ * begun. */
 int leftover_retry(struct journal *j, struct rbxj_error *e);
 /* The same; is no record of that box remembered any more? */
 bool leftover_done(struct journal *j, uint64_t incarnation);

@@ -98,8 +98,8 @@ static int state_was_used(struct journal *j, bool boot_exists)
     return errno == ENOENT ? files_have_aside(j->state_fd) : -errno;
 }
 
-/* Before anything says that the state directory was used: a crash between the two must not look like damage.
- */
+/* Before anything says that the state directory was used: a crash between the two must not look like
+ * damage. */
 static int make_disk(struct journal *j, const char *boot_data, bool boot_exists, struct rbxj_error *e)
 {
     char data[RECORD_PATH_MAX + 48];
@@ -235,10 +235,9 @@ static int note_durability(struct journal *j, struct rbxj_error *e)
 
 /* ---- alone, or beside others ----
  *
- * Who is the first, or finds no boot journal, has the creation lock exclusively: it may create, and raise the map.
- * Everybody else shares it, so that many open at once, each waiting its turn at a gate for the one step in which
- * LMDB's own lock might make it wait without a bound.
- */
+ * Who is the first, or finds no boot journal, has the creation lock exclusively: it may create, and raise the
+ * map. Everybody else shares it, so that many open at once, each waiting its turn at a gate for the one step
+ * in which LMDB's own lock might make it wait without a bound. */
 
 /* 1: open; 0: only who is alone can go on. */
 static int open_shared(struct journal *j, const char *data, struct rbxj_error *e)
@@ -396,8 +395,9 @@ void journal_close(struct journal *j)
     if (!j)
         return;
     /* In a child of fork() the environments belong to the parent. Its copies of the descriptors stay, too: to
-     * close one of STATE/alive would drop the locks of a journal that the child has opened itself; and where it has
-     * closed them, something else of it has their numbers. So it is in a process that has closed its own. */
+     * close one of STATE/alive would drop the locks of a journal that the child has opened itself; and where
+     * it has closed them, something else of it has their numbers. So it is in a process that has closed its
+     * own. */
     bool whole = j->gates != NULL;
     if (forked_is_self(&j->opener) && !(whole && journal_check_handle(j, NULL) < 0)) {
         if (whole)

@@ -63,44 +63,45 @@ struct journal *journal_of_process(const char *state_dir, const char *runtime_di
  * (EXISTS). */
 int journal_begin(struct journal *j, struct box *box, struct record *plan, size_t n, struct rbxj_error *e);
 
-/* Would journal_begin() refuse that name now? 0, BOX_LIVE, BOX_STALE. Before the caller looks at what a box of that
- * name may have made. */
+/* Would journal_begin() refuse that name now? 0, BOX_LIVE, BOX_STALE. Before the caller looks at what a box
+ * of that name may have made. */
 int journal_check_name(struct journal *j, const char *name, struct rbxj_error *e);
 
 /* One more intent of a box of this journal; r->seq and r->incarnation out. */
 int journal_intend(struct journal *j, uint64_t incarnation, struct record *r, struct rbxj_error *e);
 
-/* Takes records that were just begun or intended away again, of which nobody was told, or for which nothing was acquired;
- * whole: and their box. Where that can't be done now it is done later, as for journal_unclaim(): at the latest before the
- * box is claimed or ended by this process. */
+/* Takes records that were just begun or intended away again, of which nobody was told, or for which nothing
+ * was acquired; whole: and their box. Where that can't be done now it is done later, as for
+ * journal_unclaim(): at the latest before the box is claimed or ended by this process. */
 void journal_withdraw(struct journal *j, const struct box *box, uint32_t first_seq, uint32_t last_seq,
                       bool whole);
 
 /* Adds flags to a record; where that can't be done now it is done as late as that. */
 void journal_mark(struct journal *j, uint64_t incarnation, uint32_t seq, uint32_t flags);
 
-/* Writes a record again (evidence, marks); durable: not before the disk has it. BOX_STALE while another living process
- * has claimed the box. */
+/* Writes a record again (evidence, marks); durable: not before the disk has it. BOX_STALE while another
+ * living process has claimed the box. */
 int journal_update(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
-/* The same for who acquires: BUSY while another thread of this process has claimed it, who has looked at it already. */
+/* The same for who acquires: BUSY while another thread of this process has claimed it, who has looked at it
+ * already. */
 int journal_prove(struct journal *j, const struct record *r, bool durable, struct rbxj_error *e);
 
-/* Writes a box's header again: failures and the like. Keeps what others may have changed (flags, next_seq).
- */
+/* Writes a box's header again: failures and the like. Keeps what others may have changed (flags,
+ * next_seq). */
 int journal_update_box(struct journal *j, const struct box *box, struct rbxj_error *e);
 
 int journal_drop(struct journal *j, uint64_t incarnation, uint32_t seq, struct rbxj_error *e);
 
-/* Drops the header; LEFT while granted records are there (pending ones go along), BUSY while another living process has
- * claimed it. */
+/* Drops the header; LEFT while granted records are there (pending ones go along), BUSY while another living
+ * process has claimed it. */
 int journal_end(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
 /* Takes the box for a teardown (K11). The caller has judged the box stale, or is its live supervisor. BUSY:
  * somebody living has it. */
 int journal_claim(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
-/* BOX_STALE while another living process has claimed it, BUSY while another thread of this one has: before a supervisor
- * makes what the claimer may have found not to be there. */
+/* BOX_STALE while another living process has claimed it, BUSY while another thread of this one has: before a
+ * supervisor makes what the claimer may have found not to be there. */
 int journal_check_unclaimed(struct journal *j, uint64_t incarnation, struct rbxj_error *e);
 
 /* Claims for a replay, all its boxes in one transaction, before it reads what they hold. */
@@ -115,12 +116,12 @@ int journal_claim_all(struct journal *j, struct claim *claims, size_t n, struct 
 void journal_unclaim_all(struct journal *j, const struct claim *claims, size_t n);
 
 /* The reaper's worker is about to touch that box, or (0) has come to an end with it (K34). Costs nothing: it
- * is a word in shared memory that outlives the process. worker: below JOURNAL_WORKERS; one reaper at a time.
- */
+ * is a word in shared memory that outlives the process. worker: below JOURNAL_WORKERS; one reaper at a
+ * time. */
 #define JOURNAL_WORKERS 16
 void journal_touch(struct journal *j, unsigned worker, uint64_t incarnation);
-/* At a reaper's start: what an earlier one was touching when it died has one more attempt that never ended.
- */
+/* At a reaper's start: what an earlier one was touching when it died has one more attempt that never
+ * ended. */
 int journal_count_attempts(struct journal *j, struct rbxj_error *e);
 
 /* What a teardown has come to, in one transaction: drops the records whose undo was verified, and then */
@@ -132,8 +133,8 @@ enum settle {
 int journal_settle(struct journal *j, uint64_t incarnation, const uint32_t *seqs, size_t n, enum settle how,
                    struct rbxj_error *e);
 
-/* Gives a claimed box back. Where that can't be done now it is done before this journal's next intent, or when it
- * is closed. A box that is no more, or is not claimed, is fine. */
+/* Gives a claimed box back. Where that can't be done now it is done before this journal's next intent, or
+ * when it is closed. A box that is no more, or is not claimed, is fine. */
 void journal_unclaim(struct journal *j, uint64_t incarnation);
 /* The same, without a try now: the journal is known to be busy. */
 void journal_unclaim_later(struct journal *j, uint64_t incarnation);
@@ -144,8 +145,8 @@ int journal_count(struct journal *j, const struct counters *more, struct rbxj_er
 /* One disk commit, if the disk lacks anything, the counters included. A replay's last act (K20). */
 int journal_flush(struct journal *j, struct rbxj_error *e);
 
-/* One more transaction of each, after a drop of what is there all the same: a salvage believes the snapshot before the
- * newest where that is lost, and neither of the two shall have it. */
+/* One more transaction of each, after a drop of what is there all the same: a salvage believes the snapshot
+ * before the newest where that is lost, and neither of the two shall have it. */
 int journal_seal(struct journal *j, struct rbxj_error *e);
 
 /* Reads one box with its records, as of one moment: 0, or NO_SUCH_BOX. Free with snapshot_box_clear(). */
@@ -207,21 +208,22 @@ int journal_snapshot(struct journal *j, struct snapshot *ret, struct rbxj_error 
  * that, an ordinary reader. No state directory, or an empty one: ret->nothing. */
 int snapshot_read(const char *state_dir, const char *runtime_dir, struct snapshot *ret, struct rbxj_error *e);
 
-/* The boxes alone, without their records and in no order, of directories that this process has not open: for who only
- * wants to know whose they are. A header that can't be read is left out. */
+/* The boxes alone, without their records and in no order, of directories that this process has not open: for
+ * who only wants to know whose they are. A header that can't be read is left out. */
 int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct snapshot *ret,
                           struct rbxj_error *e);
 
-/* Is that state directory this worker's, so that what is not in it was not journaled? 0, or why that is not known:
- * JOURNAL_DAMAGED (this boot's journal was made for another), IO or PERMISSION (there is none, as where its disk is not mounted,
- * K33; but one of a user who has never run anything is not there either, and he may make it), or it can't be seen. */
+/* Is that state directory this worker's, so that what is not in it was not journaled? 0, or why that is not
+ * known: JOURNAL_DAMAGED (this boot's journal was made for another), IO or PERMISSION (there is none, as
+ * where its disk is not mounted, K33; but one of a user who has never run anything is not there either, and
+ * he may make it), or it can't be seen. */
 int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
 /* Where this boot's journal is, or would be. */
 int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e);
 
-/* How large the two journals are; changes nothing. A journal that is not there, or can't be read, has none; in the latter
- * case its error is returned, and the other one is filled in all the same. */
+/* How large the two journals are; changes nothing. A journal that is not there, or can't be read, has none;
+ * in the latter case its error is returned, and the other one is filled in all the same. */
 struct journal_size {
     bool there;
     uint64_t records; /* boxes' headers included */
@@ -234,10 +236,10 @@ struct journal_size {
 /* ret_boot NULL: only the disk journal is looked at. */
 int journal_sizes(const char *state_dir, const char *runtime_dir, struct journal_size *ret_boot,
                   struct journal_size *ret_disk, struct rbxj_error *e);
-/* Would an opener be let in, and the next intent, as far as can be seen without a change? boot, disk: what journal_sizes() says
- * of them. 0, or why not: JOURNAL_DAMAGED (it is another's, or of another layout), IO (no state directory, K33), DISK_FULL,
- * PERMISSION with EROFS or EPERM (nobody can write there), PERMISSION or BAD_REQUEST without an errno (a directory is not to
- * be trusted), or it can't be seen. */
+/* Would an opener be let in, and the next intent, as far as can be seen without a change? boot, disk: what
+ * journal_sizes() says of them. 0, or why not: JOURNAL_DAMAGED (it is another's, or of another layout), IO
+ * (no state directory, K33), DISK_FULL, PERMISSION with EROFS or EPERM (nobody can write there), PERMISSION
+ * or BAD_REQUEST without an errno (a directory is not to be trusted), or it can't be seen. */
 int journal_check_usable(const char *state_dir, const char *runtime_dir, uint64_t preallocate,
                          const struct journal_size *boot, const struct journal_size *disk,
                          struct rbxj_error *e);
@@ -247,12 +249,14 @@ uint64_t journal_room(uint64_t map);
 /* Somebody has looked into the boot journals that were lost: none is any more (K21). */
 int journal_audited(struct journal *j, struct rbxj_error *e);
 
-/* Walks both journals as a whole: 0 or JOURNAL_DAMAGED. Before a reaper writes: what was damaged in place since they were
- * opened must not meet LMDB (I9). The disk's is left out while somebody holds its gate for too long. */
+/* Walks both journals as a whole: 0 or JOURNAL_DAMAGED. Before a reaper writes: what was damaged in place
+ * since they were opened must not meet LMDB (I9). The disk's is left out while somebody holds its gate for
+ * too long. */
 int journal_validate(struct journal *j, struct rbxj_error *e);
 
-/* Moves a journal that is damaged, as a whole or in a record that counts, to journal.damaged-<time> beside it, where
- * nobody opens it and nobody removes it. Only while no process has the journals open. How many; their paths in ret. */
+/* Moves a journal that is damaged, as a whole or in a record that counts, to journal.damaged-<time> beside
+ * it, where nobody opens it and nobody removes it. Only while no process has the journals open. How many;
+ * their paths in ret. */
 int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret, size_t size,
                       struct rbxj_error *e);
 
@@ -260,8 +264,8 @@ int journal_set_aside(const char *state_dir, const char *runtime_dir, char *ret,
 int snapshot_check(const struct snapshot *s, struct rbxj_error *e);
 void snapshot_clear(struct snapshot *s);
 void snapshot_box_clear(struct snapshot_box *box);
-/* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative code.
- */
+/* Is there nothing at all: no state directory or an empty one, and no boot journal? 1, 0, or a negative
+ * code. */
 int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
 
 /* Recorded paths (but for records that were dropped since, REC_DROPPED) of boxes other than the incarnation
@@ -279,18 +283,21 @@ enum liveness { LIVE_DEAD, LIVE_ALIVE, LIVE_UNKNOWN };
 
 /* Is the box's supervisor alive? j may be NULL (a reader): then state_dir's alive file is only looked at. */
 enum liveness box_liveness(struct journal *j, const char *state_dir, const struct box *box);
-/* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for unknown. */
+/* The same; a negative errno where memory or descriptors are wanting to know it: then it must not pass for
+ * unknown. */
 int box_find_liveness(struct journal *j, const char *state_dir, const struct box *box, enum liveness *ret);
-/* This process, as it is in the journals. 0, or BAD_REQUEST: /proc is of another pid namespace, or not there. */
+/* This process, as it is in the journals. 0, or BAD_REQUEST: /proc is of another pid namespace, or not
+ * there. */
 int journal_find_self(struct procid *ret, struct rbxj_error *e);
-/* Is the pid namespace in which that process was gone, and the process with it? 1; 0: nobody knows; or a negative errno
- * where memory or descriptors are wanting to know it. */
+/* Is the pid namespace in which that process was gone, and the process with it? 1; 0: nobody knows; or a
+ * negative errno where memory or descriptors are wanting to know it. */
 int journal_pid_ns_is_gone(const char *state_dir, const struct procid *id);
-/* Who holds the lock of that box, as a pid of this namespace, whatever namespace its supervisor's pid is of; 0: nobody, or
- * nobody who can be seen from here; or a negative errno. */
+/* Who holds the lock of that box, as a pid of this namespace, whatever namespace its supervisor's pid is of;
+ * 0: nobody, or nobody who can be seen from here; or a negative errno. */
 pid_t box_owner_pid(const char *state_dir, const struct box *box);
-/* A pidfd of the box's supervisor, for who waits for its death; not in a process that has the journals open. -ESRCH: it
- * is dead; -EAGAIN: it is not known to be, and can't be seen from here; or another negative errno: ask again. */
+/* A pidfd of the box's supervisor, for who waits for its death; not in a process that has the journals open.
+ * -ESRCH: it is dead; -EAGAIN: it is not known to be, and can't be seen from here; or another negative errno:
+ * ask again. */
 int box_open_supervisor(const char *state_dir, const struct box *box);
 
 #endif

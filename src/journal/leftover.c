@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What a process could not take back when it should have, because the journal was busy or memory was short: an
- * intent of which nobody was told (K22), a claim on a box of which something is left (K11). Nobody else does it
- * while this process lives: such a box would stay held by it. So it is remembered and done later: before the next
- * intent, and when a journal is closed.
+ * What a process could not take back when it should have, because the journal was busy or memory was short:
+ * an intent of which nobody was told (K22), a claim on a box of which something is left (K11). Nobody else
+ * does it while this process lives: such a box would stay held by it. So it is remembered and done later:
+ * before the next intent, and when a journal is closed.
  *
  * One list for the process, since a claim is the process', whichever handle made it.
  */
@@ -56,7 +56,8 @@ static int withdraw_records(struct write *w, const struct box *box, const struct
     return r;
 }
 
-/* Only this process' claim: another one may have the box by now, if this one was given back already (K11). MDB_* */
+/* Only this process' claim: another one may have the box by now, if this one was given back already (K11).
+ * MDB_* */
 static int withdraw_claim(struct write *w, uint64_t incarnation)
 {
     struct procid claimer = {0};

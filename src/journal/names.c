@@ -74,8 +74,8 @@ static struct name_key record_path_key(const struct record *r)
     return k;
 }
 
-/* By its place, and by itself. Those of a mount or a lock say nothing: a mount's root may be any directory.
- */
+/* By its place, and by itself. Those of a mount or a lock say nothing: a mount's root may be any
+ * directory. */
 static size_t record_alias_keys(const struct record *r, struct name_key k[2], uint64_t handles[2])
 {
     size_t n = 0;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The format is described in LMDB's mdb.c (MDB_page, MDB_node, MDB_db, MDB_meta); offsets are those of x86-64.
+ * The format is described in LMDB's mdb.c (MDB_page, MDB_node, MDB_db, MDB_meta); offsets are those of
+ * x86-64.
  */
 #include "journal/pages_tree.h"
 
@@ -155,8 +156,8 @@ static int check_all(struct walk *w)
         r = check_tree(w, &(struct tree){.stored = &p->dbs[i].tree}, accept_entry, NULL);
     if (r == 0)
         r = check_tree(w, &(struct tree){.stored = &p->meta.free, .integer = true}, add_free, w);
-    /* each commit but the first frees pages: its own number is the last in the list. Else the number was damaged, and the
-     * other snapshot may be the newest */
+    /* each commit but the first frees pages: its own number is the last in the list. Else the number was
+     * damaged, and the other snapshot may be the newest */
     if (r == 0 && p->meta.txn > 1 && w->freed != p->meta.txn)
         r = pages_bad(w->fault, p->meta.txn & 1,
                       "its transaction is not the one that its list of free pages ends with");

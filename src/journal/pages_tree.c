@@ -20,8 +20,8 @@ static const uint8_t *page_at(const struct pages *p, uint64_t page)
     return p->image + (p->slots ? p->slots[page] : page) * p->meta.page_size;
 }
 
-/* The file may end before its last page: where the ones at the end were freed by the transaction that took them, they
- * were never written. */
+/* The file may end before its last page: where the ones at the end were freed by the transaction that took
+ * them, they were never written. */
 static bool is_in_image(const struct pages *p, uint64_t page, uint64_t n)
 {
     uint64_t there = p->len / p->meta.page_size;
@@ -82,7 +82,8 @@ static uint32_t node_value_len(const uint8_t *node)
     return u16(node) | (uint32_t)u16(node + 2) << 16;
 }
 
-/* How many bytes the node takes in its page; 0: it is none. room: what is left of the page behind its start. */
+/* How many bytes the node takes in its page; 0: it is none. room: what is left of the page behind its
+ * start. */
 static size_t node_size(const struct pages *p, const struct tree *t, const uint8_t *node, size_t room,
                         bool leaf, bool first)
 {

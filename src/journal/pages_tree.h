@@ -41,7 +41,8 @@ static inline int pages_bad(struct pages_fault *fault, uint64_t page, const char
     return -EBADMSG;
 }
 
-/* The snapshot being read, and whether its pages are being claimed (the first walk) or are known to be sound. */
+/* The snapshot being read, and whether its pages are being claimed (the first walk) or are known to be
+ * sound. */
 struct walk {
     struct pages *p;
     bool claims;

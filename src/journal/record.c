@@ -243,8 +243,8 @@ int record_encode_box(const struct box *box, uint64_t position, uint8_t **ret, s
     return encode(&head, box_fields, ARRAY_LEN(box_fields), box, ret, ret_len);
 }
 
-/* What a lock file held was written by others, who must not be able to make it look like a record to a carver: it is
- * stored under a mask that they can't know. Masking twice gives the content again. */
+/* What a lock file held was written by others, who must not be able to make it look like a record to a
+ * carver: it is stored under a mask that they can't know. Masking twice gives the content again. */
 static void mask(uint8_t *content, size_t len, const uint8_t nonce[16])
 {
     for (size_t at = 0; at < len; at += sizeof(uint64_t)) {

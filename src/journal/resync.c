@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * When the log of a boot journal is damaged (K24): what goes to disk is then taken from its records themselves, each of
- * which bears its own checksum. The log says what has changed; the records say what is: after a resync the disk is the
- * state of the boxes on disk, as if the whole log had been applied (J2).
+ * When the log of a boot journal is damaged (K24): what goes to disk is then taken from its records
+ * themselves, each of which bears its own checksum. The log says what has changed; the records say what is:
+ * after a resync the disk is the state of the boxes on disk, as if the whole log had been applied (J2).
  *
  * A box whose header can't be read, and a record that can't be, stay on disk as they were.
  */

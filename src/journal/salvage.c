@@ -52,8 +52,8 @@ static void take_of(const struct autopsy *files, size_t n, size_t which, struct 
     }
 }
 
-/* Of each key the newest. What is dropped is gone (I6; forget flushes), so that it is proven by any snapshot that has the
- * key, as the disk's, whose version may be an older one. */
+/* Of each key the newest. What is dropped is gone (I6; forget flushes), so that it is proven by any snapshot
+ * that has the key, as the disk's, whose version may be an older one. */
 static int take_newest(const struct autopsy *files, size_t n, struct taking *t)
 {
     size_t room = 1, len = 0;
@@ -107,8 +107,8 @@ static void leave_out_range(struct taking *t, size_t start, size_t end)
         t->list[i].kept = false;
 }
 
-/* What a newer version wrote can't be marked, and who replays could not read it; as beside it in any journal, nothing of its
- * box is undone. Returns how many. */
+/* What a newer version wrote can't be marked, and who replays could not read it; as beside it in any journal,
+ * nothing of its box is undone. Returns how many. */
 static size_t leave_out_newer(struct taking *t, size_t start, size_t end)
 {
     size_t n = 0;
@@ -177,8 +177,8 @@ static int doubt_holders_of(struct taking *t, char **paths, size_t *n)
     return 0;
 }
 
-/* What was left out so far has no header: whether its supervisor lives nobody knows, and nothing in the new journal keeps a
- * replay from what it has (K4, I3). So what it lies in is left alone, too. */
+/* What was left out so far has no header: whether its supervisor lives nobody knows, and nothing in the new
+ * journal keeps a replay from what it has (K4, I3). So what it lies in is left alone, too. */
 static int doubt_holders(struct taking *t)
 {
     size_t n = 0;
@@ -230,8 +230,8 @@ static int leave_out(struct taking *t)
     return 0;
 }
 
-/* A box that was in the boot journal alone is on disk now: its header says so (J2). It may be older than its records, the
- * last of which has the number last. */
+/* A box that was in the boot journal alone is on disk now: its header says so (J2). It may be older than its
+ * records, the last of which has the number last. */
 static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, uint32_t last, MDB_val *key)
 {
     struct box box;
@@ -249,7 +249,8 @@ static int put_header(MDB_txn *txn, struct store *s, const struct carved *c, uin
     return mdb_put(txn, s->records, key, &value, 0);
 }
 
-/* One that no sound snapshot has may have been dropped long ago: it is listed, and nothing is done about it (I4). */
+/* One that no sound snapshot has may have been dropped long ago: it is listed, and nothing is done about it
+ * (I4). */
 static int put_unproven(MDB_txn *txn, struct store *s, const struct carved *c, MDB_val *key)
 {
     struct record r;
@@ -284,7 +285,8 @@ static int64_t salvage_time(const struct taking *t)
     return latest;
 }
 
-/* What is logged from now on comes after all that was: the younger of two versions has the higher position (K21). */
+/* What is logged from now on comes after all that was: the younger of two versions has the higher position
+ * (K21). */
 static uint64_t last_position(const struct taking *t)
 {
     uint64_t last = 0;
@@ -341,7 +343,8 @@ static int write_into(int fd, const char *dir, const struct autopsy *files, size
     return r;
 }
 
-/* Two at once would each take what the other has not finished for the leftover of a dead one. While fd is open. */
+/* Two at once would each take what the other has not finished for the leftover of a dead one. While fd is
+ * open. */
 static int lock_dir(int fd, const char *dir, struct rbxj_error *e)
 {
     if (flock(fd, LOCK_EX | LOCK_NB) == 0)

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What can still be read of a data file, however damaged: without LMDB, without changing it, from any copy of it.
+ * What can still be read of a data file, however damaged: without LMDB, without changing it, from any copy of
+ * it.
  *
- *   carve     every record in the file, by its magic and its checksum, on whatever page it is: live, free or orphan
+ *   carve     every record in the file, by its magic and its checksum, on any page: live, free or orphan
  *   place     which of them the two snapshots have, as far as those are sound
  *   classify  of each key the one that counts, the older versions of it, and what was dropped since
  *
- * Nothing that a box could write looks like a record: strings hold no NUL, which a head does, and the content of a lock
- * file is stored under a mask (record.c).
+ * Nothing that a box could write looks like a record: strings hold no NUL, which a head does, and the content
+ * of a lock file is stored under a mask (record.c).
  */
 #ifndef RBXJ_JOURNAL_SALVAGE_H
 #define RBXJ_JOURNAL_SALVAGE_H
@@ -64,17 +65,19 @@ int autopsy_carve(struct autopsy *a);
 /* Nothing is wrong with it at all. */
 bool autopsy_is_sound(const struct autopsy *a);
 
-/* Is it a boot journal, but not this boot's, as far as can be read? It was never flushed, and whatever it says, it says of
- * that boot alone (K20). */
+/* Is it a boot journal, but not this boot's, as far as can be read? It was never flushed, and whatever it
+ * says, it says of that boot alone (K20). */
 bool autopsy_is_of_another_boot(const struct autopsy *a);
 
 /* The boot journal that this disk journal follows, if it is one of the files and can be read; else NULL. */
 const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk);
 /* Is the other one another journal, which was salvaged and took its place? False where that can't be read. */
 bool salvage_is_replaced(const struct autopsy *a, const struct autopsy *other);
-/* Is that an old copy of a boot journal, by one of the files, the disk journal that followed it? Then it proves nothing. */
+/* Is that an old copy of a boot journal, by one of the files, the disk journal that followed it? Then it
+ * proves nothing. */
 bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autopsy *boot);
-/* Does another of the files say that this record of files[which] was dropped? boot: its boot journal, or NULL. */
+/* Does another of the files say that this record of files[which] was dropped? boot: its boot journal, or
+ * NULL. */
 bool salvage_is_dropped(const struct autopsy *files, size_t n, size_t which, const struct autopsy *boot,
                         const struct carved *c);
 
@@ -86,9 +89,10 @@ struct salvaged {
     size_t newer_version;  /* records that only a newer version knows: nothing is undone beside them */
 };
 
-/* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the files.
- * boot_is_all: the first is the boot journal, and sound: it has everything (K20). The journal is marked: what is replayed
- * from it treats doubt as a refusal (I4), and what no sound snapshot has is listed only. */
+/* Writes a new journal below dir (an empty directory, or one that is made, 0700) from what counts in the
+ * files. boot_is_all: the first is the boot journal, and sound: it has everything (K20). The journal is
+ * marked: what is replayed from it treats doubt as a refusal (I4), and what no sound snapshot has is listed
+ * only. */
 int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
                   const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e);
 

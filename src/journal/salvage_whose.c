@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Which journals belong together, of those that are salvaged, and what one of them says of what another one has.
+ * Which journals belong together, of those that are salvaged, and what one of them says of what another one
+ * has.
  */
 #include "base/cleanup.h"
 #include "journal/deletions.h"
@@ -79,8 +80,8 @@ const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, con
     return NULL;
 }
 
-/* The boot journal has everything that the disk has (K20), which learns later of what was dropped: what it lacks, but for
- * what came after it, was. */
+/* The boot journal has everything that the disk has (K20), which learns later of what was dropped: what it
+ * lacks, but for what came after it, was. */
 static bool has_dropped(const struct autopsy *boot, const struct carved *c)
 {
     const struct autopsy_snapshot *s = best_of(boot);

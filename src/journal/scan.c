@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Reading everything at one moment: an image of the data file, accepted by the independent reader and decoded into a
- * snapshot. Only one box alone, for its own supervisor, is read through LMDB.
+ * Reading everything at one moment: an image of the data file, accepted by the independent reader and decoded
+ * into a snapshot. Only one box alone, for its own supervisor, is read through LMDB.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -106,8 +106,8 @@ static int compare_begun(const void *a, const void *b)
     return x != y ? (x > y) - (x < y) : compare_incarnation(a, b);
 }
 
-/* In the order begun: by the clock, unless it was set back while an outer box was there (K4). Sorted by incarnation when
- * this begins. */
+/* In the order begun: by the clock, unless it was set back while an outer box was there (K4). Sorted by
+ * incarnation when this begins. */
 static void sort_begun(struct snapshot *s)
 {
     bool changed = true;
@@ -230,8 +230,8 @@ int scan_snapshot(const struct pages *p, bool boot, void *ret)
     return 0;
 }
 
-/* One box out of a read transaction: its header by name, then its range of records, then its pending marks.
- */
+/* One box out of a read transaction: its header by name, then its range of records, then its pending
+ * marks. */
 static int scan_box(struct journal *j, MDB_txn *txn, const char *name, struct snapshot *s)
 {
     struct building b = {.s = s};

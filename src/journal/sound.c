@@ -2,11 +2,12 @@
  *
  * When a data file is validated before LMDB sees it (K27), and where a damaged one goes.
  *
- * LMDB believes what it reads, so nobody opens a file with it that may have been damaged: the first opener after a boot
- * walks it as a whole (pages.h), with writers kept out, and stamps the gate page with its device and inode. Whoever finds
- * the stamp on the file that he is about to open only looks at its metas and its size. An error that LMDB reports takes
- * the stamp away. What is damaged in place under a valid stamp is found when it is read: everything that only reads does
- * so by the independent reader, and records have checksums; LMDB's own pages have none.
+ * LMDB believes what it reads, so nobody opens a file with it that may have been damaged: the first opener
+ * after a boot walks it as a whole (pages.h), with writers kept out, and stamps the gate page with its device
+ * and inode. Whoever finds the stamp on the file that he is about to open only looks at its metas and its
+ * size. An error that LMDB reports takes the stamp away. What is damaged in place under a valid stamp is
+ * found when it is read: everything that only reads does so by the independent reader, and records have
+ * checksums; LMDB's own pages have none.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -101,8 +102,8 @@ int journal_validate(struct journal *j, struct rbxj_error *e)
         r = walk_store(&j->boot, j->folder, e);
     if (r < 0)
         return r;
-    /* the boot journal is the truth (K20): one who holds the disk's gate and does not go on (K25) keeps nobody from what
-     * has to be undone; the flush at the end names him */
+    /* the boot journal is the truth (K20): one who holds the disk's gate and does not go on (K25) keeps
+     * nobody from what has to be undone; the flush at the end names him */
     r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, &busy);
     if (r < 0)
         return r == -RBXJ_E_JOURNAL_BUSY ? 0 : error_set(e, busy.code, busy.errnum, "%s", busy.message);

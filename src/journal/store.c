@@ -107,8 +107,8 @@ static int allocate(int fd, int mode, off_t len)
     return failed;
 }
 
-/* LMDB maps its lock file and writes to it through the map: what the disk has no room for ends the process by SIGBUS. So
- * it has its room before LMDB sees it, or the opening fails. 0 or an errno. */
+/* LMDB maps its lock file and writes to it through the map: what the disk has no room for ends the process by
+ * SIGBUS. So it has its room before LMDB sees it, or the opening fails. 0 or an errno. */
 static int reserve_lock(const char *path, bool create)
 {
     const off_t readers = JOURNAL_LOCK_BYTES;
@@ -228,8 +228,8 @@ int store_is_in_place(const struct store *s, struct rbxj_error *e)
         "journal %s: was removed or replaced while it was in use; nothing new is journaled there", s->path);
 }
 
-/* Pages that the newest snapshot uses, free ones left out; only looked at when the high-water mark says so.
- */
+/* Pages that the newest snapshot uses, free ones left out; only looked at when the high-water mark says
+ * so. */
 static int free_pages(MDB_env *env, uint64_t *ret)
 {
     MDB_txn *txn;

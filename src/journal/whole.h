@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A data file in memory, whatever it is: every byte of it at its offset, as far as it can be read. Holes take neither time
- * nor memory: on a damaged list of free pages LMDB writes wherever that leads, and the file ends petabytes from its start.
+ * A data file in memory, whatever it is: every byte of it at its offset, as far as it can be read. Holes take
+ * neither time nor memory: on a damaged list of free pages LMDB writes wherever that leads, and the file ends
+ * petabytes from its start.
  */
 #ifndef RBXJ_JOURNAL_WHOLE_H
 #define RBXJ_JOURNAL_WHOLE_H

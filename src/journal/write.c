@@ -15,8 +15,9 @@
 
 #define TRIM_MAX 64 /* covered log entries that one transaction takes away */
 
-/* Has this thread other descriptors than its process (unshare(2) with CLONE_FILES)? Record locks belong to them, and end with
- * the thread; and /proc/self/fd has the process'. A process whose first thread has ended has none that could differ. */
+/* Has this thread other descriptors than its process (unshare(2) with CLONE_FILES)? Record locks belong to
+ * them, and end with the thread; and /proc/self/fd has the process'. A process whose first thread has ended
+ * has none that could differ. */
 static bool thread_is_apart(void)
 {
     char link[2];

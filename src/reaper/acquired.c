@@ -75,8 +75,8 @@ static bool was_acquired(const struct record *r)
     return (r->flags & (REC_EVIDENCE | REC_AHEAD)) == REC_EVIDENCE;
 }
 
-/* The mount in which r is or will be, of a reading of mountinfo that has it. NULL: one that has been there since before
- * the unique id oldest was given out, or none. */
+/* The mount in which r is or will be, of a reading of mountinfo that has it. NULL: one that has been there
+ * since before the unique id oldest was given out, or none. */
 static int find_mount(struct undo *u, const struct record *r, uint64_t oldest, const struct mount **ret,
                       struct rbxj_error *e)
 {
@@ -109,8 +109,8 @@ static const struct record *record_of_mount(const struct undo *u, const struct r
     return NULL;
 }
 
-/* What is acquired under a mount of the box that is to be undone before it goes out of sight with that one, and would
- * pass for gone (I7, K13). */
+/* What is acquired under a mount of the box that is to be undone before it goes out of sight with that one,
+ * and would pass for gone (I7, K13). */
 static int check_mounts(struct undo *u, const struct record *r, const struct record *lower,
                         struct rbxj_error *e)
 {
@@ -140,8 +140,8 @@ static int check_mounts(struct undo *u, const struct record *r, const struct rec
                                 r->seq, lower->seq, lower->path);
 }
 
-/* What lies below another record of the box is that record's only if that one is there, and ours: before that the
- * path leads elsewhere, and what was made there would be lost once the lower one hides it (K13). */
+/* What lies below another record of the box is that record's only if that one is there, and ours: before that
+ * the path leads elsewhere, and what was made there would be lost once the lower one hides it (K13). */
 static int check_lower(struct undo *u, const struct record *r, struct rbxj_error *e)
 {
     struct finding f = {0};
@@ -199,8 +199,8 @@ int rbxj_acquired(struct rbxj *handle, const char *box, uint32_t seq, struct rbx
     return r < 0 ? r : record_evidence(handle, own.record, error);
 }
 
-/* A reaper that took the living for dead, or another thread of this process that undoes the box, has dropped its record,
- * or is about to: what was made since then would be nobody's. */
+/* A reaper that took the living for dead, or another thread of this process that undoes the box, has dropped
+ * its record, or is about to: what was made since then would be nobody's. */
 static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e)
 {
     const struct kind *kind = kind_of(own->record->kind);
@@ -221,8 +221,8 @@ static void take_back(struct rbxj *handle, struct own *own, struct rbxj_error *e
         error_detail(e, "%s is left, without a record: %s", own->record->path, f.error.message);
 }
 
-/* What was found there before anything was made is another's, however much it looks like what is undone without
- * evidence (K1); unless it was made by an earlier try. */
+/* What was found there before anything was made is another's, however much it looks like what is undone
+ * without evidence (K1); unless it was made by an earlier try. */
 static void note_failure(struct rbxj *handle, const struct own *own, int r)
 {
     uint32_t flags = own->u.made ? REC_TRIED : r == -RBXJ_E_EXISTS ? REC_ANOTHERS : 0;

@@ -95,8 +95,8 @@ static const char *why_left(const struct result_box *box, bool in_vain)
     return "";
 }
 
-/* Failed again, and as often as is allowed, or late at boot, or hung then: no new boxes (K31). True: that is settled,
- * and no other box has anything to add. */
+/* Failed again, and as often as is allowed, or late at boot, or hung then: no new boxes (K31). True: that is
+ * settled, and no other box has anything to add. */
 static bool judge_worker(const struct aftermath *a, const struct teardown *t, const struct result_box *box)
 {
     const struct config *config = a->reaper->config;

@@ -27,8 +27,9 @@ void aftermath_begin(struct aftermath *a, struct teardown *boxes, size_t n, cons
 /* After the last one; result NULL: there was no memory for it. Puts the incidents' ids into it. */
 void aftermath_end(struct aftermath *a, const struct teardown *boxes, size_t n, struct rbxj_result *result);
 
-/* Enters the quarantine, and counts and tells it if that is news. journal NULL: it is not counted. about: the box
- * and the incident that it is about, or NULL. 1: it is news, 0: it was there before, or a negative code. */
+/* Enters the quarantine, and counts and tells it if that is news. journal NULL: it is not counted. about: the
+ * box and the incident that it is about, or NULL. 1: it is news, 0: it was there before, or a negative
+ * code. */
 int aftermath_quarantine(const struct config *config, struct journal *journal, int reason,
                          const struct event *about, const char *detail, struct rbxj_error *e);
 

@@ -112,7 +112,8 @@ struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct
     };
 }
 
-/* Is the box's supervisor dead? 1, 0 (it lives, or nobody can know), or a negative code: not known for want. */
+/* Is the box's supervisor dead? 1, 0 (it lives, or nobody can know), or a negative code: not known for
+ * want. */
 static int is_dead(struct rbxj *handle, const struct box *box, struct rbxj_error *e)
 {
     enum liveness live;
@@ -140,7 +141,8 @@ static int find_parent(struct rbxj *handle, const char *name, uint64_t *ret, str
     return r;
 }
 
-/* Is he this process' parent? 1, 0 or a negative errno. A pid alone says nothing: it may be another one's by now. */
+/* Is he this process' parent? 1, 0 or a negative errno. A pid alone says nothing: it may be another one's by
+ * now. */
 static int is_parent(const struct procid *supervisor)
 {
     struct procid parent;
@@ -150,8 +152,8 @@ static int is_parent(const struct procid *supervisor)
     return r < 0 ? (errno_is_want(-r) ? r : 0) : procid_equal(&parent, supervisor);
 }
 
-/* Does this handle act for the box's supervisor: is it him, did it begin the box, is it his child (a hook)? 1, 0 or
- * a negative errno. */
+/* Does this handle act for the box's supervisor: is it him, did it begin the box, is it his child (a hook)?
+ * 1, 0 or a negative errno. */
 static int acts_for(struct rbxj *handle, const struct box *box)
 {
     bool found = procid_equal(journal_self(handle->journal), &box->supervisor);
@@ -170,8 +172,8 @@ static bool has_box(const struct snapshot *s, uint64_t incarnation)
     return false;
 }
 
-/* A replay ended those whose supervisors died, and nobody tells this handle: looked for each time as many boxes have
- * come as there were. */
+/* A replay ended those whose supervisors died, and nobody tells this handle: looked for each time as many
+ * boxes have come as there were. */
 static void forget_ended(struct rbxj *handle)
 {
     struct snapshot snapshot;
@@ -223,8 +225,8 @@ static int refuse_quarantined(const struct config *config, const char *box, stru
                      quarantine_name(q.reason), q.detail);
 }
 
-/* What is there already may be that of a box of this name that began after the name was looked at: then that is why.
- */
+/* What is there already may be that of a box of this name that began after the name was looked at: then that
+ * is why. */
 static int explain_exists(struct rbxj *handle, const char *name, struct rbxj_error *e)
 {
     struct rbxj_error taken = {0};
@@ -236,8 +238,8 @@ static int explain_exists(struct rbxj *handle, const char *name, struct rbxj_err
     return r;
 }
 
-/* The intents are journaled: from here on nobody else takes what they name. Their before-images were taken before
- * that, and may be of what a dead box had there, and a replay has undone since. */
+/* The intents are journaled: from here on nobody else takes what they name. Their before-images were taken
+ * before that, and may be of what a dead box had there, and a replay has undone since. */
 static int confirm(const struct record *records, size_t n, struct rbxj_error *e)
 {
     int r = 0;

@@ -13,8 +13,8 @@
 
 /* ---- what is journaled ---- */
 
-/* Is there a record of it, or of what it lies in? before: how many of the same kind and name were met before it, each
- * of which has a record of its own. */
+/* Is there a record of it, or of what it lies in? before: how many of the same kind and name were met before
+ * it, each of which has a record of its own. */
 static bool is_journaled(const struct rbxj_result *journaled, const struct audit_item *item, size_t before)
 {
     size_t same = 0;

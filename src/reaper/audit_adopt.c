@@ -75,8 +75,9 @@ static bool is_same_mount(const struct audit_item *item, const struct record *r)
            (!item->mount_unique || !r->mount.unique || r->mount.unique == item->mount_unique);
 }
 
-/* Is what was adopted what was found, and asked for? Of mounts on one another only the topmost can be reached. A person
- * takes his time to answer, and the number of what was removed since is given to the next one (K3). */
+/* Is what was adopted what was found, and asked for? Of mounts on one another only the topmost can be
+ * reached. A person takes his time to answer, and the number of what was removed since is given to the next
+ * one (K3). */
 static int check_same(const struct audit_item *item, const struct record *r, struct rbxj_error *e)
 {
     bool same = item->kind == RBXJ_MOUNT ? is_same_mount(item, r)

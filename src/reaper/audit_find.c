@@ -124,7 +124,8 @@ static int expand(const struct expansion *x, int dirfd, const char *dir, const c
     return r < 0 ? r : errno && errno_is_want(errno) ? error_sys(e, errno, "%s", dir) : 0;
 }
 
-/* The part without a pattern may lead through links: what is found has the name that a record of it would have. */
+/* The part without a pattern may lead through links: what is found has the name that a record of it would
+ * have. */
 static int find_paths(struct audit *a, enum rbxj_kind kind, const char *pattern, struct rbxj_error *e)
 {
     struct expansion x = {a, kind, pattern};

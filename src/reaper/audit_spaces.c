@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who uses what was found under another name: a sandbox whose root it is has a mount namespace of its own, and what its
- * processes have open is named from there; and a directory may be mounted in another place, or be a layer of what is. Mount
- * tables are read, and no path is looked up: nothing here can hang.
+ * Who uses what was found under another name: a sandbox whose root it is has a mount namespace of its own,
+ * and what its processes have open is named from there; and a directory may be mounted in another place, or
+ * be a layer of what is. Mount tables are read, and no path is looked up: nothing here can hang.
  */
 #include "reaper/audit.h"
 
@@ -72,8 +72,8 @@ static void in_use(struct audit_item *item, const struct mount *m, const struct 
         (void)snprintf(item->user, sizeof(item->user), "mounted on %.120s", m->target);
 }
 
-/* In this namespace, in a place that is not in itself: what is removed from it would be missing there. A mount that is taken
- * away takes nothing from the others of its file system. */
+/* In this namespace, in a place that is not in itself: what is removed from it would be missing there. A
+ * mount that is taken away takes nothing from the others of its file system. */
 static void look_here(const struct audit *a, struct audit_item *item, const struct mount_table *now)
 {
     char root[PATH_MAX];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who uses what was found though no process has a descriptor of it: the kernel has the file of a loop device, and a bound
- * socket's file is found by whoever connects, while its owner has only "socket:[number]".
+ * Who uses what was found though no process has a descriptor of it: the kernel has the file of a loop device,
+ * and a bound socket's file is found by whoever connects, while its owner has only "socket:[number]".
  */
 #include "reaper/audit.h"
 
@@ -50,8 +50,8 @@ static int look_at_loops(const struct search *s)
 
 /* ---- sockets ---- */
 
-/* "ffff8880: 00000002 00000000 00010000 0001 01 23456 /run/a": the address is what bind(2) was given. NULL: it has none, or
- * one that is no absolute path: of a relative one nobody can tell where it leads. */
+/* "ffff8880: 00000002 00000000 00010000 0001 01 23456 /run/a": the address is what bind(2) was given. NULL:
+ * it has none, or one that is no absolute path: of a relative one nobody can tell where it leads. */
 static char *address_of(char *line)
 {
     char *p = line;

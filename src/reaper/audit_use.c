@@ -34,7 +34,8 @@ static void used_by(struct audit_item *item, const char *how, pid_t pid)
 
 /* ---- locks ---- */
 
-/* When it began, CLOCK_REALTIME; 0: it is no more; or -errno for want of memory or descriptors: that is not known. */
+/* When it began, CLOCK_REALTIME; 0: it is no more; or -errno for want of memory or descriptors: that is not
+ * known. */
 static int64_t began(pid_t pid)
 {
     struct procid id;
@@ -54,8 +55,8 @@ static int64_t began(pid_t pid)
     return at > 0 ? at : 1; /* a clock that was never set */
 }
 
-/* The pid that a lock names lives if a process of that number was there when the lock was written: one that began
- * later is another one (K8). */
+/* The pid that a lock names lives if a process of that number was there when the lock was written: one that
+ * began later is another one (K8). */
 static int read_pid(struct audit_item *item)
 {
     char text[LOCK_CONTENT_MAX];

@@ -43,8 +43,8 @@ static int found(const struct look *l, const struct result_box *box, const char 
 
 /* ---- mounts, in every namespace ---- */
 
-/* Anybody may name the source of what he mounts, if in a user namespace of his own, or by fusermount(1): it proves nothing
- * there. */
+/* Anybody may name the source of what he mounts, if in a user namespace of his own, or by fusermount(1): it
+ * proves nothing there. */
 static bool is_by_anybody(const struct mount *m)
 {
     return strncmp(m->fstype, "fuse", 4) == 0;

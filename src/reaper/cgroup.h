@@ -36,8 +36,9 @@ int cgroup_open(int parent, const char *base);
  * returns it. */
 int cgroup_walk(int fd, int (*visit)(int fd, void *data), void *data);
 
-/* The same for all cgroups of all hierarchies that are mounted here, each once; those that can't be read are left out. 0,
- * or what visit returned if it is a code of ours or a want of memory or descriptors. (cgroup_each.c) */
+/* The same for all cgroups of all hierarchies that are mounted here, each once; those that can't be read are
+ * left out. 0, or what visit returned if it is a code of ours or a want of memory or descriptors.
+ * (cgroup_each.c) */
 struct mount_table;
 int cgroup_each(const struct mount_table *table, int (*visit)(int fd, void *data), void *data);
 
@@ -64,8 +65,8 @@ void cgroup_describe(int fd, char *buf, size_t size);
  * cgroup_kill() chooses among the three others, which are here for the tests:
  *   at_once   cgroup.kill (5.14); -EOPNOTSUPP in a threaded cgroup, whose domain is not the box's to kill
  *   frozen    freeze, kill, thaw: v2 cgroup.freeze (5.2) or v1's freezer hierarchy; nothing forks away
- *   round     one round through pidfds, forks stopped by pids.max where that hierarchy has it; to be repeated
- */
+ *   round     one round through pidfds, forks stopped by pids.max where that hierarchy has it; to be
+ *             repeated */
 int cgroup_kill(int fd, cgroup_guard guard, void *data);
 int cgroup_kill_at_once(int fd);
 int cgroup_kill_frozen(int fd, cgroup_guard guard, void *data);

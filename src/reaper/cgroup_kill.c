@@ -35,8 +35,8 @@ static void close_all(int *fds, size_t n)
             (void)close(fds[i]);
 }
 
-/* Opens the first n of these, or as many as leave some descriptors free; -1 for who is dead. Returns how many, 0: not
- * one. */
+/* Opens the first n of these, or as many as leave some descriptors free; -1 for who is dead. Returns how
+ * many, 0: not one. */
 static size_t open_pidfds(const pid_t *pids, size_t n, int fds[PIDFDS_MAX])
 {
     int spare[PIDFDS_SPARE];
@@ -52,9 +52,9 @@ static size_t open_pidfds(const pid_t *pids, size_t n, int fds[PIDFDS_MAX])
     return len;
 }
 
-/* Kills up to PIDFDS_MAX processes; *ret_n: how many it looked at. A pid may have been given to a stranger since
- * the list was read: the pidfds are opened first, then the list is read again, and only who is on both is killed.
- */
+/* Kills up to PIDFDS_MAX processes; *ret_n: how many it looked at. A pid may have been given to a stranger
+ * since the list was read: the pidfds are opened first, then the list is read again, and only who is on both
+ * is killed. */
 static int kill_batch(int fd, const pid_t *pids, size_t len, cgroup_guard guard, void *data, size_t *ret_n)
 {
     _cleanup_(cgroup_members_clear) struct cgroup_members again = {0};
@@ -82,7 +82,8 @@ int cgroup_kill_round(int fd, cgroup_guard guard, void *data)
     return r;
 }
 
-/* Opened before anything is frozen: to thaw it must not want for a descriptor, or what was killed never dies. */
+/* Opened before anything is frozen: to thaw it must not want for a descriptor, or what was killed never
+ * dies. */
 static int open_freezer(int fd, bool v2)
 {
     int file = openat(fd, v2 ? "cgroup.freeze" : "freezer.state", O_RDWR | O_CLOEXEC);
@@ -107,8 +108,8 @@ static int thaw_v1(int fd, void *data)
     return write_freezer(file, "THAWED");
 }
 
-/* v1: FROZEN takes more than one write while processes come and go; without it the round is only less sure.
- */
+/* v1: FROZEN takes more than one write while processes come and go; without it the round is only less
+ * sure. */
 static int freeze_v1(int file)
 {
     for (int i = 0; i < 20; i++) {
@@ -132,8 +133,8 @@ int cgroup_kill_frozen(int fd, cgroup_guard guard, void *data)
         return r;
     if (r == 0)
         r = cgroup_kill_round(fd, guard, data);
-    /* v1: the signal works only once thawed, also where it could not be frozen to the last; v2: the killed die
-     * frozen. */
+    /* v1: the signal works only once thawed, also where it could not be frozen to the last; v2: the killed
+     * die frozen. */
     int thawed = write_freezer(file, v2 ? "0" : "THAWED");
     if (!v2 && thawed == 0)
         thawed = cgroup_walk(fd, thaw_v1, NULL);

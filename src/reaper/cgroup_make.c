@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The supervisor's side of a cgroup: what is there before (prepare), making it (acquire), whose it is now (prove); and
- * what a person takes on for a box that never journaled it (adopt).
+ * The supervisor's side of a cgroup: what is there before (prepare), making it (acquire), whose it is now
+ * (prove); and what a person takes on for a box that never journaled it (adopt).
  */
 #include "reaper/cgroup_make.h"
 
@@ -13,8 +13,8 @@
 
 /* It must be absent before (K5). If it is not: the top of a hierarchy, which is always a mount's root, and
  * what we live in ourselves are worse than that. The kernel lists a process in its cgroup, so this finds our
- * own in every hierarchy, through bind mounts and cgroup namespaces, and our own cgroup's ancestors as well.
- */
+ * own in every hierarchy, through bind mounts and cgroup namespaces, and our own cgroup's ancestors as
+ * well. */
 static int refuse_existing(int parent, const char *base, const struct record *r, struct rbxj_error *e)
 {
     _cleanup_(cgroup_members_clear) struct cgroup_members members = {0};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the two files of the cgroup kind share: cgroup_make.c (prepare, acquire, prove, adopt), undo_cgroup.c (look,
- * quiesce, undo, verify).
+ * What the two files of the cgroup kind share: cgroup_make.c (prepare, acquire, prove, adopt), undo_cgroup.c
+ * (look, quiesce, undo, verify).
  */
 #ifndef RBXJ_REAPER_CGROUP_MAKE_H
 #define RBXJ_REAPER_CGROUP_MAKE_H

@@ -1,15 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The threads of a process at the library's door. A process has one journal open: that of its handle, or, where it has no
- * handle, one that a function without a handle has opened for itself. Whoever uses it must not find it closed under him, nor
- * one that is still being opened: so opening and closing a handle go alone, and so does a function without a handle where
- * the process has none. All others go side by side.
+ * The threads of a process at the library's door. A process has one journal open: that of its handle, or,
+ * where it has no handle, one that a function without a handle has opened for itself. Whoever uses it must
+ * not find it closed under him, nor one that is still being opened: so opening and closing a handle go alone,
+ * and so does a function without a handle where the process has none. All others go side by side.
  *
  *     _cleanup_(entry_leave) struct entry entry = entry_look();
  *
  * A callback may call the library again: its thread is in already.
  *
- * And no thread is cancelled inside (pthread_cancel(3)): it would be in for ever, with locks that nobody gives back.
+ * And no thread is cancelled inside (pthread_cancel(3)): it would be in for ever, with locks that nobody
+ * gives back.
  */
 #ifndef RBXJ_REAPER_ENTRY_H
 #define RBXJ_REAPER_ENTRY_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * All events there are: a name, which is RBXJ_EVENT=, and a MESSAGE_ID= of its own. Both are a contract: monitors match
- * them. systemd/rbxj.catalog has for each what an operator is to do (journalctl -x); tests/journald.sh holds them together.
+ * All events there are: a name, which is RBXJ_EVENT=, and a MESSAGE_ID= of its own. Both are a contract:
+ * monitors match them. systemd/rbxj.catalog has for each what an operator is to do (journalctl -x);
+ * tests/journald.sh holds them together.
  */
 #ifndef RBXJ_REAPER_EVENT_IDS_H
 #define RBXJ_REAPER_EVENT_IDS_H

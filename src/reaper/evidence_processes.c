@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Processes that say something about the worker. Orphans: orphans.h. A zombie is told with its parent, who has not asked
- * for it yet: a living one may do so at any moment, so it makes nobody ill; where a supervisor collects them, their number
- * shows it. State D is ordinary while a disk works; one that is told at each look is stuck, and its box can't be undone.
+ * Processes that say something about the worker. Orphans: orphans.h. A zombie is told with its parent, who
+ * has not asked for it yet: a living one may do so at any moment, so it makes nobody ill; where a supervisor
+ * collects them, their number shows it. State D is ordinary while a disk works; one that is told at each look
+ * is stuck, and its box can't be undone.
  */
 #include "base/cleanup.h"
 #include "base/error.h"

@@ -12,8 +12,8 @@
 #include <sys/stat.h>
 #include <sys/sysmacros.h>
 
-/* The /proc of any other pid namespace leaves out of its locks what a process took that is dead or not of that
- * namespace (since 4.9). */
+/* The /proc of any other pid namespace leaves out of its locks what a process took that is dead or not of
+ * that namespace (since 4.9). */
 static bool shows_all_locks(void)
 {
     struct stat st;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What can be read of journals, however damaged, as a JSON document; and a new journal from it. Read only: by anybody
- * who can read the files, from a copy, from a read-only disk.
+ * What can be read of journals, however damaged, as a JSON document; and a new journal from it. Read only: by
+ * anybody who can read the files, from a copy, from a read-only disk.
  */
 #include "base/cleanup.h"
 #include "base/config.h"
@@ -25,8 +25,9 @@ enum source {
     SOURCE_BOOT,  /* journal-<boot>, a folder */
     SOURCE_DISK,  /* journal, a folder; or a data file that was named */
     SOURCE_ASIDE, /* journal.damaged-<time>, a folder: of those of a directory the newest is salvaged */
-    SOURCE_KEPT, /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; a boot journal that is of another
-                    boot, or was never finished. Never salvaged with others */
+    /* damaged-<time>.mdb: kept when the log of a boot journal was damaged; a boot journal that is of another
+     * boot, or was never finished. Never salvaged with others */
+    SOURCE_KEPT,
     SOURCES,
 };
 
@@ -254,7 +255,8 @@ static void put_snapshots(struct doc *doc, cJSON *file, const struct autopsy *a)
     }
 }
 
-/* The newest transaction that is known to have had it. Of what lies in free pages only older ones than both are. */
+/* The newest transaction that is known to have had it. Of what lies in free pages only older ones than both
+ * are. */
 static void put_txn(struct doc *doc, cJSON *entry, const struct autopsy *a, const struct carved *c)
 {
     const struct autopsy_snapshot *s = &a->snapshots[c->newest ? 0 : 1];
@@ -372,8 +374,8 @@ static void put_salvaged(struct doc *doc, const char *dir, const struct salvaged
     doc_number(doc, object, "left_out_newer_version", (double)s->newer_version);
 }
 
-/* Of the ones aside only the newest of a directory: older ones were looked into, and so was what a salvaged journal has
- * replaced. */
+/* Of the ones aside only the newest of a directory: older ones were looked into, and so was what a salvaged
+ * journal has replaced. */
 static bool is_salvaged(const struct files *files, size_t i)
 {
     if (files->sources[i] == SOURCE_KEPT)

@@ -196,8 +196,8 @@ static bool on_recorded_fs(const struct fileid *parent, const struct fileid *fou
     return fileid_same_fs(parent, found, same_boot);
 }
 
-/* A number is given again only when its file system is no more, and with one of these went all that was in it; but cgroups
- * are there as well where they are not mounted. */
+/* A number is given again only when its file system is no more, and with one of these went all that was in
+ * it; but cgroups are there as well where they are not mounted. */
 static bool went_with_its_fs(const struct fileid *parent, const struct fileid *found, bool same_boot)
 {
     return same_boot && parent->dev == found->dev && fs_is_volatile(parent->fs_magic) &&
@@ -357,8 +357,9 @@ static int spare(struct finding *f, pid_t pid, const char *why)
     return error_set(&f->error, EBUSY, EBUSY, "pid %d: is not killed, it is %s", pid, why);
 }
 
-/* Is that process the supervisor of that box? Its number in another pid namespace says nothing here, nor does its start
- * time in another time namespace: then the lock tells, which it holds as long as it lives (K9). 1, 0, or -errno. */
+/* Is that process the supervisor of that box? Its number in another pid namespace says nothing here, nor does
+ * its start time in another time namespace: then the lock tells, which it holds as long as it lives (K9). 1,
+ * 0, or -errno. */
 static int is_supervisor(struct undo *u, const struct box *box, pid_t pid)
 {
     int res = u->self.pid ? 0 : procid_of(getpid(), &u->self);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A directory that is not at its path is not gone for that: whoever may rename it, or what it lies in, can hide
- * it so. The file system is asked for the file itself, by its handle.
+ * A directory that is not at its path is not gone for that: whoever may rename it, or what it lies in, can
+ * hide it so. The file system is asked for the file itself, by its handle.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -66,8 +66,9 @@ static bool same_time(const struct timespec *a, const struct timespec *b)
     return a->tv_sec == b->tv_sec && a->tv_nsec == b->tv_nsec;
 }
 
-/* Where the file system has no handles for us: whoever was only renamed is still in that directory. Reading it can miss
- * who is renamed meanwhile, so he is missing only after a second look, in which nothing has changed. */
+/* Where the file system has no handles for us: whoever was only renamed is still in that directory. Reading
+ * it can miss who is renamed meanwhile, so he is missing only after a second look, in which nothing has
+ * changed. */
 static int search(int dirfd, const struct record *r, bool same_boot, char name[NAME_MAX + 1])
 {
     struct stat before, after;

@@ -22,7 +22,8 @@ struct rbxj {
 };
 
 int handle_open_journal(const struct config *config, struct journal **ret, struct rbxj_error *e);
-/* The journal that this process has open, or one that is opened now: then *ret_own is it, to be closed, else NULL. */
+/* The journal that this process has open, or one that is opened now: then *ret_own is it, to be closed, else
+ * NULL. */
 int handle_borrow_journal(const struct config *config, struct journal **ret, struct journal **ret_own,
                           struct rbxj_error *e);
 
@@ -31,9 +32,9 @@ int handle_get_own(struct rbxj *handle, const char *name, struct snapshot_box *r
 /* What the kinds need to know of a box. Free its mounts. */
 struct undo handle_undo(const struct rbxj *handle, const struct box *box, struct record *records, size_t n);
 
-/* rbxj_intend() that tells the box's header, too, and rbxj_acquire() that tells whether there may be something to be
- * taken back (else *ret_made is false, or untouched), and leaves it to the caller; with NULL the record tells it later.
- * The latter is in acquired.c. */
+/* rbxj_intend() that tells the box's header, too, and rbxj_acquire() that tells whether there may be
+ * something to be taken back (else *ret_made is false, or untouched), and leaves it to the caller; with NULL
+ * the record tells it later. The latter is in acquired.c. */
 int handle_intend(struct rbxj *handle, const char *box, const struct rbxj_resource *resource,
                   struct box *ret_box, uint32_t *ret_seq, struct rbxj_error *error);
 int handle_acquire(struct rbxj *handle, const char *box, uint32_t seq, const char *options, int *ret_fd,
@@ -52,9 +53,10 @@ int classify(struct journal *j, const struct config *config, const struct snapsh
              struct rbxj_error *e);
 /* A box in which another one lives counts as live while that does (K4). */
 void count_outer_as_live(const struct snapshot *s, enum liveness *live);
-/* Whoever finds a journal's content damaged while something is to be undone: it is moved aside, told and quarantined for,
- * and e says where it is. Nothing for other errors: for a journal that is another's (K21) or whose disk is missing (K33)
- * begin fails by itself, for as long as that lasts. Nothing is written to a damaged one: it is not counted. */
+/* Whoever finds a journal's content damaged while something is to be undone: it is moved aside, told and
+ * quarantined for, and e says where it is. Nothing for other errors: for a journal that is another's (K21) or
+ * whose disk is missing (K33) begin fails by itself, for as long as that lasts. Nothing is written to a
+ * damaged one: it is not counted. */
 void replay_quarantine_damaged(const struct config *config, struct rbxj_error *e);
 /* Does that make sense? 0, or BAD_REQUEST. */
 int replay_check_how(const struct rbxj_replay *how, struct rbxj_error *e);
@@ -67,12 +69,13 @@ const char *cause_of(const struct teardown *t);
 /* ---- inspect.c ---- */
 
 /* The boxes of the journal (box NULL: all) as of one moment, and what is found of them; changes nothing.
- * ret_counters may be NULL; it is set even where the error is JOURNAL_DAMAGED, if the journal could be read. */
+ * ret_counters may be NULL; it is set even where the error is JOURNAL_DAMAGED, if the journal could be
+ * read. */
 int inspect(const struct config *config, const char *box, struct counters *ret_counters,
             struct rbxj_result **ret, struct rbxj_error *e);
 
-/* The same, and who wants to see more of it is shown the boxes with their records, and which of them live. 0 or a negative
- * code. */
+/* The same, and who wants to see more of it is shown the boxes with their records, and which of them live. 0
+ * or a negative code. */
 struct visitor {
     int (*visit)(void *data, struct snapshot *s, const enum liveness *live, struct rbxj_error *e);
     void *data;
@@ -86,13 +89,13 @@ struct evidence;
 struct journal_sizes {
     struct journal_size boot, disk;
 };
-/* rbxj_health() with a configuration that is loaded. sizes: what journal_sizes() says of them, NULL: that is asked here;
- * ret_counters may be NULL; ev gets what was seen besides the boxes, whatever is returned. */
+/* rbxj_health() with a configuration that is loaded. sizes: what journal_sizes() says of them, NULL: that is
+ * asked here; ret_counters may be NULL; ev gets what was seen besides the boxes, whatever is returned. */
 int health_look(const struct config *config, const struct journal_sizes *sizes, struct rbxj_health *ret,
                 struct counters *ret_counters, struct evidence *ev, struct rbxj_error *e);
 
-/* A replay, and what becomes of the quarantine then: the recovery, or the end of a reset (procedure). ev gets what was seen
- * last. */
+/* A replay, and what becomes of the quarantine then: the recovery, or the end of a reset (procedure). ev gets
+ * what was seen last. */
 int health_recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                    enum quarantine_by by, struct rbxj_result **ret_result, struct rbxj_health *ret_health,
                    struct evidence *ev, struct rbxj_error *error);

@@ -7,8 +7,8 @@
  *   unhealthy     a stale or held box, one of which nobody knows whether it lives, a boot journal that was
  *                 lost within its boot (K21), or a journal that can't be used though its content is not
  *                 wrong: it is another's, or its disk or the state directory is missing (K33), or there is no
- *                 room to make it, or for one more box in it. A box that only waits for its file system is none,
- *                 for a day and within one boot (K14)
+ *                 room to make it, or for one more box in it. A box that only waits for its file system is
+ *                 none, for a day and within one boot (K14)
  *   quarantined   the quarantine is set (K31), or the journal is damaged
  */
 #include "base/cleanup.h"
@@ -174,7 +174,8 @@ static int look_at_boxes(struct around *around, struct rbxj_health *h, struct co
     return want < 0 ? error_sys(e, -want, "health") : r;
 }
 
-/* Would a begin be let through? 0, a negative code with why not in *ret_why, or one without: it can't be known. */
+/* Would a begin be let through? 0, a negative code with why not in *ret_why, or one without: it can't be
+ * known. */
 static int look_whether_usable(const struct config *config, const struct journal_sizes *sizes,
                                struct rbxj_error *ret_why, struct rbxj_error *e)
 {

@@ -272,8 +272,8 @@ static int try_to_end(struct incidents *in, size_t k, const struct rbxj_result *
     return incident_store_put(in->fd, incident->id, &incident->doc, true);
 }
 
-/* As it is on disk by now: others, who undid boxes of their own, have told it so meanwhile. Untouched where it can't be
- * read. */
+/* As it is on disk by now: others, who undid boxes of their own, have told it so meanwhile. Untouched where
+ * it can't be read. */
 static int read_again(const struct incidents *in, struct incident *incident)
 {
     cJSON *root = NULL;

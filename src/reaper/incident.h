@@ -13,8 +13,8 @@
  * reaper that is killed half-way leaves a trace (I10).
  *
  * Reports never block an undo (K19): everything here may fail, and then only an event says so. What
- * failed in incidents_begin() is tried again in incidents_end(), from what is on disk by then. The state directory is never made here, and
- * neither is the first file in it (K33).
+ * failed in incidents_begin() is tried again in incidents_end(), from what is on disk by then. The state
+ * directory is never made here, and neither is the first file in it (K33).
  */
 #ifndef RBXJ_REAPER_INCIDENT_H
 #define RBXJ_REAPER_INCIDENT_H
@@ -33,9 +33,9 @@ struct incidents;
 /* Before the first undo. found: the stale boxes as they were found; none is fine, too: it closes what is over
  * by now. procedure: "replay", "boot", "undo", "recover". new_id: for what belongs to no open incident. note:
  * may be NULL (the reason of --assume-dead). exists: is this incarnation in the journal now? A box of an open
- * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own box: what
- * becomes of the others is for the one reaper to tell. NULL: memory or descriptors are short; it may be called
- * again, with the result. */
+ * incident that is not, is over, whoever undid it; NULL: all are, as for a supervisor that undoes its own
+ * box: what becomes of the others is for the one reaper to tell. NULL: memory or descriptors are short; it
+ * may be called again, with the result. */
 struct incidents *incidents_begin(const struct config *config, const char *procedure, const char *new_id,
                                   const char *note, const struct rbxj_result *found,
                                   bool (*exists)(const void *data, uint64_t incarnation), const void *data);
@@ -72,8 +72,8 @@ struct incident_counts {
     size_t kernel;   /* since then: with hung tasks, bugs, or kills for want of memory of the machine */
     size_t held;     /* so often was the open one found that is held for the longest */
 };
-/* And what the newest open one could not do ("mount_unmount_failed: ..."), where size is not 0; last_error may be empty
- * afterwards. 0, or a negative errno where memory or descriptors are short. */
+/* And what the newest open one could not do ("mount_unmount_failed: ..."), where size is not 0; last_error
+ * may be empty afterwards. 0, or a negative errno where memory or descriptors are short. */
 int incidents_summary(const struct config *config, int64_t since_ns, struct incident_counts *ret,
                       char *last_error, size_t size);
 

@@ -1,19 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The document of an incident, in memory: how it is begun, told of a replay, and closed. No file is touched
- * here; of a process that keeps something /proc is asked. Fields (rbxj-incidents(1)): id, detected, updated, cause, boxes,
- * executions, procedure, recovery_s, outcome,
+ * here; of a process that keeps something /proc is asked. Fields (rbxj-incidents(1)): id, detected, updated,
+ * cause, boxes, executions, procedure, recovery_s, outcome,
  * count, left, notes, evidence, kernel (incident_kernel.h), version, open, entries, entries_omitted.
  *
  *   cause     the worst of its boxes at detection: lock_corruption, cleanup_failure, system_crash,
  *             supervisor_crash
  *   boxes     at most 10,000 names; executions is how many there were
- *   outcome   "unfinished" from before the first undo until the replay's end; then "success": nothing is open,
- *             "failure": no box of it came to its end and nothing of them was undone, else "partial"
+ *   outcome   "unfinished" from before the first undo until the replay's end; then "success": nothing is
+ *             open, "failure": no box of it came to its end and nothing of them was undone, else "partial"
  *   open      incarnations, in decimal, of the boxes that are not at their end
  *   left      entries that were not undone, of boxes that are open
- *   entries   at most 1,000, and about 2 MiB of them, those with an error first; a later replay of a box replaces what had been left
- *             of it and keeps what was undone
+ *   entries   at most 1,000, and about 2 MiB of them, those with an error first; a later replay of a box
+ *             replaces what had been left of it and keeps what was undone
  */
 #ifndef RBXJ_REAPER_INCIDENT_DOC_H
 #define RBXJ_REAPER_INCIDENT_DOC_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the kernel said of the time of an incident, in its document ("kernel") and beside it (kernel.log): read once for
- * all incidents of a replay, when its last undo is done. It takes nothing away from an undo, and fails none.
+ * What the kernel said of the time of an incident, in its document ("kernel") and beside it (kernel.log):
+ * read once for all incidents of a replay, when its last undo is done. It takes nothing away from an undo,
+ * and fails none.
  *
  *   error              why the log, or the file beside it, is not whole; null: it is
  *   release            of the kernel
@@ -11,8 +12,8 @@
  *   lines              the first 20 that tell of one of these
  *   boot, next         the boot's id, and the number of the first message that was not yet there
  *
- * The time is that from the begin of the first of its boxes, at most an hour. What the log has when the incident comes
- * again is added.
+ * The time is that from the begin of the first of its boxes, at most an hour. What the log has when the
+ * incident comes again is added.
  */
 #ifndef RBXJ_REAPER_INCIDENT_KERNEL_H
 #define RBXJ_REAPER_INCIDENT_KERNEL_H
@@ -28,8 +29,9 @@ struct incident_kernel {
     int taint_error;
 };
 
-/* Adds it to doc, which is about these boxes of result, and the messages to the file in fd, which is STATE/incidents,
- * unless they are there already (kept). A supervisor that the kernel killed is told in the notes: that is the cause. */
+/* Adds it to doc, which is about these boxes of result, and the messages to the file in fd, which is
+ * STATE/incidents, unless they are there already (kept). A supervisor that the kernel killed is told in the
+ * notes: that is the cause. */
 void incident_kernel_add(struct incident_kernel *kernel, int fd, const char *id, struct doc *doc,
                          const struct rbxj_result *result, const struct incarnations *boxes, bool kept);
 void incident_kernel_clear(struct incident_kernel *kernel);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Incidents beside replays: what a person did, to which incident a box belongs, and what could not be written.
+ * Incidents beside replays: what a person did, to which incident a box belongs, and what could not be
+ * written.
  */
 #include "base/cleanup.h"
 #include "reaper/events.h"

@@ -330,7 +330,8 @@ static void sweep_unfinished(int fd)
     }
 }
 
-/* 2020: a clock that shows less has not been set since the machine was switched on, and says nothing of an age. */
+/* 2020: a clock that shows less has not been set since the machine was switched on, and says nothing of an
+ * age. */
 #define CLOCK_IS_SET_NS (1577836800LL * 1000000000)
 
 static bool is_older(const char *id, int64_t oldest_ns)

@@ -37,11 +37,12 @@ void incident_store_names_clear(struct incident_store_names *names);
 bool incident_store_may_be_open(int fd, const char *id);
 /* It was read, and is closed. */
 void incident_store_is_closed(int fd, const char *id);
-/* The document, an object with this id; *ret NULL: there is none that makes sense. Free with cJSON_Delete(). 0, or a
- * negative errno where memory or descriptors are short. */
+/* The document, an object with this id; *ret NULL: there is none that makes sense. Free with cJSON_Delete().
+ * 0, or a negative errno where memory or descriptors are short. */
 int incident_store_read(int fd, const char *id, cJSON **ret);
-/* Between a reading and the writing that rests on it: a replay and the owner of another box, or a person, may have the same
- * incident. Not without a bound: in the end it is written all the same, and what another writes meanwhile is lost (K19). */
+/* Between a reading and the writing that rests on it: a replay and the owner of another box, or a person, may
+ * have the same incident. Not without a bound: in the end it is written all the same, and what another writes
+ * meanwhile is lost (K19). */
 void incident_store_lock(int fd);
 void incident_store_unlock(int fd);
 /* Whole or not at all; makes the incident's directory. synced: the rename, too, is on disk. 0 or -errno. */
@@ -51,8 +52,8 @@ int incident_store_put(int fd, const char *id, struct doc *doc, bool synced);
 /* The files that are kept with it, sorted, at most 256; free each and the list. 0 or -errno. */
 int incident_store_evidence(int fd, const char *id, char ***ret, size_t *ret_len);
 void incident_store_evidence_free(char **names, size_t len);
-/* Adds to a file that is kept with it, which is made where it is missing, and is 64 KiB at most: what is more is left out.
- * 0 or -errno. */
+/* Adds to a file that is kept with it, which is made where it is missing, and is 64 KiB at most: what is more
+ * is left out. 0 or -errno. */
 int incident_store_append(int fd, const char *id, const char *name, const char *text, size_t len);
 /* The files in it, and it. */
 void incident_store_remove(int fd, const char *id);

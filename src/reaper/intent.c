@@ -43,8 +43,8 @@ static bool resolve_missing(const char *path, const struct record *earlier, size
     return false;
 }
 
-/* Resolves the directory part, where nothing of this box is on the way; the last component is never followed.
- */
+/* Resolves the directory part, where nothing of this box is on the way; the last component is never
+ * followed. */
 static int resolve(const char *path, const struct record *earlier, size_t n, char **ret, struct rbxj_error *e)
 {
     char real[PATH_MAX];

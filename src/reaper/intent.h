@@ -13,8 +13,8 @@
 int intent_prepare(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier,
                    size_t n, struct record *r, struct rbxj_error *e);
 
-/* The same for what is there and was never journaled (K30): a record with evidence, as if nothing had been there before.
- * Not for a process. */
+/* The same for what is there and was never journaled (K30): a record with evidence, as if nothing had been
+ * there before. Not for a process. */
 int intent_adopt(struct undo *u, const struct rbxj_resource *resource, const struct record *earlier, size_t n,
                  struct record *r, struct rbxj_error *e);
 

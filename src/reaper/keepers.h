@@ -22,8 +22,8 @@ struct keepers {
 /* Once each; which process has that pid is noted now. */
 void keepers_add(struct keepers *keepers, pid_t pid);
 
-/* Adds "held_by" to an entry of a document, if there is any: pid, comm, state, started and cgroup of each; all but the pid
- * null for one that is gone by now. */
+/* Adds "held_by" to an entry of a document, if there is any: pid, comm, state, started and cgroup of each;
+ * all but the pid null for one that is gone by now. */
 void keepers_tell(struct doc *doc, cJSON *entry, const struct keepers *keepers);
 
 #endif

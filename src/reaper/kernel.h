@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the kernel has to say of the time of an incident: its log and its taint. Evidence for a person; no undo
- * ever depends on it.
+ * What the kernel has to say of the time of an incident: its log and its taint. Evidence for a person; no
+ * undo ever depends on it.
  */
 #ifndef RBXJ_REAPER_KERNEL_H
 #define RBXJ_REAPER_KERNEL_H
@@ -40,18 +40,18 @@ struct kernel_log {
     struct kernel_line lines[KERNEL_LINES];
 };
 
-/* The kernel's warnings and worse, and what it says about memory, since then (CLOCK_REALTIME), from /dev/kmsg. Takes
- * milliseconds, waits for nothing, and gives up after a moment. Free it; NULL: no memory. */
+/* The kernel's warnings and worse, and what it says about memory, since then (CLOCK_REALTIME), from
+ * /dev/kmsg. Takes milliseconds, waits for nothing, and gives up after a moment. Free it; NULL: no memory. */
 struct kernel_log *kernel_log_read(int64_t since_ns);
 /* Oldest first; i is below log->len. */
 const struct kernel_line *kernel_log_line(const struct kernel_log *log, size_t i);
 
-/* Its enum kernel_word, or -1: it is not wanted. What a process is called must not make it a bug: only the beginning of
- * what the kernel itself calls an error counts. */
+/* Its enum kernel_word, or -1: it is not wanted. What a process is called must not make it a bug: only the
+ * beginning of what the kernel itself calls an error counts. */
 int kernel_word_of(const struct kmsg_record *record);
 
-/* The process that a line says was killed for want of memory, as the first pid namespace counts; 0: it says nothing of
- * that. */
+/* The process that a line says was killed for want of memory, as the first pid namespace counts; 0: it says
+ * nothing of that. */
 pid_t kernel_line_killed(const struct kernel_line *line);
 
 /* ---- kernel_taint.c ---- */
@@ -60,8 +60,8 @@ pid_t kernel_line_killed(const struct kernel_line *line);
 int kernel_taint_read(uint64_t *ret);
 /* The word for a bit of it, a literal: "machine_check"; one that is not known yet: NULL. */
 const char *kernel_taint_word(unsigned int bit);
-/* The bits that tell of a kernel or a machine that may do anything by now: a machine check, a bad page, an oops, a soft
- * lockup. A mere warning is none: it is common, and stays until the next boot. */
+/* The bits that tell of a kernel or a machine that may do anything by now: a machine check, a bad page, an
+ * oops, a soft lockup. A mere warning is none: it is common, and stays until the next boot. */
 #define KERNEL_TAINT_TROUBLE (1ULL << 4 | 1ULL << 5 | 1ULL << 7 | 1ULL << 14)
 
 #endif

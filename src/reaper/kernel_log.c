@@ -120,8 +120,9 @@ static int64_t thread_ns(void)
                                                             : (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
-/* When the clock of the log was zero. That one is not set right by anybody, as the other monotonic ones are: after a hundred
- * days there are minutes between them. What is left is what has gone wrong since the message. */
+/* When the clock of the log was zero. That one is not set right by anybody, as the other monotonic ones are:
+ * after a hundred days there are minutes between them. What is left is what has gone wrong since the
+ * message. */
 static int64_t booted_ns(void)
 {
     struct timespec raw = {0};

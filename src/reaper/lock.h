@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the files of the lock kind share: undo_lock.c (look, undo, verify) and lock_make.c (prepare, acquire, prove, adopt).
+ * What the files of the lock kind share: undo_lock.c (look, undo, verify) and lock_make.c (prepare, acquire,
+ * prove, adopt).
  */
 #ifndef RBXJ_REAPER_LOCK_H
 #define RBXJ_REAPER_LOCK_H

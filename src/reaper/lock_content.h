@@ -2,8 +2,8 @@
  *
  * What is at a lock's place, whoever put it there, and whose it says that it is.
  *
- * What rbxj writes into a lock is one line of JSON that follows from the record alone, with the stamp in front,
- * so that an interrupted write is told from corruption: it is a strict prefix of that line.
+ * What rbxj writes into a lock is one line of JSON that follows from the record alone, with the stamp in
+ * front, so that an interrupted write is told from corruption: it is a strict prefix of that line.
  */
 #ifndef RBXJ_REAPER_LOCK_CONTENT_H
 #define RBXJ_REAPER_LOCK_CONTENT_H
@@ -16,9 +16,9 @@
 
 size_t lock_own_line(const struct undo *u, const struct record *r, char buf[LOCK_LINE_MAX]);
 
-/* Opens what is at base with those flags if it is a regular file; else O_PATH: what opening a FIFO or a device would do is
- * not done, and no symlink is followed. ret: what it is. A descriptor, or -errno (-EWOULDBLOCK: there is a lease on it,
- * which is being broken). */
+/* Opens what is at base with those flags if it is a regular file; else O_PATH: what opening a FIFO or a
+ * device would do is not done, and no symlink is followed. ret: what it is. A descriptor, or -errno
+ * (-EWOULDBLOCK: there is a lease on it, which is being broken). */
 int lock_open(int parent, const char *base, int flags, struct stat *ret);
 
 enum lock_whose {

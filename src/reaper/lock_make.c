@@ -116,8 +116,9 @@ static int refuse_held(const struct record *r, int fd, struct rbxj_error *e)
     return res;
 }
 
-/* A new file that bears its stamp before it has its name: a power cut between the two would leave a file that nothing
- * proves to be ours (K1). -EOPNOTSUPP where that can't be done, or another -errno. linkat(2), AT_SYMLINK_FOLLOW. */
+/* A new file that bears its stamp before it has its name: a power cut between the two would leave a file that
+ * nothing proves to be ours (K1). -EOPNOTSUPP where that can't be done, or another -errno. linkat(2),
+ * AT_SYMLINK_FOLLOW. */
 static int link_stamped(const struct record *r, int parent, const char *base)
 {
     char path[40];
@@ -175,7 +176,8 @@ static int set_stamp(const struct record *r, int fd, struct rbxj_error *e)
     return res == 0;
 }
 
-/* Was it there before the intent? By the clock, which may have been set back since: not asked of what was just made here. */
+/* Was it there before the intent? By the clock, which may have been set back since: not asked of what was
+ * just made here. */
 static bool is_older(const struct undo *u, const struct fileid *id, const struct record *r)
 {
     return !u->made && id->btime_ns && id->btime_ns < r->time_ns - 1000000000;
@@ -233,8 +235,9 @@ int lock_acquire(struct undo *u, struct record *r, const char *options, int *ret
         return error_set(e, RBXJ_E_EXISTS, 0, "lock %s: was removed while it was taken", r->path);
     }
     u->made = true;
-    /* The stamp first: content reaches the disk long after the file itself, and not at all if the power is cut before.
-     * For the same reason a new file gets no size but by writing: ext4 would put that on disk without the content. */
+    /* The stamp first: content reaches the disk long after the file itself, and not at all if the power is
+     * cut before. For the same reason a new file gets no size but by writing: ext4 would put that on disk
+     * without the content. */
     int res = set_stamp(r, fd, e);
     if (res < 0)
         return res;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What the files of the mount kind share: undo_mount.c (look, undo, verify), mount_make.c (prepare, acquire,
- * prove), mount_bind.c (a bind mount), mount_find.c (which is ours), mount_take.c (unmounting a tree), mount_strangers.c (what would go with it), mount_holders.c (who keeps it
- * busy).
+ * prove), mount_bind.c (a bind mount), mount_find.c (which is ours), mount_take.c (unmounting a tree),
+ * mount_strangers.c (what would go with it), mount_holders.c (who keeps it busy).
  */
 #ifndef RBXJ_REAPER_MOUNT_H
 #define RBXJ_REAPER_MOUNT_H
@@ -42,8 +42,9 @@ int mount_refused(const struct record *r, int errnum, const char *source, struct
 
 /* ---- mount_bind.c ---- */
 
-/* Attaches what r->source is to target. u->write_ahead is called with the evidence (REC_AHEAD) before, where the kernel
- * has unique ids; after success that flag is set if the evidence is all that prove() would find. */
+/* Attaches what r->source is to target. u->write_ahead is called with the evidence (REC_AHEAD) before, where
+ * the kernel has unique ids; after success that flag is set if the evidence is all that prove() would
+ * find. */
 int mount_bind(struct undo *u, struct record *r, const struct mount_how *how, int target,
                struct rbxj_error *e);
 
@@ -65,8 +66,9 @@ bool mount_is_older(const struct record *r, const struct mount_space *space, con
 int mount_peek(const struct mount_space *space, const struct mount *m);
 /* Is m what another record of this box names? */
 bool mount_is_of_box(const struct undo *u, const struct record *r, const struct mount *m);
-/* A copy of r's mount in any namespace (K12): 1 (*ret_space, *ret), 0 none, or a negative code. In ns, where it was
- * itself, what shows the file system that it brought into being, but for the binds that the box has journaled. */
+/* A copy of r's mount in any namespace (K12): 1 (*ret_space, *ret), 0 none, or a negative code. In ns, where
+ * it was itself, what shows the file system that it brought into being, but for the binds that the box has
+ * journaled. */
 int mount_find_copy(struct undo *u, const struct record *r, uint64_t ns, struct mount_space *ret_space,
                     struct mount **ret, struct rbxj_error *e);
 /* Does another file system show the number of the one that r's mount brought into being? Then that is no
@@ -76,8 +78,9 @@ int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_e
 /* ---- mount_strangers.c ---- */
 
 struct mount_tree;
-/* Would unmounting the tree unmount what is not ours, in this namespace or another one? 0, BUSY: e says what, or another
- * negative code. ahead: that is asked before the quiesce, and what the payload has mounted will be gone. */
+/* Would unmounting the tree unmount what is not ours, in this namespace or another one? 0, BUSY: e says what,
+ * or another negative code. ahead: that is asked before the quiesce, and what the payload has mounted will be
+ * gone. */
 int mount_check_strangers(struct undo *u, const struct record *r, const struct mount_space *space,
                           const struct mount_tree *tree, bool ahead, struct rbxj_error *e);
 
@@ -104,10 +107,12 @@ int mount_tree_collect(const struct mount_table *table, struct mount *top, struc
  *   -ETIMEDOUT, -errno; e is set then */
 int mount_tree_take(struct undo *u, const struct record *r, const struct mount_space *space,
                     struct mount_tree *tree, bool lazy, struct mount **ret_stuck, struct rbxj_error *e);
-/* What helper_run_alone() is to know r's unmount by: of the runtime directory, as no helper outlives a boot. */
+/* What helper_run_alone() is to know r's unmount by: of the runtime directory, as no helper outlives a
+ * boot. */
 uint64_t mount_helper_of(const struct undo *u, const struct record *r, char file[PATH_MAX]);
-/* Does a helper that an earlier undo of r left behind live still (K16)? It may unmount what is at the place of r when it is
- * let go: until then r is busy, whatever is there, and its record keeps the place. 1 (f is set), 0, or a negative code. */
+/* Does a helper that an earlier undo of r left behind live still (K16)? It may unmount what is at the place
+ * of r when it is let go: until then r is busy, whatever is there, and its record keeps the place. 1 (f is
+ * set), 0, or a negative code. */
 int mount_is_worked_at(const struct undo *u, const struct record *r, struct finding *f);
 
 /* The time until which a helper may take, CLOCK_MONOTONIC. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Making a bind mount. It bears no source of ours by which a replay could know it (K1), but it exists, with its unique
- * id, before it is attached: so its evidence is journaled first. A supervisor that dies at any moment leaves nothing that
- * can't be proven.
+ * Making a bind mount. It bears no source of ours by which a replay could know it (K1), but it exists, with
+ * its unique id, before it is attached: so its evidence is journaled first. A supervisor that dies at any
+ * moment leaves nothing that can't be proven.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -39,8 +39,8 @@ static struct mount_attr attributes(unsigned long flags)
 
 /* ---- evidence, ahead ---- */
 
-/* The directory that fd is as mountinfo will show it: a path within the file system of m. 0, -ENOENT: m is not where
- * that directory is named, or -errno. */
+/* The directory that fd is as mountinfo will show it: a path within the file system of m. 0, -ENOENT: m is
+ * not where that directory is named, or -errno. */
 static int root_of(int fd, const struct mount *m, char **ret)
 {
     char link[40], path[RECORD_PATH_MAX];
@@ -61,8 +61,8 @@ static int root_of(int fd, const struct mount *m, char **ret)
     return 0;
 }
 
-/* What prove() would find once it is attached. 1; 0: that can't be told, or (before 6.8) the id may be another's soon; or
- * -errno. */
+/* What prove() would find once it is attached. 1; 0: that can't be told, or (before 6.8) the id may be
+ * another's soon; or -errno. */
 static int fill_ahead(struct record *r, const struct mount_table *table, int source, int clone, int target)
 {
     struct mount_at of_source, of_clone, of_target;

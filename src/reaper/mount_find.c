@@ -49,8 +49,8 @@ static bool is_shown_root(const char *shown, const char *recorded)
            (shown[len] == '\0' || strcmp(shown + len, "//deleted") == 0);
 }
 
-/* A device number alone says little: that of a tmpfs is given to the next one as soon as it is free (6.18).
- */
+/* A device number alone says little: that of a tmpfs is given to the next one as soon as it is free
+ * (6.18). */
 static bool has_same_file_system(const struct record *r, const struct mount *m)
 {
     return m->dev == r->mount.dev && strcmp(m->source, r->found_source) == 0 && mount_has_fstype(r, m);
@@ -213,8 +213,8 @@ static struct mount_set candidates(const struct record *r, const struct mount_ta
     return mount_table_find(table, r->flags & REC_EVIDENCE ? MOUNT_BY_TARGET : MOUNT_BY_SOURCE, &key);
 }
 
-/* Has another file system, with the same source, the number that ours has given up? Its root tells, where it shows;
- * in doubt it has not. */
+/* Has another file system, with the same source, the number that ours has given up? Its root tells, where it
+ * shows; in doubt it has not. */
 static bool is_another(const struct record *r, const struct mount_space *space, const struct mount *m)
 {
     const char *base;
@@ -228,8 +228,9 @@ static bool is_another(const struct record *r, const struct mount_space *space, 
            fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->id, true);
 }
 
-/* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's file
- * system, what shows the same of it at the same place in another namespace. here: the one where ours was. */
+/* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's
+ * file system, what shows the same of it at the same place in another namespace. here: the one where ours
+ * was. */
 static bool is_copy(const struct undo *u, const struct record *r, const struct mount_space *space, bool here,
                     const struct mount *m)
 {

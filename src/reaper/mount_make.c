@@ -212,8 +212,8 @@ static bool is_new(const struct record *r, const struct mount_at *at, int parent
            (fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->before, true));
 }
 
-/* Since the intent something was mounted on the target: only an earlier mount of the same box may lie below (K4).
- */
+/* Since the intent something was mounted on the target: only an earlier mount of the same box may lie below
+ * (K4). */
 static int check_stack(const struct undo *u, const struct record *r, int32_t id, struct rbxj_error *e)
 {
     struct mount_table *table;
@@ -384,7 +384,8 @@ int mount_prove(struct undo *u, struct record *r, struct rbxj_error *e)
 
 /* ---- adopt ---- */
 
-/* What the machine mounts by itself no box has left behind. As it is written there: nothing on the way is asked. */
+/* What the machine mounts by itself no box has left behind. As it is written there: nothing on the way is
+ * asked. */
 static int refuse_of_fstab(const struct record *r, struct rbxj_error *e)
 {
     static const char fstab[] = "/etc/fstab";

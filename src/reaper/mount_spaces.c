@@ -22,8 +22,8 @@ struct holder {
 
 struct mounts {
     struct mount_table *own;
-    struct mounts *
-        before; /* the others as they were when the first mount of the pass was to go; has no table of its own */
+    /* the others as they were when the first mount of the pass was to go; has no table of its own */
+    struct mounts *before;
     uint64_t ns;
     struct mount_space *others;
     size_t others_len;

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What an unmount would take along that is not ours. It goes wherever the mount's parent propagates to: the kernel unmounts
- * there what it finds at the same directory, whoever mounted it (6.18). Where somebody has unmounted his copy of ours, as
- * in the namespace of a service, and mounted something of his own there, that would go.
+ * What an unmount would take along that is not ours. It goes wherever the mount's parent propagates to: the
+ * kernel unmounts there what it finds at the same directory, whoever mounted it (6.18). Where somebody has
+ * unmounted his copy of ours, as in the namespace of a service, and mounted something of his own there, that
+ * would go.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -13,7 +14,8 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* The peer groups that get an unmount: that of the parent, and those of its slaves, which may have slaves themselves. */
+/* The peer groups that get an unmount: that of the parent, and those of its slaves, which may have slaves
+ * themselves. */
 struct groups {
     uint32_t *ids;
     size_t len, room;
@@ -82,8 +84,8 @@ static int find_groups(struct undo *u, uint32_t first, struct groups *ret, struc
     return rc < 0 ? error_sys(e, -rc, "where an unmount goes") : 0;
 }
 
-/* The path of what is below a mount's target, within that mount's file system, or back: from one of them to the other. 0,
- * or -ENOENT: it is not below. */
+/* The path of what is below a mount's target, within that mount's file system, or back: from one of them to
+ * the other. 0, or -ENOENT: it is not below. */
 static int move_path(const char *path, const char *from, const char *to, char ret[PATH_MAX])
 {
     if (!path_is_below(path, from))

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What is mounted: mountinfo of this mount namespace and of the others, each read at most once per pass, with
- * look-ups that stay cheap with thousands of mounts. Not by libmount: where it finds no memory for a line it returns a
- * short table and success, and what is missing there would be taken for unmounted (2.38.1); and its
+ * look-ups that stay cheap with thousands of mounts. Not by libmount: where it finds no memory for a line it
+ * returns a short table and success, and what is missing there would be taken for unmounted (2.38.1); and its
  * mnt_context_umount() reads mountinfo anew for each call, follows symlinks and runs helper programs.
  *
  * A struct mounts belongs to one thread. Names are bytes as the kernel has them: octal escapes are decoded,
@@ -66,10 +66,11 @@ struct mount_set mount_table_find(const struct mount_table *table, enum mount_ke
 struct mount *mount_table_by_id(const struct mount_table *table, int32_t id);
 /* The one that a path lookup of exactly that target ends in: the one on which no other lies. NULL: none. */
 struct mount *mount_table_top(const struct mount_table *table, const char *target);
-/* The deepest mount at or above path, by names, on which a call may hang (K16), never the root; NULL: there is none. */
+/* The deepest mount at or above path, by names, on which a call may hang (K16), never the root; NULL: there
+ * is none. */
 const struct mount *mount_table_remote_above(const struct mount_table *table, const char *path);
-/* What is known not to answer where m does not: its file system, by whatever mount, unless another one on the way to m may be
- * what hangs. From 2^62 on, for offsets of record locks (struct probe_place). */
+/* What is known not to answer where m does not: its file system, by whatever mount, unless another one on the
+ * way to m may be what hangs. From 2^62 on, for offsets of record locks (struct probe_place). */
 uint64_t mount_table_hang_key(const struct mount_table *table, const struct mount *m);
 /* For path_probe(): data is a table. */
 bool mount_table_is_local(void *table, int id);
@@ -106,8 +107,8 @@ int mounts_other(struct mounts *mounts, size_t i, struct mount_space *ret, struc
 /* Reads namespace i once more, through whatever process is in it now. Same returns, -ENODATA: none is. */
 int mounts_other_reload(struct mounts *mounts, uint64_t ns, struct mount_space *ret, struct rbxj_error *e);
 
-/* For mounts_other() alone: another reading of them, from before the first unmount of the pass, where what verifies the
- * unmounts is from after it. NULL: want of memory. Belongs to mounts. */
+/* For mounts_other() alone: another reading of them, from before the first unmount of the pass, where what
+ * verifies the unmounts is from after it. NULL: want of memory. Belongs to mounts. */
 struct mounts *mounts_before(struct mounts *mounts);
 
 /* A copy of a mount that was there was waited for in vain: no other one is in this pass. */
@@ -142,8 +143,8 @@ int mount_at_link(int dirfd, const char *name, bool unique, struct mount_at *ret
 int mount_id_of_unique(uint64_t unique, int32_t *ret);
 /* The highest unique id given out so far, 0 where the kernel has none. O(1). */
 uint64_t mount_newest(void);
-/* Is there a file system with that number, mounted anywhere, in any namespace? 1; 0: there is none, and none of its mounts
- * can be copied any more; or -ENOSYS: can't be told. Not of one that may not answer (K16). */
+/* Is there a file system with that number, mounted anywhere, in any namespace? 1; 0: there is none, and none
+ * of its mounts can be copied any more; or -ENOSYS: can't be told. Not of one that may not answer (K16). */
 int mount_device_exists(uint64_t dev);
 /* The inode of the mount namespace of a process, 0 for pid: our own. 0 or -errno. */
 int mount_ns_find(pid_t pid, uint64_t *ret);

@@ -178,7 +178,8 @@ ssize_t orphans_box_of(const struct snapshot *s, pid_t pid)
 
 /* ---- descended ---- */
 
-/* The dead box of which it descends, 0: none. It is only a guess: pids may have been reused while they were read. */
+/* The dead box of which it descends, 0: none. It is only a guess: pids may have been reused while they were
+ * read. */
 static uint32_t climb(const struct search *x, const struct process *p)
 {
     for (size_t depth = 0; depth < x->table->len; depth++) {
@@ -204,9 +205,9 @@ static int note(const struct search *x, struct process *p, const struct process 
     return yes;
 }
 
-/* The same once more for this one alone, from the system as it is now. 1, 0, or -errno: that can't be known. Above one
- * whose chain was right before nobody need be asked again: while it lives its chain is as it was, and if it died, who
- * descends from it has another parent. */
+/* The same once more for this one alone, from the system as it is now. 1, 0, or -errno: that can't be known.
+ * Above one whose chain was right before nobody need be asked again: while it lives its chain is as it was,
+ * and if it died, who descends from it has another parent. */
 static int confirm(const struct search *x, struct process *p)
 {
     for (struct process *at = p; at; at = processes_find(x->table, at->parent)) {
@@ -262,8 +263,8 @@ static bool may_have_any(const struct snapshot *s, const bool *dead)
     return false;
 }
 
-/* Does a process of it live, from which others may descend? Of those that mark() and mark_members() know. 1, 0, or -errno
- * for want. */
+/* Does a process of it live, from which others may descend? Of those that mark() and mark_members() know. 1,
+ * 0, or -errno for want. */
 static int has_life(const struct search *x, struct snapshot_box *sb)
 {
     int r = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The orphans that were found, for as long as they live: what proved them goes with the box. They die with the boot at the
- * latest, so the file is in the runtime directory, and those of another boot do not count.
+ * The orphans that were found, for as long as they live: what proved them goes with the box. They die with
+ * the boot at the latest, so the file is in the runtime directory, and those of another boot do not count.
  */
 #include "base/cleanup.h"
 #include "base/doc.h"
@@ -66,9 +66,10 @@ static int read_all(const struct config *config, struct orphans *ret)
     return r;
 }
 
-/* Has that pid namespace ended, and with it every process that had a number in it? Known only where all are seen: in the
- * initial one. The first of a namespace is there until the last of it is dead. 1, 0: that may be another by now, or it can't be
- * told, or a negative errno for want of memory or descriptors. last: of the question before this one. */
+/* Has that pid namespace ended, and with it every process that had a number in it? Known only where all are
+ * seen: in the initial one. The first of a namespace is there until the last of it is dead. 1, 0: that may be
+ * another by now, or it can't be told, or a negative errno for want of memory or descriptors. last: of the
+ * question before this one. */
 static int has_ended(const struct procid *self, uint64_t pid_ns, struct last_asked *last)
 {
     if (self->pid_ns != PROCID_INITIAL_PID_NS || !pid_ns || pid_ns == self->pid_ns)
@@ -78,8 +79,8 @@ static int has_ended(const struct procid *self, uint64_t pid_ns, struct last_ask
     return last->used < 0 && errno_is_want(-last->used) ? last->used : last->used == 0;
 }
 
-/* Those that another pid or time namespace has named can't be found here by their numbers; those of one that has ended are
- * dead. */
+/* Those that another pid or time namespace has named can't be found here by their numbers; those of one that
+ * has ended are dead. */
 static int keep_comparable(struct orphans *o, struct orphans *elsewhere)
 {
     struct procid self;

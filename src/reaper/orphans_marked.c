@@ -111,7 +111,8 @@ static int visit(int fd, void *data)
 
 /* ---- their processes ---- */
 
-/* Has somebody who lives started one of them? Then the box is his, and what has become a child of init in it is, too. */
+/* Has somebody who lives started one of them? Then the box is his, and what has become a child of init in it
+ * is, too. */
 static bool is_owned(const struct stamped *in, const struct processes *table)
 {
     for (size_t i = 0; i < in->members.len; i++) {
@@ -122,8 +123,8 @@ static bool is_owned(const struct stamped *in, const struct processes *table)
     return false;
 }
 
-/* Has nobody alive started what it belongs to: is its topmost process in that cgroup a child of init? 1, 0; -EAGAIN: its
- * parent can't be seen. */
+/* Has nobody alive started what it belongs to: is its topmost process in that cgroup a child of init? 1, 0;
+ * -EAGAIN: its parent can't be seen. */
 static int is_ownerless(const struct stamped *in, const struct processes *table, const struct process *p)
 {
     for (size_t depth = 0; depth < table->len; depth++) {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * All processes that can be seen from here, as of one reading of /proc. It is no snapshot: what was forked or has died
- * meanwhile may be missing, and whoever draws a conclusion from it asks again for those that it is about.
+ * All processes that can be seen from here, as of one reading of /proc. It is no snapshot: what was forked or
+ * has died meanwhile may be missing, and whoever draws a conclusion from it asks again for those that it is
+ * about.
  */
 #ifndef RBXJ_REAPER_PROCESSES_H
 #define RBXJ_REAPER_PROCESSES_H

@@ -54,13 +54,14 @@ int quarantine_read(const struct config *config, struct quarantine *ret);
 /* The same as a question only: two system calls, for begin. 1, 0, or -errno for want of memory. */
 int quarantine_is_set(const struct config *config);
 
-/* Enters it. One that is there already is replaced only by a person's, and one that a recovery would release, or a
- * reset's, by one that a recovery would not; a reset's replaces no person's and no corruption. 1: entered or replaced, 0: it was there already. Where it could not be written
- * down it holds as far as it could be. */
+/* Enters it. One that is there already is replaced only by a person's, and one that a recovery would release,
+ * or a reset's, by one that a recovery would not; a reset's replaces no person's and no corruption. 1:
+ * entered or replaced, 0: it was there already. Where it could not be written down it holds as far as it
+ * could be. */
 int quarantine_enter(const struct config *config, enum quarantine_reason reason, const char *detail,
                      struct rbxj_error *e);
-/* Leaves it: whatever it is, or only one that a recovery which leaves nothing releases by itself, or only a reset's
- * own. 1: left, ret_was is what it was; 0: there is none, or it stays. */
+/* Leaves it: whatever it is, or only one that a recovery which leaves nothing releases by itself, or only a
+ * reset's own. 1: left, ret_was is what it was; 0: there is none, or it stays. */
 int quarantine_leave(const struct config *config, enum quarantine_by by, struct quarantine *ret_was,
                      struct rbxj_error *e);
 /* Makes the file or the flag again where only the other one is there; nothing in an empty state directory. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is done about the worker's health: the quarantine by hand, and the recovery, after which the worker is well only as
- * far as that was seen.
+ * What is done about the worker's health: the quarantine by hand, and the recovery, after which the worker is
+ * well only as far as that was seen.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -148,8 +148,8 @@ static bool is_verified(const char *reason, const struct evidence *ev)
     return !reason || strcmp(reason, quarantine_name(QUARANTINE_EXHAUSTION)) != 0 || !ev->room_unseen;
 }
 
-/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at, and nothing else speaks
- * against it. 1: it was. */
+/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at, and nothing
+ * else speaks against it. 1: it was. */
 static int release_if_clean(const struct config *config, const struct rbxj_health *h,
                             const struct evidence *ev, enum quarantine_by by, const char *why,
                             struct rbxj_error *e)

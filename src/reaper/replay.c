@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The reaper (DESIGN "Replay"): which boxes are stale (replay_choose.c), a look at all of them, what was found is written down, the
- * passes that undo them (replay_passes.c), and what became of it is told.
+ * The reaper (DESIGN "Replay"): which boxes are stale (replay_choose.c), a look at all of them, what was
+ * found is written down, the passes that undo them (replay_passes.c), and what became of it is told.
  */
 #include "base/cleanup.h"
 #include "base/doc.h"
@@ -185,7 +185,8 @@ static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error
     return r < 0 ? r : run(p, ret, e);
 }
 
-/* Record locks do not exclude two threads of one process. In a child of fork() nobody reaps, whoever did in its parent. */
+/* Record locks do not exclude two threads of one process. In a child of fork() nobody reaps, whoever did in
+ * its parent. */
 static struct forked_mutex reaping_mutex;
 static bool reaping;
 
@@ -251,8 +252,8 @@ static void repair_quarantine(const struct config *config)
                    "the quarantine could not be made whole: %s", e.message);
 }
 
-/* Before LMDB sees them: what was damaged in place since they were opened last (I9). Whatever else is wrong, opening them
- * says better. ret_looked: both are sound, as many as there are. */
+/* Before LMDB sees them: what was damaged in place since they were opened last (I9). Whatever else is wrong,
+ * opening them says better. ret_looked: both are sound, as many as there are. */
 static int look_first(const struct config *config, bool *ret_looked, struct rbxj_error *e)
 {
     struct journal_size boot = {0}, disk = {0};
@@ -264,8 +265,8 @@ static int look_first(const struct config *config, bool *ret_looked, struct rbxj
     return r == -RBXJ_E_JOURNAL_DAMAGED ? error_pass(e, &error) : 0;
 }
 
-/* A damaged journal was moved aside, and what is here now is not known to be what was salvaged of it, as where a clock was
- * ahead: nothing is undone before a person has looked into it. */
+/* A damaged journal was moved aside, and what is here now is not known to be what was salvaged of it, as
+ * where a clock was ahead: nothing is undone before a person has looked into it. */
 static int refuse_after_damage(const struct replay *p, struct rbxj_error *e)
 {
     struct quarantine q;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Which boxes a replay handles: those whose supervisor is dead. They are claimed before what they hold is read.
+ * Which boxes a replay handles: those whose supervisor is dead. They are claimed before what they hold is
+ * read.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -106,8 +107,8 @@ static int collect_stale(struct replay *p, const struct snapshot *s, struct rbxj
     return 0;
 }
 
-/* Takes what is stale, and then reads again: a supervisor that was alive at the first reading may have written more
- * before it died, or ended its box; nobody writes to a claimed one. */
+/* Takes what is stale, and then reads again: a supervisor that was alive at the first reading may have
+ * written more before it died, or ended its box; nobody writes to a claimed one. */
 int replay_claim(struct replay *p, struct rbxj_error *e)
 {
     struct journal *j = p->reaper.journal;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What outlives the boxes that a replay undoes (orphans.h): found and written down before the first process is killed, told
- * when all is done. None of it keeps an undo from being done (K19).
+ * What outlives the boxes that a replay undoes (orphans.h): found and written down before the first process
+ * is killed, told when all is done. None of it keeps an undo from being done (K19).
  */
 #include "base/cleanup.h"
 #include "base/error.h"
@@ -24,7 +24,8 @@ static void complain(const struct config *config, const char *what, int r)
                "processes that outlive their box: %s: %s", what, strerrordesc_np(-r));
 }
 
-/* Writes them down, and leaves those that nobody was told of yet: a replay that was killed may have found more. */
+/* Writes them down, and leaves those that nobody was told of yet: a replay that was killed may have found
+ * more. */
 static int merge(const struct config *config, struct orphans *found)
 {
     _cleanup_(orphans_clear) struct orphans kept = {0}, elsewhere = {0}, news = {0};

@@ -81,8 +81,8 @@ static void undo_each(struct replay *p, size_t from, size_t to)
         (void)pthread_join(threads[i], NULL);
 }
 
-/* A pass over the boxes of which something is left; keep: those stay locked until the next one. Returns how many
- * records were dropped. */
+/* A pass over the boxes of which something is left; keep: those stay locked until the next one. Returns how
+ * many records were dropped. */
 static size_t pass(struct replay *p, size_t from, size_t to, bool again, bool keep)
 {
     if (again) { /* from before the last pass, whose workers have changed what it shows */
@@ -110,9 +110,10 @@ static size_t pass(struct replay *p, size_t from, size_t to, bool again, bool ke
     return dropped;
 }
 
-/* A box holds a descriptor for each of its locks until it is done: as many boxes at once as there are descriptors
- * for, which is all of them where the limit was raised. Where not, the next ones need those of a box of which
- * something is left: it takes its flocks anew in the next pass, and is held if somebody was faster (K7). */
+/* A box holds a descriptor for each of its locks until it is done: as many boxes at once as there are
+ * descriptors for, which is all of them where the limit was raised. Where not, the next ones need those of a
+ * box of which something is left: it takes its flocks anew in the next pass, and is held if somebody was
+ * faster (K7). */
 static size_t batch_size(const struct replay *p)
 {
     struct rlimit limit;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A replay at work: which boxes (replay_choose.c), and the passes over them (replay_passes.c). replay.c looks and tells.
+ * A replay at work: which boxes (replay_choose.c), and the passes over them (replay_passes.c). replay.c looks
+ * and tells.
  */
 #ifndef RBXJ_REAPER_REPLAY_PASSES_H
 #define RBXJ_REAPER_REPLAY_PASSES_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The full reset of a worker: no new boxes, the supervisors of the live ones killed (K29), everything undone by the
- * replay that always does it (I8), and what can't be blamed on anybody released. Killed half-way it leaves the worker
- * quarantined, and is run again.
+ * The full reset of a worker: no new boxes, the supervisors of the live ones killed (K29), everything undone
+ * by the replay that always does it (I8), and what can't be blamed on anybody released. Killed half-way it
+ * leaves the worker quarantined, and is run again.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -29,7 +29,8 @@ struct reset {
     struct rbxj_error *e;
 };
 
-/* Through a pidfd of which the start time was checked: 1 killed and gone, 0 it was gone, or a negative code. */
+/* Through a pidfd of which the start time was checked: 1 killed and gone, 0 it was gone, or a negative
+ * code. */
 static int kill_process(struct reset *reset, const struct procid *id, const char *what, const char *box)
 {
     struct finding f = {0};
@@ -54,8 +55,8 @@ static int kill_process(struct reset *reset, const struct procid *id, const char
 
 /* ---- supervisors ---- */
 
-/* Calls back for the supervisor of each live box until it returns a negative code; how many, or that code. Whose life
- * can't be judged from here is left. */
+/* Calls back for the supervisor of each live box until it returns a negative code; how many, or that code.
+ * Whose life can't be judged from here is left. */
 static int for_each_living(struct reset *reset, const struct snapshot *s,
                            int (*each)(struct reset *reset, const struct box *box))
 {
@@ -123,8 +124,9 @@ struct holders {
     int result;
 };
 
-/* A reaper that is at the box has taken its flocks, and is waited for. It claims the box first: who has the flock now is
- * seen in a reading that begins now. 1 it is one, or the box has been undone since; 0, or a negative code. */
+/* A reaper that is at the box has taken its flocks, and is waited for. It claims the box first: who has the
+ * flock now is seen in a reading that begins now. 1 it is one, or the box has been undone since; 0, or a
+ * negative code. */
 static int is_reaper(const struct reset *reset, uint64_t incarnation, const struct procid *id)
 {
     struct snapshot s;
@@ -183,8 +185,8 @@ static int kill_lock_holders(struct reset *reset, struct snapshot_box *sb)
     return h.result;
 }
 
-/* Only of the boxes that are known to be dead: who holds the lock of one of which that is not known, or in which such a one
- * lives, may be its supervisor (I3). */
+/* Only of the boxes that are known to be dead: who holds the lock of one of which that is not known, or in
+ * which such a one lives, may be its supervisor (I3). */
 static int kill_all_holders(struct reset *reset, struct snapshot *s)
 {
     _cleanup_free_ enum liveness *live = NULL;
@@ -227,7 +229,8 @@ static int enter(const struct config *config, bool *ret_stays, struct rbxj_error
                : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, QUARANTINE_RESET_DETAIL, e);
 }
 
-/* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box may take. */
+/* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box
+ * may take. */
 static int replay_after_others(const struct reset *reset, const struct rbxj_replay *how, bool stays,
                                struct rbxj_result **ret_result, struct rbxj_health *ret_health)
 {

@@ -75,7 +75,8 @@ static int flags_clear(int fd)
     return ioctl(fd, FS_IOC_SETFLAGS, &cleared) == 0 ? flags : 0;
 }
 
-/* A subvolume that is read-only: whoever may write to its parent can make one, and needs no privilege for that. */
+/* A subvolume that is read-only: whoever may write to its parent can make one, and needs no privilege for
+ * that. */
 static void make_writable(int fd)
 {
     struct stat st;
@@ -129,8 +130,8 @@ static int open_for_flags(int dirfd, const char *name)
     return open(proc, O_RDONLY | O_NONBLOCK | O_NOCTTY | O_CLOEXEC);
 }
 
-/* unlinkat(); flags and permissions are repaired only when it was refused. ours: so may be the directory's.
- */
+/* unlinkat(); flags and permissions are repaired only when it was refused. ours: so may be the
+ * directory's. */
 static int remove_name(int dirfd, bool ours, const char *name, int how)
 {
     if (unlinkat(dirfd, name, how) == 0)

@@ -23,8 +23,8 @@
 
 struct rmtree {
     int64_t deadline_ns; /* CLOCK_MONOTONIC; past it -ETIMEDOUT; 0: none */
-    /* Called for the stamp of each directory inside, open at fd, before anything in it is touched and before it
-     * is moved (K4): 0 to go on, or a negative code, with e set, that ends the removal. */
+    /* Called for the stamp of each directory inside, open at fd, before anything in it is touched and before
+     * it is moved (K4): 0 to go on, or a negative code, with e set, that ends the removal. */
     int (*stamped)(void *data, int fd, uint64_t incarnation, uint32_t seq, struct rbxj_error *e);
     void *data;
     pid_t *writer; /* who refilled it, where that was seen; may be NULL */
@@ -43,8 +43,8 @@ int rmtree(int parentfd, const char *name, int fd, const struct rmtree *how, str
 /* Is the directory open at fd empty? 1, 0 or -errno. */
 int rmtree_is_empty(int fd);
 
-/* Names, as the error's detail, a process that has its working directory, its root or a descriptor in the tree, if
- * one can be seen, and returns its pid; else 0. */
+/* Names, as the error's detail, a process that has its working directory, its root or a descriptor in the
+ * tree, if one can be seen, and returns its pid; else 0. */
 pid_t rmtree_name_writer(int top_fd, struct rbxj_error *e);
 
 /* Clears the immutable and append-only flags of the directory open at fd; true if there were any. */

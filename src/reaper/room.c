@@ -2,10 +2,11 @@
  *
  * Room: what is nearly full refuses boxes half-way, so a worker is taken out before that ([health] min_free).
  *
- * Free is what an ordinary process may still take, of all that is or could be in use: df's view, by which what is kept
- * for root counts as neither. A file system that has no limit of its own (f_blocks or f_files 0: btrfs has no number of
- * inodes) is not full, nor is one that is read-only there: an image (squashfs is always full) has what a box mounts on, and
- * nothing that takes room. Each is asked once, whatever lies on it, and only where that can't hang (K16).
+ * Free is what an ordinary process may still take, of all that is or could be in use: df's view, by which
+ * what is kept for root counts as neither. A file system that has no limit of its own (f_blocks or f_files 0:
+ * btrfs has no number of inodes) is not full, nor is one that is read-only there: an image (squashfs is
+ * always full) has what a box mounts on, and nothing that takes room. Each is asked once, whatever lies on
+ * it, and only where that can't hang (K16).
  */
 #include "base/cleanup.h"
 #include "base/error.h"

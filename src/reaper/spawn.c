@@ -50,8 +50,8 @@ static bool wait_for_either(int a, int b, int ms)
 }
 
 /* Whatever it was about to do: it is gone and reaped. By the pidfd, because the caller may reap too (a
- * SIGCHLD handler), and then the number is another's. False: it has been killed, and does not die yet: one in a v1 cgroup
- * that is frozen, or that waits for a server. */
+ * SIGCHLD handler), and then the number is another's. False: it has been killed, and does not die yet: one in
+ * a v1 cgroup that is frozen, or that waits for a server. */
 static bool abandon(struct started *s)
 {
     siginfo_t info;
@@ -124,8 +124,9 @@ static const char *frozen_cgroup(const struct started *s)
     return NULL;
 }
 
-/* Until there is something to read of fd, or the child is dead: 0. BUSY: it is stopped, or its cgroup was frozen under
- * it, for too long. goes: it runs setup(), which may take its time and even stop itself: only the freezer counts. */
+/* Until there is something to read of fd, or the child is dead: 0. BUSY: it is stopped, or its cgroup was
+ * frozen under it, for too long. goes: it runs setup(), which may take its time and even stop itself: only
+ * the freezer counts. */
 static int wait_for_child(const struct started *s, int fd, bool goes, struct rbxj_error *e)
 {
     int64_t since = now_monotonic_ns();
@@ -230,8 +231,8 @@ static int journal_child(struct rbxj *handle, const struct snapshot_box *sb, con
     return r;
 }
 
-/* One report of the child: 1; 0: there is none, and there will be none; or a negative code. It may have left its end to
- * somebody who goes on (setup() may fork): its own death is the end, too. */
+/* One report of the child: 1; 0: there is none, and there will be none; or a negative code. It may have left
+ * its end to somebody who goes on (setup() may fork): its own death is the end, too. */
 static int read_report(const struct started *s, bool goes, struct spawn_report *ret, struct rbxj_error *e)
 {
     ssize_t n;

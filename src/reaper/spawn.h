@@ -4,20 +4,22 @@
  *
  *   the caller                                        the child
  *     fork                                              closes what is not its own (K7)
- *                                                       makes the status pipe, sends its reading end: it waits
+ *                                                       makes the status pipe, sends its reading end: it
+ *                                                       waits
  *     journals it (I1), puts it into its cgroups
  *     lets it go with a byte                            or sees the caller's death: exits
  *                                                       says SPAWN_GOES on the status pipe
  *                                                       setup(), exec
  *     reads the status to its end                       else says what failed, and its errno
  *
- * End of file without SPAWN_GOES: it has run nothing. After it: the exec was done, or it died on the way there.
+ * End of file without SPAWN_GOES: it has run nothing. After it: the exec was done, or it died on the way
+ * there.
  *
  * The status pipe is made in the child, so that its writing end is in no other process: a child that another
  * thread forks at the same time, and that does not exec, would hold it open, and the caller would wait for
  * that one. For the same reason end of file on the socket does not tell the child of the caller's death: a
- * pidfd of the caller does, which it inherits. (getppid() would not: it is 0 where the caller has unshared its
- * pid namespace. Nor PDEATHSIG alone, for a caller that died before it was set.)
+ * pidfd of the caller does, which it inherits. (getppid() would not: it is 0 where the caller has unshared
+ * its pid namespace. Nor PDEATHSIG alone, for a caller that died before it was set.)
  */
 #ifndef RBXJ_REAPER_SPAWN_H
 #define RBXJ_REAPER_SPAWN_H

@@ -1,19 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Stamps (K1): which record a thing is of, in an extended attribute of the thing itself, and as durable as that.
+ * Stamps (K1): which record a thing is of, in an extended attribute of the thing itself, and as durable as
+ * that.
  *
- * After a reboot a stamp counts only on what was born before this boot began, as cp -a copies it. Both sides are the wall
- * clock's; what may be wrong with them makes the boot begin too early, or a birth too late, and the thing is left:
+ * After a reboot a stamp counts only on what was born before this boot began, as cp -a copies it. Both sides
+ * are the wall clock's; what may be wrong with them makes the boot begin too early, or a birth too late, and
+ * the thing is left:
  *
- *   the birth            the file system's word, by the kernel's clock of ticks: up to 10 ms too early. That is before this
- *                        boot only for what is born within its first tick, in which no program runs.
- *   the boot's begin     what it is now, less how long the machine is up (CLOCK_BOOTTIME, which counts sleep and which
- *                        nobody sets). Now is asked first: who is stopped between the two is wrong to the safe side. A time
- *                        namespace has another uptime, and says by how much.
- *   the clock itself     may be wrong at first: it comes from a chip that counts whole seconds, or from nowhere. Behind by
- *                        T, it makes what was born in the last T before a power cut look like a copy, where the machine is
- *                        back within T: no slack can be given for that, as the first programs run within the first second,
- *                        too. Such a thing is left until the clock is right, or until the next boot.
+ *   the birth            the file system's word, by the kernel's clock of ticks: up to 10 ms too early. That
+ *                        is before this boot only for what is born within its first tick, in which no program
+ *                        runs.
+ *   the boot's begin     what it is now, less how long the machine is up (CLOCK_BOOTTIME, which counts sleep
+ *                        and which nobody sets). Now is asked first: who is stopped between the two is wrong
+ *                        to the safe side. A time namespace has another uptime, and says by how much.
+ *   the clock itself     may be wrong at first: it comes from a chip that counts whole seconds, or from
+ *                        nowhere. Behind by T, it makes what was born in the last T before a power cut look
+ *                        like a copy, where the machine is back within T: no slack can be given for that, as
+ *                        the first programs run within the first second, too. Such a thing is left until the
+ *                        clock is right, or until the next boot.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"

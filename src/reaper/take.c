@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Intent and acquisition in one; what fails half-way is taken back as a teardown does it (I8). Where nothing was made there
- * is only the intent to be taken back: what stands there then is another's, and a teardown, which has no evidence to judge
- * it by, would take what is empty for its own (K1).
+ * Intent and acquisition in one; what fails half-way is taken back as a teardown does it (I8). Where nothing
+ * was made there is only the intent to be taken back: what stands there then is another's, and a teardown,
+ * which has no evidence to judge it by, would take what is empty for its own (K1).
  */
 #include "base/cleanup.h"
 #include "journal/journal.h"

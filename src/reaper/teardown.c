@@ -116,7 +116,7 @@ static void fail(struct teardown *t, struct teardown_item *item, int r)
     t->stopped = true;
 }
 
-/* What may live in it can't be killed now, or can't be seen, as its lower one is busy: nothing is undone under it. */
+/* What may live in it can't be killed or seen now, as its lower one is busy: nothing is undone under it. */
 static bool lives_on(const struct teardown_item *item)
 {
     const struct kind *kind = kind_of(item->record->kind);
@@ -255,7 +255,7 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         return;
     }
     if (is_blocked(t, item)) {
-        /* if only its lower one is, that one stops the box in its turn; what hides that one may be older than this */
+        /* if only its lower one is, that one stops the box in turn; what hides it may be older than this */
         if (item->look.found == FOUND_BUSY && !item->settled) {
             item->done = item->look;
             fail(t, item, -EBUSY);
@@ -383,8 +383,8 @@ size_t teardown_left(const struct teardown *t)
     return left;
 }
 
-/* Was it a failed replay of this box? A refusal, and a file system that is not there yet, are none (K2, K14).
- */
+/* Was it a failed replay of this box? A refusal, and a file system that is not there yet, are none (K2,
+ * K14). */
 static bool has_failed(const struct teardown *t)
 {
     for (size_t i = 0; i < t->sb->len; i++)

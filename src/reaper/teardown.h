@@ -5,13 +5,13 @@
  * mountinfo is read, and mountinfo is read once for all.
  *
  *   look       every record, oldest first (a record may lie below an older one, K13); changes nothing
- *   quiesce    kills what lives in it: cgroups and processes that are proven ours; one that can't be killed now
- *              fails, and nothing at all is undone under it
- *   quiesced   waits until they are gone, and takes the flocks of its locks, each held until its lock is undone,
- *              the box has ended or teardown_finish() gives it back (K7)
+ *   quiesce    kills what lives in it: cgroups and processes that are proven ours; one that can't be killed
+ *              now fails, and nothing at all is undone under it
+ *   quiesced   waits until they are gone, and takes the flocks of its locks, each held until its lock is
+ *              undone, the box has ended or teardown_finish() gives it back (K7)
  *   undo       newest first: undo and verify one by one (I6, I7)
- *   settle     makes what was undone durable; then drops what was verified, and the box if nothing is left, in
- *              one transaction
+ *   settle     makes what was undone durable; then drops what was verified, and the box if nothing is left,
+ *              in one transaction
  *   finish     gives a box of which something is left back, with its failures in a row counted
  *
  * A failed or busy record stops the older ones of its box; a refused one does not (K2). Everything may be
@@ -84,8 +84,8 @@ struct teardown {
 
 int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner);
 void teardown_clear(struct teardown *t);
-/* From here on it is about that one record, which the box's living supervisor could not acquire: unlike for the
- * others it has no flock of it. */
+/* From here on it is about that one record, which the box's living supervisor could not acquire: unlike for
+ * the others it has no flock of it. */
 void teardown_only(struct teardown *t, uint32_t seq);
 
 void teardown_look(struct teardown *t);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What was adopted was nobody's then. Unlike what a box has journaled, of which everybody knows whose it is, it may be
- * somebody's since: a supervisor that journals nothing takes an idle cgroup, a directory or a lock into use again. Its
- * identity is the same: that somebody uses it proves that it was not left behind. It is refused, as K30 has it; a mount
- * would be detached, where the configuration allows it.
+ * What was adopted was nobody's then. Unlike what a box has journaled, of which everybody knows whose it is,
+ * it may be somebody's since: a supervisor that journals nothing takes an idle cgroup, a directory or a lock
+ * into use again. Its identity is the same: that somebody uses it proves that it was not left behind. It is
+ * refused, as K30 has it; a mount would be detached, where the configuration allows it.
  */
 #include "reaper/teardown_steps.h"
 

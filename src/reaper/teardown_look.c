@@ -26,8 +26,8 @@ bool teardown_is_covered(const struct teardown_item *item, const struct teardown
            lower->record->path && strcmp(item->record->path, lower->record->path) == 0;
 }
 
-/* Does the lower one's being gone say nothing about it? A mount is looked for by itself: at the place of one that never came
- * to be, or was dropped, it is mounted all the same. */
+/* Does the lower one's being gone say nothing about it? A mount is looked for by itself: at the place of one
+ * that never came to be, or was dropped, it is mounted all the same. */
 static bool stands_alone(const struct teardown_item *item, const struct teardown_item *lower)
 {
     const struct record *r = item->record;
@@ -65,8 +65,8 @@ static bool died_with_its_boot(const struct teardown *t, struct teardown_item *i
            fs_is_volatile(r->parent.fs_magic);
 }
 
-/* Salvaged from a damaged journal, and in doubt: its evidence, or that it was dropped, may have been lost; and what a
- * lock held before may not be what is to be restored. Doubt is a refusal (I4). */
+/* Salvaged from a damaged journal, and in doubt: its evidence, or that it was dropped, may have been lost;
+ * and what a lock held before may not be what is to be restored. Doubt is a refusal (I4). */
 static bool is_doubtful(const struct teardown *t, const struct record *r)
 {
     if (!t->reaper->snapshot->salvaged_ns || r->time_ns > t->reaper->snapshot->salvaged_ns)
@@ -122,8 +122,8 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item)
 
 /* ---- what might hang (K16) ---- */
 
-/* One that does not answer takes a part of what is left of a replay's time, so that something is left for those that do,
- * however many are dead. */
+/* One that does not answer takes a part of what is left of a replay's time, so that something is left for
+ * those that do, however many are dead. */
 static int64_t probe_deadline(const struct teardown *t, int64_t now)
 {
     int64_t left = t->reaper->deadline_ns - now, part = now + left / 8;
@@ -131,8 +131,8 @@ static int64_t probe_deadline(const struct teardown *t, int64_t now)
 }
 
 /* A dead server hangs whoever asks it: a directory on a mount that is not local is first probed where that
- * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that can't be
- * known now. */
+ * can't hang. What did not answer once is not asked again by this replay. 1, 0, or a negative code: that
+ * can't be known now. */
 static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e)
 {
     struct reaper *reaper = t->reaper;
@@ -190,7 +190,8 @@ void teardown_look(struct teardown *t)
         struct teardown_item *lower = item->look.found == FOUND_PRESENT
                                           ? teardown_item_of(t, item->record->below)
                                           : NULL;
-        /* a directory, by nothing but ours: it will be seen once that is gone; a mount is busy by a stranger's alone */
+        /* a directory, by nothing but ours: it will be seen once that is gone; a mount is busy by a
+         * stranger's alone */
         if (lower && lower->record->kind != RBXJ_MOUNT && teardown_is_covered(item, lower))
             lower->look = (struct finding){.found = FOUND_PRESENT};
         t->corrupt = t->corrupt || item->look.corrupt;

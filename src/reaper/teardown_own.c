@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A supervisor's own teardown, by the code that a replay runs (I8): of its whole box (rbxj_undo()), or of the one
- * record that it could not acquire after all (rbxj_take()).
+ * A supervisor's own teardown, by the code that a replay runs (I8): of its whole box (rbxj_undo()), or of the
+ * one record that it could not acquire after all (rbxj_take()).
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -106,8 +106,8 @@ static int undo_record(struct reaper *reaper, struct snapshot_box *sb, uint32_t 
 
 /* ---- one thread at a time ---- */
 
-/* Of this process; a claim is the process', and the first of two to end would give it back under the other. Each lies on the
- * stack of its thread. */
+/* Of this process; a claim is the process', and the first of two to end would give it back under the other.
+ * Each lies on the stack of its thread. */
 struct undoing {
     uint64_t incarnation;
     struct undoing *next;
@@ -141,9 +141,9 @@ static void undoing_leave(const struct undoing *own)
     forked_unlock(&undoing_mutex);
 }
 
-/* Claims the box; the snapshot is taken after that: nothing can have begun inside it since (K4). As in a replay
- * nothing is undone beside damaged records: a box whose header is one of them is not in the snapshot, and what it
- * has may lie inside this one. only: the record, or 0: all. */
+/* Claims the box; the snapshot is taken after that: nothing can have begun inside it since (K4). As in a
+ * replay nothing is undone beside damaged records: a box whose header is one of them is not in the snapshot,
+ * and what it has may lie inside this one. only: the record, or 0: all. */
 static int undo_alone(struct rbxj *handle, uint64_t incarnation, uint32_t only, struct rbxj_result **ret,
                       struct rbxj_error *e)
 {

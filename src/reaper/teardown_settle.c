@@ -42,7 +42,8 @@ static bool is_new(const struct teardown_item *item)
     return item->verified && !item->dropped && !item->silent;
 }
 
-/* Marks the boxes of which something may come back: their records stay, and the next replay finds it gone (K19). */
+/* Marks the boxes of which something may come back: their records stay, and the next replay finds it gone
+ * (K19). */
 static void make_durable(struct teardown *boxes, size_t n)
 {
     size_t len = 0, k = 0;

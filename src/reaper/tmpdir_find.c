@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Which directory is the record's: under its own name, under the one aside, or under one that it was given since.
+ * Which directory is the record's: under its own name, under the one aside, or under one that it was given
+ * since.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
@@ -123,7 +124,8 @@ static void conclude(const struct record *r, const struct tmpdir_place *p, struc
     }
 }
 
-/* Neither name is ours, and nothing is mounted there, under which it might be: where is it? 0 or <0: f says. */
+/* Neither name is ours, and nothing is mounted there, under which it might be: where is it? 0 or <0: f
+ * says. */
 static int look_elsewhere(struct undo *u, const struct record *r, struct tmpdir_place *p, struct finding *f)
 {
     if (p->aside.sight > SIGHT_FOREIGN || p->proper.sight > SIGHT_FOREIGN)

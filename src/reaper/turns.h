@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Whose turn it is: when a box of the dead is replayed again of which something was left. A box that is new is, at once;
- * after each replay that left it, it waits twice as long as before. A replay that could not be done at all, because
- * another reaper runs or the journal is damaged, is no turn of anybody: all wait until the pause is over. One that died is
- * the turn of those that it was to do: a box that kills its reaper (K34) keeps no other from its turn.
+ * Whose turn it is: when a box of the dead is replayed again of which something was left. A box that is new
+ * is, at once; after each replay that left it, it waits twice as long as before. A replay that could not be
+ * done at all, because another reaper runs or the journal is damaged, is no turn of anybody: all wait until
+ * the pause is over. One that died is the turn of those that it was to do: a box that kills its reaper (K34)
+ * keeps no other from its turn.
  *
- * A turn that fails is a failed replay of its box, and so many of them in a row quarantine the worker (K31): the first
- * wait is long enough for whoever is in the way to go.
+ * A turn that fails is a failed replay of its box, and so many of them in a row quarantine the worker (K31):
+ * the first wait is long enough for whoever is in the way to go.
  */
 #ifndef RBXJ_REAPER_TURNS_H
 #define RBXJ_REAPER_TURNS_H
@@ -37,8 +38,8 @@ struct turns {
     int64_t pause_until_ns, pause_ns;
 };
 
-/* Of the boxes of the dead, those whose turn it is: their names in ret, which has room for all of them and lives as long
- * as view. How many, or -ENOMEM. */
+/* Of the boxes of the dead, those whose turn it is: their names in ret, which has room for all of them and
+ * lives as long as view. How many, or -ENOMEM. */
 ssize_t turns_choose(struct turns *t, const struct monitor_view *view, int64_t now_ns, const char **ret);
 
 /* The replay of those has ended: result as of rbxj_replay(), or -ECHILD: it was killed. */

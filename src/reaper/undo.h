@@ -104,15 +104,15 @@ struct undo {
     pid_t ancestors[64]; /* this process and those above it, which guard_kill() spares; filled by it */
     size_t ancestors_len;
     struct procid self; /* filled by guard_kill(), too; pid 0: not yet */
-    bool
-        made; /* by acquire: something was made or changed, or may have been. Else what is there is another's */
+    /* by acquire: something was made or changed, or may have been. Else what is there is another's */
+    bool made;
     const char *incident; /* id of the incident that takes the evidence */
     struct {
         uint32_t seq;
         int errnum; /* 0: all was kept */
     } not_kept; /* the first evidence that could not be; told by aftermath_end(), in the caller's thread */
-    /* for acquire, NULL: none: journals evidence that is known before the thing is there (REC_AHEAD). 0, or a negative
-     * code: then it is not made */
+    /* for acquire, NULL: none: journals evidence that is known before the thing is there (REC_AHEAD). 0, or a
+     * negative code: then it is not made */
     int (*write_ahead)(struct undo *u, const struct record *r, struct rbxj_error *e);
     void *data; /* the caller's */
 };
@@ -132,21 +132,21 @@ int guard_protected_name(const struct config *config, enum rbxj_kind kind, const
  *   another negative code with f->refused set: not mounted, a symlink on the way, another namespace. */
 int guard_open_parent(struct undo *u, const struct record *r, const char **ret_base, struct finding *f);
 
-/* Is the directory, which guard_open_parent() has opened, another one than the one of the intent? Then what is in it was not
- * made for that. 1, 0 (it is the one, or nobody can tell), or -errno. */
+/* Is the directory, which guard_open_parent() has opened, another one than the one of the intent? Then what
+ * is in it was not made for that. 1, 0 (it is the one, or nobody can tell), or -errno. */
 int guard_parent_replaced(const struct undo *u, const struct record *r, int parent);
 
 /* Was it acquired in this boot? In doubt it was. */
 bool guard_of_this_boot(const struct undo *u, const struct record *r);
 
-/* The directory that r names is not at its path, and dirfd is one on its file system: the one in which it should be,
- * or an ancestor. 0: it is gone for sure. 1: it is in dirfd, under *name. Or a negative code: it has been moved to
- * where nothing of ours is (f refused), or that can't be known now (f busy). */
+/* The directory that r names is not at its path, and dirfd is one on its file system: the one in which it
+ * should be, or an ancestor. 0: it is gone for sure. 1: it is in dirfd, under *name. Or a negative code: it
+ * has been moved to where nothing of ours is (f refused), or that can't be known now (f busy). */
 int guard_moved(struct undo *u, const struct record *r, int dirfd, char name[NAME_MAX + 1],
                 struct finding *f);
 
-/* For u->made: has a call that makes a thing, and ended so (0 or a positive errno), made it, for all that is known? Not
- * where somebody was faster; an error of the device or of a server leaves it open. */
+/* For u->made: has a call that makes a thing, and ended so (0 or a positive errno), made it, for all that is
+ * known? Not where somebody was faster; an error of the device or of a server leaves it open. */
 bool guard_may_have_made(int errnum);
 /* Makes a directory of r, with u->made; a negative code. */
 int guard_mkdir(struct undo *u, const struct record *r, int parent, const char *base, mode_t mode,
@@ -157,8 +157,8 @@ int guard_mkdir(struct undo *u, const struct record *r, int parent, const char *
  * box. */
 int guard_overlap(struct undo *u, const struct record *r, const char *path, struct finding *f);
 
-/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box.
- */
+/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live
+ * box. */
 int guard_kill(struct undo *u, pid_t pid, struct finding *f);
 
 /* Records the mount namespace of an intent, and refuses one whose parent directory is another one for pid 1:
@@ -168,19 +168,20 @@ int guard_namespace(struct record *r, const struct fileid *parent, struct rbxj_e
 /* Fills r->chain, the way to r->path, for the overlap check of a new intent (K4). 0 or -errno. */
 int guard_chain(struct record *r);
 
-/* ---- stamp.c: the stamp of an open directory or file: trusted.rbxj, or user.rbxj without the privilege ---- */
+/* ---- stamp.c: the stamp of what is open: trusted.rbxj, or user.rbxj without the privilege ---- */
 
 int stamp_set(int fd, const struct record *r); /* 0, -EOPNOTSUPP: it can't bear one, or -errno */
 int stamp_get(int fd, uint64_t *incarnation, uint32_t *seq); /* 1 there is one, 0 none, or -errno */
 void stamp_remove(int fd);
-/* Does a file that has the identity of r's evidence lack the stamp that ours has, where that identity is weak? Then it
- * may be another one that got its number: 1, 0, or -errno. Whose it is matters not: it is no proof by itself. */
+/* Does a file that has the identity of r's evidence lack the stamp that ours has, where that identity is
+ * weak? Then it may be another one that got its number: 1, 0, or -errno. Whose it is matters not: it is no
+ * proof by itself. */
 int stamp_is_missing(int fd, const struct record *r);
-/* Is a file that has not the identity of r's evidence ours all the same, as only its number may have changed, and it bears
- * our stamp? 1, 0, or -errno. */
+/* Is a file that has not the identity of r's evidence ours all the same, as only its number may have changed,
+ * and it bears our stamp? 1, 0, or -errno. */
 int stamp_tells(int fd, const struct record *r, const struct fileid *found, bool same_boot);
-/* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1); *ret_why, which may be NULL, is
- * set where that alone is against it. 1, 0 or -errno. */
+/* Does the stamp speak for r? Only for a birth time before the end of the record's boot (K1); *ret_why, which
+ * may be NULL, is set where that alone is against it. 1, 0 or -errno. */
 int stamp_is_ours(int fd, const struct record *r, const struct fileid *id, bool same_boot,
                   const char **ret_why);
 

@@ -270,7 +270,8 @@ static int cgroup_quiesced(struct undo *u, const struct record *r, struct findin
     return wait_until_empty(u, r, &place, f);
 }
 
-/* 1 undone, 0 somebody else removed it, -EAGAIN: it lives under another name by now, or another negative code. */
+/* 1 undone, 0 somebody else removed it, -EAGAIN: it lives under another name by now, or another negative
+ * code. */
 static int undo_here(struct undo *u, const struct record *r, struct place *place, struct finding *f)
 {
     int rc;

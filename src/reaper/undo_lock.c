@@ -54,7 +54,8 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     if (ours < 0)
         return error_sys(&f->error, -ours, "lock %s: its stamp", r->path);
     if (s->reading.whose == LOCK_BEGUN) {
-        /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes that */
+        /* the stamp with its whole incarnation and a digit of seq is in the prefix: nobody else writes
+         * that */
         char line[LOCK_LINE_MAX];
         struct stat st;
         (void)lock_own_line(u, r, line);
@@ -73,8 +74,8 @@ static int judge_unproven(const struct undo *u, const struct record *r, struct s
     return 0;
 }
 
-/* Its name is free. It is gone if it is under no other name either: whoever may rename it can hide it so. What lies in
- * another item of the box goes with that one. */
+/* Its name is free. It is gone if it is under no other name either: whoever may rename it can hide it so.
+ * What lies in another item of the box goes with that one. */
 static int look_elsewhere(struct undo *u, const struct record *r, const struct seen *s, struct finding *f)
 {
     f->found = FOUND_GONE;

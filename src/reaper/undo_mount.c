@@ -77,8 +77,8 @@ static bool wait_a_little(const struct undo *u, int attempt)
     return true;
 }
 
-/* wait: one in a namespace that is just being made (unshare, a container's start) or given up goes by itself. One that
- * stayed is not waited for again in this pass. */
+/* wait: one in a namespace that is just being made (unshare, a container's start) or given up goes by itself.
+ * One that stayed is not waited for again in this pass. */
 static int look_for_copy(struct undo *u, const struct record *r, uint64_t ns, bool wait, struct finding *f)
 {
     struct mount_space space;

@@ -4,8 +4,9 @@
  *
  * It is undone in three steps: renamed aside, which frees the box's path at once; emptied; removed. The name
  * aside is made from the record's nonce, so whoever runs this again after it was killed in between finds the
- * directory under either name, and gone means that it is under neither (K17), and that its file system has it under no
- * other name either: one that was renamed where it is, is undone there; one that was moved elsewhere is left.
+ * directory under either name, and gone means that it is under neither (K17), and that its file system has it
+ * under no other name either: one that was renamed where it is, is undone there; one that was moved elsewhere
+ * is left.
  *
  * A directory that could not be proved ours when it was acquired (K1: no evidence, no stamp) is at most
  * rmdir'ed, in place, as is one with REC_RMDIR_ONLY (K18).
@@ -185,7 +186,8 @@ static int foreign(struct finding *f, const char *path, const char *why)
     return error_set(&f->error, RBXJ_E_FOREIGN, 0, "tmpdir %s: %s", path, why);
 }
 
-/* Is it, or what it lies in below path, a mount of this box that was moved there? It goes by its own record. */
+/* Is it, or what it lies in below path, a mount of this box that was moved there? It goes by its own
+ * record. */
 static bool goes_by_its_record(const struct undo *u, const struct record *r, const struct mount *m,
                                const char *path)
 {
@@ -198,8 +200,9 @@ static bool goes_by_its_record(const struct undo *u, const struct record *r, con
     return false;
 }
 
-/* Does it lie elsewhere, under a mount that covers it, and has but the same name? top: the mount in which path is. One of the
- * same file system (mount --bind /srv /srv) may show the very directory in which it lies. */
+/* Does it lie elsewhere, under a mount that covers it, and has but the same name? top: the mount in which
+ * path is. One of the same file system (mount --bind /srv /srv) may show the very directory in which it
+ * lies. */
 static bool is_covered(const struct undo *u, const struct mount *m, const char *path, int32_t top)
 {
     for (size_t depth = 0; m && path_is_below(m->target, path) && depth < PATH_MAX; depth++)
@@ -208,8 +211,8 @@ static bool is_covered(const struct undo *u, const struct mount *m, const char *
     return m && over && m->id != top && m->dev != over->dev;
 }
 
-/* Nothing may be mounted at or below path, which is in parent. What is ours there was undone before, if it was not moved
- * there; a rename would carry along what is not (6.18). */
+/* Nothing may be mounted at or below path, which is in parent. What is ours there was undone before, if it
+ * was not moved there; a rename would carry along what is not (6.18). */
 static int guard_mounts(struct undo *u, const struct record *r, int parent, const char *path,
                         struct finding *f)
 {
@@ -287,8 +290,8 @@ struct stamp_check {
     const char *path;
 };
 
-/* Whoever copies a directory copies its stamp: cp -a does, and an overlay that copies up. The evidence of the one
- * that was stamped tells it from a copy. 1 it is a copy, 0 it may be the one, or a negative code. */
+/* Whoever copies a directory copies its stamp: cp -a does, and an overlay that copies up. The evidence of the
+ * one that was stamped tells it from a copy. 1 it is a copy, 0 it may be the one, or a negative code. */
 static int is_copy(const struct snapshot *s, const struct snapshot_box *sb, int fd, uint32_t seq)
 {
     struct fileid id;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Is the worker clean? Both ways: is anything there of what the journal names of the dead, and is anything there that looks
- * like ours (by the patterns of [discover]) and is named nowhere; and has the journal anything that is no longer there.
- * What live boxes have does not count, but for what they have lost.
+ * Is the worker clean? Both ways: is anything there of what the journal names of the dead, and is anything
+ * there that looks like ours (by the patterns of [discover]) and is named nowhere; and has the journal
+ * anything that is no longer there. What live boxes have does not count, but for what they have lost.
  *
- * A box that is being torn down has given back what its records still name, and one that releases a thing does so before
- * its record is dropped. So what a live box has lost is looked at twice, and not of one that somebody is tearing down.
+ * A box that is being torn down has given back what its records still name, and one that releases a thing
+ * does so before its record is dropped. So what a live box has lost is looked at twice, and not of one that
+ * somebody is tearing down.
  */
 #include "base/cleanup.h"
 #include "base/error.h"
