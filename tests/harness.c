@@ -263,8 +263,8 @@ const char *harness_tmpfs(void)
 
 /* ---- fixtures ---- */
 
-/* Stays outside of the private namespace, whose mounts vanish with its last process, and is nobody's child.
- */
+/* Stays outside of the private namespace, whose mounts vanish with its last process, and is nobody's
+ * child. */
 static void start_guardian(void)
 {
     pid_t program = getpid(), pid = fork();
@@ -293,7 +293,8 @@ static void start_guardian(void)
     _exit(0);
 }
 
-/* The first process of the namespace: waits for the program, and for what it leaves. All that is still there ends with it. */
+/* The first process of the namespace: waits for the program, and for what it leaves. All that is still there
+ * ends with it. */
 static _Noreturn void be_first(pid_t program, int *ret_status)
 {
     int status;
@@ -321,9 +322,10 @@ static _Noreturn void stay_behind(pid_t first, const int *status)
     _exit(WEXITSTATUS(*status));
 }
 
-/* The program goes on with mounts and a process table of its own: what the product finds in /proc does not depend on
- * what else runs here, and pid 1, whose view of a directory counts (K10), has the mounts that the tests make: on a
- * tmpfs of theirs nothing could be journaled where the machine's pid 1 can be looked into. */
+/* The program goes on with mounts and a process table of its own: what the product finds in /proc does not
+ * depend on what else runs here, and pid 1, whose view of a directory counts (K10), has the mounts that the
+ * tests make: on a tmpfs of theirs nothing could be journaled where the machine's pid 1 can be looked
+ * into. */
 static bool go_apart(void)
 {
     int *status = mmap(NULL, sizeof(*status), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the tests stand on: mounts and a process table of their own, scratch directories, cgroups and processes of their
- * own, and the certainty that nothing of it stays, whatever happens to the test.
+ * What the tests stand on: mounts and a process table of their own, scratch directories, cgroups and
+ * processes of their own, and the certainty that nothing of it stays, whatever happens to the test.
  *
  *     static void k17_refilled_is_busy(void **state) { harness_need_root(); ... harness_disk() ... }
  *
@@ -38,16 +38,16 @@ void harness_need_root(void);
 /* Skips the test for a reason of its own. */
 void harness_skip(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* The scratch directories of this test: on the disk, and on a tmpfs of its own (needs root). Resolved paths.
- */
+/* The scratch directories of this test: on the disk, and on a tmpfs of its own (needs root). Resolved
+ * paths. */
 const char *harness_disk(void);
 const char *harness_tmpfs(void);
 
 /* A formatted string that lives until the end of the test. */
 char *harness_format(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
-/* A new cgroup of this test: in the cgroup2 hierarchy, or that of a v1 controller. Skips where there is none.
- */
+/* A new cgroup of this test: in the cgroup2 hierarchy, or that of a v1 controller. Skips where there is
+ * none. */
 const char *harness_cgroup(void);
 const char *harness_cgroup_v1(const char *controller);
 /* Where a hierarchy is mounted (controller NULL: cgroup2), or NULL. */

@@ -28,7 +28,8 @@ int harness_unmount_below(const char *dir);
 
 void harness_find_hierarchies(void);
 void harness_forget_hierarchies(void);
-/* All of this program's cgroups, also those that a test made beside the harness under its prefix. 0, or -1. */
+/* All of this program's cgroups, also those that a test made beside the harness under its prefix. 0, or
+ * -1. */
 int harness_remove_cgroups(void);
 
 #endif

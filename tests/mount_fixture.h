@@ -183,8 +183,8 @@ static inline enum found look(struct record *r)
     return x.f.found;
 }
 
-/* Looks until it is found so: something else on the machine may show a device number that was just given up.
- */
+/* Looks until it is found so: something else on the machine may show a device number that was just given
+ * up. */
 static inline void assert_becomes(enum found expected, struct record *r)
 {
     for (int i = 0; i < 100 && look(r) != expected; i++)

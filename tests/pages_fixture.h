@@ -66,7 +66,8 @@ static inline int env_open(struct env *e, const char *path, unsigned flags)
     return rc;
 }
 
-/* Few different keys, so that values are replaced and deleted; some are long, some values have pages of their own. */
+/* Few different keys, so that values are replaced and deleted; some are long, some values have pages of their
+ * own. */
 static inline int change(struct env *e, MDB_txn *txn)
 {
     static uint8_t bytes[20000];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the machine looks like, as a text by which "as before" is judged: the files below a directory, the cgroups
- * below others with who is in them, the mounts below the directory.
+ * What the machine looks like, as a text by which "as before" is judged: the files below a directory, the
+ * cgroups below others with who is in them, the mounts below the directory.
  */
 #ifndef RBXJ_TESTS_PICTURE_H
 #define RBXJ_TESTS_PICTURE_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Counts how often a program reads mountinfo and looks through /proc: its calls come here. For one file of it.
+ * Counts how often a program reads mountinfo and looks through /proc: its calls come here. For one file of
+ * it.
  */
 #ifndef RBXJ_TESTS_READING_FIXTURE_H
 #define RBXJ_TESTS_READING_FIXTURE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Crashes and replays: supervisors that are killed (supervisor_fixture.h), the picture of the machine by which "as
- * before" is judged, and the stepper that kills a process at its n-th system call.
+ * Crashes and replays: supervisors that are killed (supervisor_fixture.h), the picture of the machine by
+ * which "as before" is judged, and the stepper that kills a process at its n-th system call.
  *
  *     world_open();                             a journal and places of its own
  *     supervisor_start("b", ALL, LIVES);        a box beside it

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For the tests of what is read of a damaged journal: a journal with boxes in it, what is read of it, and a new one.
+ * For the tests of what is read of a damaged journal: a journal with boxes in it, what is read of it, and a
+ * new one.
  */
 #ifndef RBXJ_TESTS_SALVAGE_FIXTURE_H
 #define RBXJ_TESTS_SALVAGE_FIXTURE_H
@@ -16,7 +17,8 @@ static inline const char *disk_data(const struct place *p)
     return harness_format("%s/journal/data.mdb", p->state);
 }
 
-/* Boxes with three records each, on disk; some ended, so that free pages hold what was. By a process that is gone. */
+/* Boxes with three records each, on disk; some ended, so that free pages hold what was. By a process that is
+ * gone. */
 static inline struct place make_journal(void)
 {
     struct place p = place_make();

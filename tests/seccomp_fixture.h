@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A system call that fails as it does elsewhere: on another kernel, in a container, in want. For the rest of the calling
- * process' life: in a child of the test.
+ * A system call that fails as it does elsewhere: on another kernel, in a container, in want. For the rest of
+ * the calling process' life: in a child of the test.
  */
 #ifndef RBXJ_TESTS_SECCOMP_FIXTURE_H
 #define RBXJ_TESTS_SECCOMP_FIXTURE_H
@@ -25,7 +25,8 @@ static inline void seccomp_add(struct sock_filter *code, unsigned short len)
         _exit(100);
 }
 
-/* What becomes of the call where that argument has that value: SECCOMP_RET_ERRNO | errnum, SECCOMP_RET_KILL_PROCESS. */
+/* What becomes of the call where that argument has that value: SECCOMP_RET_ERRNO | errnum,
+ * SECCOMP_RET_KILL_PROCESS. */
 static inline void seccomp_when(long call, int argument, uint32_t value, uint32_t becomes)
 {
     struct sock_filter code[] = {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A world with a journal of its own, and supervisors in it that are killed at a chosen moment; see replay_fixture.h.
+ * A world with a journal of its own, and supervisors in it that are killed at a chosen moment; see
+ * replay_fixture.h.
  */
 #ifndef RBXJ_TESTS_SUPERVISOR_FIXTURE_H
 #define RBXJ_TESTS_SUPERVISOR_FIXTURE_H

@@ -212,7 +212,8 @@ static void k13_what_lies_in_a_directory_is_acquired_after_it(void **state)
     assert_false(path_exists(outer.path));
 }
 
-/* It would be undone after that one, with which it goes out of sight, and pass for gone: on a disk it would stay. */
+/* It would be undone after that one, with which it goes out of sight, and pass for gone: on a disk it would
+ * stay. */
 static void k13_i7_nothing_is_acquired_in_a_newer_mount(void **state)
 {
     (void)state;
@@ -318,8 +319,8 @@ static void run_begins_held_up(const char *box, int said, int asked, bool intend
         pause();
 }
 
-/* It waits for the gate, with a before-image of what a dead box had there; until its intent is written, that box is
- * undone. */
+/* It waits for the gate, with a before-image of what a dead box had there; until its intent is written, that
+ * box is undone. */
 static void a_before_image_is_of_no_dead_box(void **state)
 {
     (void)state;

@@ -116,8 +116,8 @@ static void i9_what_was_found_damaged_is_not_counted_in(void **state)
     assert_int_equal(counted(j).cleanups[COUNTED_SUCCESS], 1);
 }
 
-/* Whatever keeps it from being written down would keep each of ten thousand boxes from it, and take its time.
- */
+/* Whatever keeps it from being written down would keep each of ten thousand boxes from it, and take its
+ * time. */
 static void quarantine_is_tried_once(void **state)
 {
     (void)state;

@@ -135,7 +135,7 @@ static void one_that_is_followed_by_another_is_gone(void **state)
     teardown_handle();
 }
 
-/* ---- while a person is asked, what he is asked for is followed by another, that has its name and number ---- */
+/* ---- while a person is asked, another takes the place, name and number of what he is asked for ---- */
 
 static bool (*follow)(const char *name);
 static bool alike;

@@ -208,7 +208,8 @@ static void k21_container_restart_is_no_lost_generation(void **state)
     assert_int_equal(disk_look(&p).generations, 1);
 }
 
-/* Killed between the disk's commit and the rename, and again before the gate was made: nobody has used that journal. */
+/* Killed between the disk's commit and the rename, and again before the gate was made: nobody has used that
+ * journal. */
 static void k21_creator_that_died_at_the_end_has_lost_nothing(void **state)
 {
     (void)state;

@@ -56,7 +56,8 @@ static void what_is_whole_is_found_without_the_trees(void **state)
     autopsy_clear(&a);
 }
 
-/* Meta page 0 has the page size, and tells where the other one is; but that one says of itself where it is. */
+/* Meta page 0 has the page size, and tells where the other one is; but that one says of itself where it
+ * is. */
 static void a_lost_meta_page_hides_not_the_other(void **state)
 {
     (void)state;
@@ -82,7 +83,8 @@ static void a_lost_meta_page_hides_not_the_other(void **state)
     free(bytes);
 }
 
-/* The write of a meta page was lost, more than once: what it says was true then. Each snapshot vouches for its number. */
+/* The write of a meta page was lost, more than once: what it says was true then. Each snapshot vouches for
+ * its number. */
 static void a_stale_meta_page_is_not_the_newest(void **state)
 {
     (void)state;
@@ -225,7 +227,8 @@ static void what_every_journal_has_is_missed(void **state)
     free(bytes);
 }
 
-/* On a damaged list of free pages LMDB writes wherever that leads. Neither memory nor time go by the file's length. */
+/* On a damaged list of free pages LMDB writes wherever that leads. Neither memory nor time go by the file's
+ * length. */
 static void a_page_far_away_costs_nothing(void **state)
 {
     (void)state;
@@ -251,7 +254,8 @@ static void a_page_far_away_costs_nothing(void **state)
     free(bytes);
 }
 
-/* Heads that claim a quarter of a mebibyte each, one in the other: the work is bounded by the length of the file. */
+/* Heads that claim a quarter of a mebibyte each, one in the other: the work is bounded by the length of the
+ * file. */
 static void heads_in_heads_cost_little(void **state)
 {
     (void)state;

@@ -208,8 +208,8 @@ static void k1_in_another_parent_even_an_empty_one_is_anothers(void **state)
     assert_true(path_exists(path));
 }
 
-/* As a named hierarchy that was unmounted and mounted again gives it: the same path, device, number and handle (6.1; since
- * 6.9 it has an identity of its own). */
+/* As a named hierarchy that was unmounted and mounted again gives it: the same path, device, number and
+ * handle (6.1; since 6.9 it has an identity of its own). */
 static void k3_in_v1_the_id_alone_is_not_enough(void **state)
 {
     (void)state;
@@ -230,7 +230,8 @@ static void k3_in_v1_the_id_alone_is_not_enough(void **state)
     assert_killed(pid);
 }
 
-/* Its cgroups go on where a hierarchy is unmounted, and are the same when it is mounted again, under another identity. */
+/* Its cgroups go on where a hierarchy is unmounted, and are the same when it is mounted again, under another
+ * identity. */
 static void k14_cgroups_do_not_go_with_their_mount(void **state)
 {
     (void)state;

@@ -58,8 +58,8 @@ static void k4_another_boxes_record_inside_makes_it_busy(void **state)
     assert_true(lives(pid) && path_exists(nested));
 }
 
-/* We live in the box's cgroup, or below it. As its supervisor we step out; as anybody else we make it busy.
- */
+/* We live in the box's cgroup, or below it. As its supervisor we step out; as anybody else we make it
+ * busy. */
 static void ourselves_inside(const char *cgroup, const char *outside)
 {
     const char *path = box_in(cgroup), *nested = child_of(path, "nested");

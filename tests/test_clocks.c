@@ -7,8 +7,8 @@
 #define HOUR 3600
 #define YEAR (365 * 24 * HOUR)
 
-/* A boot whose clock begins a year too early: a stamp can't be told from a copy's (K1), so it is left, and is no failure;
- * done when the clock is right. */
+/* A boot whose clock begins a year too early: a stamp can't be told from a copy's (K1), so it is left, and is
+ * no failure; done when the clock is right. */
 static void k1_clock_is_behind_after_a_reboot(void **state)
 {
     (void)state;
@@ -32,7 +32,8 @@ static void k1_clock_is_behind_after_a_reboot(void **state)
     is_healthy();
 }
 
-/* Two clocks tell when this boot began, and the reaper may be stopped between them: a copy of this boot is one still. */
+/* Two clocks tell when this boot began, and the reaper may be stopped between them: a copy of this boot is
+ * one still. */
 static void k1_a_reaper_that_is_stopped_between_two_clocks(void **state)
 {
     (void)state;

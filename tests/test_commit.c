@@ -248,7 +248,8 @@ static void damaged_log(bool remove)
     assert_int_equal(intend(j, &a, RBXJ_TMPDIR, harness_format("%s/a2", p.lost), &e),
                      0); /* in the log only */
     damage_last_entry(j, remove);
-    /* nobody's durable begin hangs on it: the records are taken instead of the log, and what was dropped goes */
+    /* nobody's durable begin hangs on it: the records are taken instead of the log, and what was dropped
+     * goes */
     assert_ok(journal_drop(j, a.incarnation, 1, &e), e);
     assert_ok(begin_one(j, "b", harness_format("%s/b", p.kept), &e), e);
     assert_ok(journal_flush(j, &e), e);
@@ -278,7 +279,8 @@ static void k24_missing_log_entry_is_got_over(void **state)
     damaged_log(true);
 }
 
-/* Its maker died, or failed, after the rename and before the flush of the directory: the next opener makes up for it. */
+/* Its maker died, or failed, after the rename and before the flush of the directory: the next opener makes up
+ * for it. */
 static void i1_the_name_of_a_new_journal_is_flushed_by_whoever_finds_it(void **state)
 {
     (void)state;

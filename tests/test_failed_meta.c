@@ -104,8 +104,8 @@ static void k27_meta_page_whose_write_failed(void **state)
     (void)must_begin(place_open(&p), "b", harness_format("%s/b", p.lost));
 }
 
-/* With the newest snapshot lost, that page is what a salvage has: of a transaction of which nobody was told that it was
- * done. What was begun is there, and the rest proves nothing. */
+/* With the newest snapshot lost, that page is what a salvage has: of a transaction of which nobody was told
+ * that it was done. What was begun is there, and the rest proves nothing. */
 static void k27_meta_page_whose_write_failed_is_salvaged(void **state)
 {
     (void)state;

@@ -32,7 +32,8 @@ static void churn(const char *name)
     harness_track(pid);
 }
 
-/* A number that is just given to a new file is no want of memory (seen about once in 2,000 times, ext4 6.18). */
+/* A number that is just given to a new file is no want of memory (seen about once in 2,000 times, ext4
+ * 6.18). */
 static void k3_removed_directory_is_stale_under_churn(void **state)
 {
     (void)state;
@@ -77,7 +78,8 @@ static struct fileid seen_by_nobody(const char *path)
     return id;
 }
 
-/* A directory that is written to and not read, as that of a mail drop: there its file system can't be asked. */
+/* A directory that is written to and not read, as that of a mail drop: there its file system can't be
+ * asked. */
 static void k14_a_directory_that_cant_be_read_is_on_its_file_system(void **state)
 {
     (void)state;

@@ -135,7 +135,8 @@ static void k25_killed_inside_a_transaction_leaves_nothing(void **state)
     snapshot_clear(&snapshot);
 }
 
-/* A waiter in a time namespace whose clock is ahead of ours by days: its turn ends with its death all the same. */
+/* A waiter in a time namespace whose clock is ahead of ours by days: its turn ends with its death all the
+ * same. */
 static void k25_k9_a_dead_elder_of_another_time_namespace_keeps_nobody_out(void **state)
 {
     (void)state;
@@ -234,8 +235,8 @@ static pid_t come(struct gate *gate, bool unless, struct shared *s)
     });
 }
 
-/* A stream of short holders, as the worst machine runs them: whoever waits is woken too late each time. Here it does
- * not run at all while the gate stands open and others come to it. */
+/* A stream of short holders, as the worst machine runs them: whoever waits is woken too late each time. Here
+ * it does not run at all while the gate stands open and others come to it. */
 static void k25_later_comers_overtake_no_elder(void **state)
 {
     (void)state;

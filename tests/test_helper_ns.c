@@ -99,7 +99,8 @@ static void k16_no_helper_goes_to_the_payloads_pid_namespace(void **state)
 
 static char *link_path;
 
-/* Who can't ask where a protected path leads must not go on as if it led nowhere; where there is nothing, none is asked. */
+/* Who can't ask where a protected path leads must not go on as if it led nowhere; where there is nothing,
+ * none is asked. */
 static int resolves_what_is_protected(void)
 {
     const char *const paths[] = {link_path, harness_format("%s/none/below", harness_disk())};

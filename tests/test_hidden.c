@@ -236,7 +236,8 @@ static void k13_a_mount_moved_into_the_tmpdir_goes_first(void **state)
     }
 }
 
-/* A stranger's mount that a mount of the box covers has the name of a directory in that, and lies elsewhere. */
+/* A stranger's mount that a mount of the box covers has the name of a directory in that, and lies
+ * elsewhere. */
 static void k13_a_covered_mount_of_its_name_is_no_hindrance(void **state)
 {
     (void)state;
@@ -292,7 +293,8 @@ static void many_processes_with_few_descriptors(void **state)
     replay_apart_tells(few_descriptors, 0, &plain, 0, "a 1 present undone\n");
 }
 
-/* With not one descriptor left it can't be known who is a supervisor, and who is above us: nobody is killed. */
+/* With not one descriptor left it can't be known who is a supervisor, and who is above us: nobody is
+ * killed. */
 static void k4_want_of_descriptors_kills_nobody(void **state)
 {
     (void)state;

@@ -70,7 +70,8 @@ static const char document[] =
     "\"busy\",\"detail\":\"held\"}},{\"box\":\"7\",\"incarnation\":\"71\",\"seq\":1,\"kind\":\"tmpdir\","
     "\"name\":\"/srv/7\",\"outcome\":\"undone\"}]}";
 
-/* Prints it in a child, in which the n-th allocation fails; 0: none. Its exit status; what it printed is in path. */
+/* Prints it in a child, in which the n-th allocation fails; 0: none. Its exit status; what it printed is in
+ * path. */
 static int print(bool markdown, int n, const char *path)
 {
     int status;

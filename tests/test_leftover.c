@@ -33,7 +33,8 @@ static void run_begins(int said, int asked)
     tell(said);
 }
 
-/* The gate of the disk first, so that it waits for its commit; and that of the boot journal when its entry is there. */
+/* The gate of the disk first, so that it waits for its commit; and that of the boot journal when its entry is
+ * there. */
 static void hold_both(struct gate_page *gates, int asked)
 {
     assert_int_equal(0, gate_lock(&gates->disk, "test", 10000000000, NULL));
@@ -43,8 +44,8 @@ static void hold_both(struct gate_page *gates, int asked)
     assert_int_equal(0, gate_lock(&gates->boot, "test", 10000000000, NULL));
 }
 
-/* The entry is in the boot journal, the commit waits, and the withdrawal can't be written. The gates are held until
- * the supervisor has given up. */
+/* The entry is in the boot journal, the commit waits, and the withdrawal can't be written. The gates are held
+ * until the supervisor has given up. */
 static void k22_a_begin_is_withdrawn_later(void **state)
 {
     (void)state;
@@ -180,7 +181,8 @@ int mkdirat(int dirfd, const char *name, mode_t mode)
     return (int)syscall(SYS_mkdirat, dirfd, name, mode);
 }
 
-/* Its intent is withdrawn at the latest before the box is undone, which would take what is there for its own. */
+/* Its intent is withdrawn at the latest before the box is undone, which would take what is there for its
+ * own. */
 static void i4_an_intent_of_nothing_is_not_undone(void **state)
 {
     (void)state;
@@ -248,7 +250,8 @@ static void a_handle_forgets_boxes_that_have_ended(void **state)
     undo_and_end("lives"); /* for that one it still acts */
 }
 
-/* Without a descriptor for its pidfd nobody knows whether its supervisor lives: nothing is done on that (I3). */
+/* Without a descriptor for its pidfd nobody knows whether its supervisor lives: nothing is done on that
+ * (I3). */
 static void k8_want_of_descriptors_is_no_answer(void **state)
 {
     (void)state;

@@ -124,8 +124,8 @@ static void k5_only_the_size_of_a_present_lock_reached_the_disk(void **state)
     lost("precious", 137);
 }
 
-/* A file that grew longer than what was written to the disk would be left with the line and the rest of what it held.
- */
+/* A file that grew longer than what was written to the disk would be left with the line and the rest of what
+ * it held. */
 static void k5_what_a_long_one_held_does_not_follow_the_line(void **state)
 {
     char before[BEFORE_MAX + 1];

@@ -32,8 +32,8 @@ static void look(void)
     assert_ok(monitor_look(monitor, &view, &e), e);
 }
 
-/* Waits for one of these events, looks, and goes on until check() holds: a box may be seen before its supervisor, and a
- * commit is more than one write. */
+/* Waits for one of these events, looks, and goes on until check() holds: a box may be seen before its
+ * supervisor, and a commit is more than one write. */
 static void until(int events, bool (*check)(void))
 {
     int64_t deadline = now_monotonic_ns() + 30000000000;
@@ -117,7 +117,8 @@ static void w2_begins_and_deaths_are_seen(void **state)
     assert_int_equal(view.supervisors, 0);
 }
 
-/* One supervisor has one pidfd, however many boxes; what was begun and what died while nobody watched is found. */
+/* One supervisor has one pidfd, however many boxes; what was begun and what died while nobody watched is
+ * found. */
 static void w2_what_is_there_at_the_start(void **state)
 {
     (void)state;
@@ -213,8 +214,8 @@ static void k4_outer_box_lives_as_long_as_the_inner_one(void **state)
     assert_true(is_dead_box("outer"));
 }
 
-/* K21: the runtime directory goes while somebody has it open, and comes again. W1: nobody is told that the journals are
- * in use. */
+/* K21: the runtime directory goes while somebody has it open, and comes again. W1: nobody is told that the
+ * journals are in use. */
 static void k21_runtime_directory_made_anew(void **state)
 {
     (void)state;

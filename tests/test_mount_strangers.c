@@ -34,8 +34,8 @@ static bool serve_behind_another(const void *target)
     return mount_its_own(target);
 }
 
-/* A service whose namespace hears of ours: it has unmounted its copy, and mounted what it likes. shared: it passes on
- * what it hears, and lives behind another one that does. */
+/* A service whose namespace hears of ours: it has unmounted its copy, and mounted what it likes. shared: it
+ * passes on what it hears, and lives behind another one that does. */
 static pid_t service(const char *target, bool shared)
 {
     return child_that_waits(shared ? serve_behind_another : serve, target);

@@ -114,7 +114,8 @@ static void k12_a_private_copy_elsewhere_is_named(void **state)
     }
 }
 
-/* As a container's start: its namespace is a copy of ours, and then it is not any more. It is not left for that. */
+/* As a container's start: its namespace is a copy of ours, and then it is not any more. It is not left for
+ * that. */
 static void k12_a_copy_that_goes_by_itself_is_waited_for(void **state)
 {
     (void)state;
@@ -338,8 +339,8 @@ static void k12_a_thousand_mounts_few_readings(void **state)
     }
     print_message("%d mounts undone in %d ms, %u readings\n", COUNT,
                   (int)((now_monotonic_ns() - start) / 1000000), first);
-    /* a process elsewhere that ends meanwhile costs another reading, and a device number that is given out again; not
-     * a mount */
+    /* a process elsewhere that ends meanwhile costs another reading, and a device number that is given out
+     * again; not a mount */
     assert_true(mountinfo_readings - first < COUNT / 4);
     assert_true(proc_searches <= 10);
     assert_int_equal(1, mounted(base));

@@ -157,7 +157,8 @@ static void k4_alias_of_the_directory_itself_is_found(void **state)
     stands("two", below("alias/x"));
 }
 
-/* The box's own directory was removed, and its inode number given to one that others use: another handle tells. */
+/* The box's own directory was removed, and its inode number given to one that others use: another handle
+ * tells. */
 static void k3_k4_an_inode_number_that_is_used_again_is_no_alias(void **state)
 {
     (void)state;

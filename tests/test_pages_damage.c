@@ -101,7 +101,8 @@ static void what_is_accepted_does_no_harm(void **state)
     assert_true(accepted > 50 && rejected > 500);
 }
 
-/* The number of a meta page's transaction alone: LMDB would take the other snapshot, or the older one for the newest. */
+/* The number of a meta page's transaction alone: LMDB would take the other snapshot, or the older one for the
+ * newest. */
 static void a_damaged_transaction_number_is_noticed(void **state)
 {
     (void)state;

@@ -96,7 +96,8 @@ static uint8_t *node(uint8_t *p, unsigned i)
 {
     return p + get16(p + 16 + 2 * i);
 }
-/* The record of the one database, in the leaf that is the main tree's root: behind the node's head and its name. */
+/* The record of the one database, in the leaf that is the main tree's root: behind the node's head and its
+ * name. */
 static uint8_t *database(void)
 {
     return node(page(get64(meta() + 128)), 0) + 8 + 7;

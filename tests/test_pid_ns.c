@@ -50,7 +50,8 @@ static void a_child_of_the_same_number_is_a_child(void **state)
     assert_child(pid);
 }
 
-/* unshare --pid without --mount-proc, a container with its host's /proc: a number there is another process. */
+/* unshare --pid without --mount-proc, a container with its host's /proc: a number there is another
+ * process. */
 static void the_proc_of_another_namespace_is_refused(void **state)
 {
     (void)state;
@@ -77,7 +78,8 @@ static pid_t child_of(pid_t pid)
     return atoi(children);
 }
 
-/* A supervisor in a container, whose pid there is another one than here: in a cgroup, it would be killed with the rest. */
+/* A supervisor in a container, whose pid there is another one than here: in a cgroup, it would be killed with
+ * the rest. */
 static void k4_a_supervisor_in_another_namespace_is_spared(void **state)
 {
     (void)state;

@@ -128,7 +128,8 @@ static void i4_a_reading_that_may_have_missed_it_is_no_proof(void **state)
     replay_tells(&plain, 0, "a 1 gone already_gone\n");
 }
 
-/* Twice in a row it is not seen, from the first, second, ... time on: in the look, in the undo, between them. */
+/* Twice in a row it is not seen, from the first, second, ... time on: in the look, in the undo, between
+ * them. */
 static void i6_what_undo_did_not_find_any_more_is_looked_for_again(void **state)
 {
     (void)state;
@@ -151,8 +152,8 @@ static void i6_what_undo_did_not_find_any_more_is_looked_for_again(void **state)
     }
 }
 
-/* A lock is told by its name: one that was given another one is not gone, nor undone there. What it is linked to besides
- * is nobody's business. */
+/* A lock is told by its name: one that was given another one is not gone, nor undone there. What it is linked
+ * to besides is nobody's business. */
 static void i4_a_lock_that_was_renamed_is_not_gone(void **state)
 {
     (void)state;

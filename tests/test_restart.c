@@ -26,7 +26,7 @@ static void replay_causes(const char *expected)
     assert_string_equal(text, expected);
 }
 
-/* ---- soft-reboot: the same boot id and /run; every process, and what PID 1 has stopped and unmounted, is gone ---- */
+/* ---- soft-reboot: the same boot id and /run; no process lives, and what PID 1 unmounts is gone ---- */
 
 static void empty_group(const char *group)
 {

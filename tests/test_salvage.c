@@ -77,8 +77,8 @@ static void a_damaged_transaction_number_loses_nothing(void **state)
     }
 }
 
-/* One that is in the boot journal alone has no place in the log: what is younger than all of the previous snapshot may
- * have come after it. What is salvaged is on disk, and says so. */
+/* One that is in the boot journal alone has no place in the log: what is younger than all of the previous
+ * snapshot may have come after it. What is salvaged is on disk, and says so. */
 static void the_last_box_of_this_boot_is_not_lost(void **state)
 {
     (void)state;
@@ -125,8 +125,8 @@ static void a_damaged_record_is_told_and_its_box_left_out(void **state)
     autopsy_clear(&a);
 }
 
-/* Writes two bytes into the newest copy of a record that is no header, and sets its checksum right. at 0: into its path.
- */
+/* Writes two bytes into the newest copy of a record that is no header, and sets its checksum right. at 0:
+ * into its path. */
 static void change_under_checksum(const struct place *p, size_t at, const char bytes[2])
 {
     struct autopsy a = must_read(disk_data(p));
@@ -202,8 +202,8 @@ static void what_a_newer_version_wrote_is_no_damage_and_left_out(void **state)
     autopsy_clear(&a);
 }
 
-/* An older version is the best that is left where the newest is damaged: of a header, so that its box is not lost, and of
- * a record. Its number may be damaged, too: the tree knows it. */
+/* An older version is the best that is left where the newest is damaged: of a header, so that its box is not
+ * lost, and of a record. Its number may be damaged, too: the tree knows it. */
 static void an_older_version_stands_in_for_a_damaged_one(void **state)
 {
     (void)state;

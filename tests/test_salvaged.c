@@ -30,7 +30,8 @@ static uint64_t last_position(const struct autopsy *a)
     return last;
 }
 
-/* Both snapshots of the boot journal are lost, and an older disk journal than its own is there: its log tells. */
+/* Both snapshots of the boot journal are lost, and an older disk journal than its own is there: its log
+ * tells. */
 static void k20_a_log_tells_what_was_deleted(void **state)
 {
     (void)state;
@@ -103,7 +104,8 @@ static void k4_what_holds_a_box_that_is_left_out_is_in_doubt(void **state)
     snapshot_clear(&s);
 }
 
-/* Nobody holds a lock in a directory in which it was never taken: who replays what was salvaged where it was written. */
+/* Nobody holds a lock in a directory in which it was never taken: who replays what was salvaged where it was
+ * written. */
 static void k9_i3_a_lock_that_was_taken_elsewhere_is_not_free(void **state)
 {
     (void)state;
@@ -134,7 +136,8 @@ static void k9_i3_a_lock_that_was_taken_elsewhere_is_not_free(void **state)
     assert_int_equal(box_liveness(NULL, old.state, &box), LIVE_DEAD);
 }
 
-/* Positions go on: of two versions of a record the younger one has the higher. Else a second salvage took the older. */
+/* Positions go on: of two versions of a record the younger one has the higher. Else a second salvage took the
+ * older. */
 static void k21_positions_go_on_after_a_salvage(void **state)
 {
     (void)state;

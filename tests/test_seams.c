@@ -73,7 +73,8 @@ static void k13_below_a_covered_mount_is_skipped(void **state)
     assert_int_equal(harness_mounts_below(in_work("m")), 0);
 }
 
-/* The first try at that place was never mounted; the second one was, by a supervisor that dies before it can tell. */
+/* The first try at that place was never mounted; the second one was, by a supervisor that dies before it can
+ * tell. */
 static void run_second_try(const char *box, unsigned int parts)
 {
     struct rbxj *handle = begin_plan_here(box);

@@ -61,7 +61,8 @@ static void run_replay(const char *box, unsigned int parts)
     replay_here(&(struct rbxj_replay){0});
 }
 
-/* Its boxes were claimed before it was known that the plan has changed: this process lives on, and is in nobody's way. */
+/* Its boxes were claimed before it was known that the plan has changed: this process lives on, and is in
+ * nobody's way. */
 static void k11_plan_that_is_not_done_gives_its_boxes_back(void **state)
 {
     (void)state;
@@ -75,8 +76,8 @@ static void k11_plan_that_is_not_done_gives_its_boxes_back(void **state)
 
 /* ---- a name that is taken ---- */
 
-/* What stands there is the box's that has the name: the supervisor is told to wait for the reaper, not that there is
- * something that nobody knows of. */
+/* What stands there is the box's that has the name: the supervisor is told to wait for the reaper, not that
+ * there is something that nobody knows of. */
 static void k11_taken_name_is_told_before_what_it_made(void **state)
 {
     (void)state;

@@ -196,8 +196,8 @@ static void run_and_fill(const char *box, unsigned int parts)
     die();
 }
 
-/* cp -a copies stamps. In the next boot the evidence is lost, and what was born in it can't be what was stamped in
- * the boot before. (The machine's own boot is the next one here.) */
+/* cp -a copies stamps. In the next boot the evidence is lost, and what was born in it can't be what was
+ * stamped in the boot before. (The machine's own boot is the next one here.) */
 static void k1_a_stamp_on_what_was_born_in_this_boot_is_a_copy(void **state)
 {
     (void)state;

@@ -14,7 +14,8 @@
 
 /* ---- a supervisor's own teardown beside damage (I9) ---- */
 
-/* Flips a bit in the header of told->incarnation. In a process of its own: the environment is open once in each. */
+/* Flips a bit in the header of told->incarnation. In a process of its own: the environment is open once in
+ * each. */
 static void run_damage(const char *box, unsigned int parts)
 {
     struct journal_options o = {.state_dir = world.state,
@@ -59,8 +60,8 @@ static void nested_is_whole(void)
     assert_string_equal(harness_read(in_work("T/inner/precious")), "data");
 }
 
-/* The header of a living box that is nested in this one is damaged: the snapshot does not show that box, and the
- * whole directory looks like one's own. */
+/* The header of a living box that is nested in this one is damaged: the snapshot does not show that box, and
+ * the whole directory looks like one's own. */
 static void i9_own_undo_beside_a_damaged_nested_box(void **state)
 {
     (void)state;
@@ -87,8 +88,8 @@ static void i9_own_undo_beside_a_damaged_nested_box(void **state)
 
 /* ---- under a payload that lives on ---- */
 
-/* A living supervisor of another box is in the cgroup, which thus can't be emptied: what is newer stays, too, as
- * what lives in the cgroup may use it. */
+/* A living supervisor of another box is in the cgroup, which thus can't be emptied: what is newer stays, too,
+ * as what lives in the cgroup may use it. */
 static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **state)
 {
     (void)state;
@@ -111,8 +112,8 @@ static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **stat
     assert_true(is_dead(payload));
 }
 
-/* The box sees the cgroups through a mount of its own, over which a stranger mounts: what lives in there can't be
- * killed, and may use everything. */
+/* The box sees the cgroups through a mount of its own, over which a stranger mounts: what lives in there
+ * can't be killed, and may use everything. */
 static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen(void **state)
 {
     (void)state;
@@ -165,8 +166,8 @@ static void run_group_inside(const char *box, unsigned int parts)
     must_do(rbxj_acquire(handle, box, 1, NULL, NULL, &e), &e);
 }
 
-/* The outer box has to wait for the one that is nested in its cgroup, and is passed over again: its lock is nobody
- * else's in between. */
+/* The outer box has to wait for the one that is nested in its cgroup, and is passed over again: its lock is
+ * nobody else's in between. */
 static void k7_a_flock_is_held_between_passes(void **state)
 {
     (void)state;
@@ -223,7 +224,8 @@ static void k7_dry_run_that_cant_ask_who_holds_a_lock(void **state)
     replay_is_clean(1);
 }
 
-/* In a held box only the lock fails in a dry run: nothing else would be tried, be it busy or newer than the lock. */
+/* In a held box only the lock fails in a dry run: nothing else would be tried, be it busy or newer than the
+ * lock. */
 static void k7_a_dry_run_tells_which_lock_holds_the_box(void **state)
 {
     (void)state;

@@ -144,7 +144,8 @@ static void k28_too_fast_for_a_copy_takes_a_reader_or_says_busy(void **state)
     snapshot_clear(&snapshot);
 }
 
-/* The meta pages are not read at one moment, however often; neither from outside nor through a reader slot. */
+/* The meta pages are not read at one moment, however often; neither from outside nor through a reader
+ * slot. */
 static void k28_metas_of_different_moments_are_no_damage(void **state)
 {
     (void)state;

@@ -129,8 +129,8 @@ static void k6_it_runs_in_a_new_pid_namespace(void **state)
 static void (*at_start)(void); /* of the supervisor; may be NULL */
 static bool in_group;          /* the box has a cgroup, into which the process goes */
 
-/* A supervisor that has begun the box, and then starts a process when it is told to. secret: a descriptor that
- * is not for its child. */
+/* A supervisor that has begun the box, and then starts a process when it is told to. secret: a descriptor
+ * that is not for its child. */
 static pid_t start_spawner(int secret, int said[2], int asked[2])
 {
     assert_int_equal(0, pipe2(said, O_CLOEXEC));

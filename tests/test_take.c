@@ -159,8 +159,8 @@ static void k7_a_lock_is_taken_back_under_its_flock(void **state)
     assert_string_equal("{\"pid\":1}", harness_read(part_path("a", LOCK)));
 }
 
-/* With one descriptor less than it needs, two less, and so on: what it made half-way is taken back, or known to
- * rbxj_undo(). */
+/* With one descriptor less than it needs, two less, and so on: what it made half-way is taken back, or known
+ * to rbxj_undo(). */
 static void a_take_without_descriptors_leaves_nothing_unknown(void **state)
 {
     (void)state;

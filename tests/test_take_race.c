@@ -164,8 +164,8 @@ static void run_into_it(const char *box, unsigned int parts)
     die();
 }
 
-/* Killed after it was told; and before that, when nobody can tell it from one that was made for the box: then what is
- * empty is removed, and nothing else (K1). */
+/* Killed after it was told; and before that, when nobody can tell it from one that was made for the box: then
+ * what is empty is removed, and nothing else (K1). */
 static void k1_a_replay_leaves_what_acquire_found_there(void **state)
 {
     (void)state;

@@ -186,7 +186,8 @@ static void k2_file_is_foreign(void **state)
     assert_string_equal(harness_read(target), "x");
 }
 
-/* Where the next directory gets the number of ours, and nothing else tells them apart (9p, FUSE), our stamp must. */
+/* Where the next directory gets the number of ours, and nothing else tells them apart (9p, FUSE), our stamp
+ * must. */
 static void k3_a_number_alone_is_not_enough(void **state)
 {
     (void)state;
@@ -205,8 +206,8 @@ static void k3_a_number_alone_is_not_enough(void **state)
     assert_undone();
 }
 
-/* An overlay over two file systems numbers its directories anew when they are read into memory again, and has no handles:
- * birth time and stamp tell. */
+/* An overlay over two file systems numbers its directories anew when they are read into memory again, and has
+ * no handles: birth time and stamp tell. */
 static void k3_an_overlays_directory_with_another_number_is_ours(void **state)
 {
     (void)state;
@@ -335,7 +336,8 @@ static void k14_not_mounted_is_not_gone(void **state)
     assert_undone();
 }
 
-/* Of a removable disk, a loop device, an NFS mount: the number is the next one's as soon as it is free (ext4, 6.18). */
+/* Of a removable disk, a loop device, an NFS mount: the number is the next one's as soon as it is free (ext4,
+ * 6.18). */
 static void k14_another_file_system_of_that_number_is_not_the_one(void **state)
 {
     (void)state;

@@ -37,7 +37,8 @@ static void k16_a_mount_beside_it_is_not_asked(void **state)
     assert_found(FOUND_GONE);
 }
 
-/* Where the directory in which it lies is bound upon itself, a mount is not seen, and would be carried along all the same. */
+/* Where the directory in which it lies is bound upon itself, a mount is not seen, and would be carried along
+ * all the same. */
 static void k4_a_mount_behind_a_bind_of_its_directory_is_not_carried_along(void **state)
 {
     (void)state;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For crash_alloc.c: the same life by lines of JSON, as rbxj hook answers them. What the lines name is made by hand. Without
- * memory for a reply the hook exits (with status 6): then its supervisor, which is this process, dies, too.
+ * For crash_alloc.c: the same life by lines of JSON, as rbxj hook answers them. What the lines name is made
+ * by hand. Without memory for a reply the hook exits (with status 6): then its supervisor, which is this
+ * process, dies, too.
  */
 #ifndef RBXJ_TESTS_CRASH_ALLOC_HOOK_H
 #define RBXJ_TESTS_CRASH_ALLOC_HOOK_H

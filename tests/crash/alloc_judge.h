@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For crash_alloc.c: the world in which an allocation fails, what a failure must say, and what is told of one that
- * does not.
+ * For crash_alloc.c: the world in which an allocation fails, what a failure must say, and what is told of one
+ * that does not.
  */
 #ifndef RBXJ_TESTS_CRASH_ALLOC_JUDGE_H
 #define RBXJ_TESTS_CRASH_ALLOC_JUDGE_H
@@ -18,7 +18,8 @@ static uint64_t allocation_now; /* that fails; UINT64_MAX: none */
 
 /* What libraries keep, by a function of theirs:
  *   libcgroup 2.0.2: cgroup_init() frees nothing of what it has where it fails. We call it once in a process.
- *   glibc 2.36: the stacks of threads that have ended are kept for others, with their thread-local storage. */
+ *   glibc 2.36: the stacks of threads that have ended are kept for others, with their thread-local
+ *   storage. */
 static bool tolerated(const struct shim_block *b)
 {
     static const struct {

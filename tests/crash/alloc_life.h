@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For crash_alloc.c: the life of a supervisor in steps, each of which is one call, and what the system must show after a
- * call that said that it succeeded. It runs in a forked process, which tells by told->error.
+ * For crash_alloc.c: the life of a supervisor in steps, each of which is one call, and what the system must
+ * show after a call that said that it succeeded. It runs in a forked process, which tells by told->error.
  */
 #ifndef RBXJ_TESTS_CRASH_ALLOC_LIFE_H
 #define RBXJ_TESTS_CRASH_ALLOC_LIFE_H
@@ -121,7 +121,8 @@ static int life_acquire(struct life *l, int i, struct rbxj_error *e)
     return r;
 }
 
-/* It failed after the thing was made, perhaps: then it is told so. A lock whose descriptor is gone stays lost. */
+/* It failed after the thing was made, perhaps: then it is told so. A lock whose descriptor is gone stays
+ * lost. */
 static int life_acquire_again(struct life *l, int i, struct rbxj_error *e)
 {
     struct rbxj_error first = {0};

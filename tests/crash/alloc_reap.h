@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For crash_alloc.c: what is called without a handle, and in what world. Each call writes what it got to struct got, and nothing else while
- * the allocator is armed; got_text() tells it afterwards, without what differs from call to call.
+ * For crash_alloc.c: what is called without a handle, and in what world. Each call writes what it got to
+ * struct got, and nothing else while the allocator is armed; got_text() tells it afterwards, without what
+ * differs from call to call.
  */
 #ifndef RBXJ_TESTS_CRASH_ALLOC_REAP_H
 #define RBXJ_TESTS_CRASH_ALLOC_REAP_H

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * An allocator in front of glibc's, for crash_alloc.c: while it is armed the n-th allocation of this process, its
- * threads and its forked children finds no memory, and what was allocated and not freed is known, with who asked
- * for it. Freed memory is overwritten, fresh memory too, so that what reads either does not go on by luck.
+ * An allocator in front of glibc's, for crash_alloc.c: while it is armed the n-th allocation of this process,
+ * its threads and its forked children finds no memory, and what was allocated and not freed is known, with
+ * who asked for it. Freed memory is overwritten, fresh memory too, so that what reads either does not go on
+ * by luck.
  *
  *     shim_init();              once; before any fork
  *     shim_arm(n, 1);           from now on number n, counted from 0, fails; 1: it alone

@@ -11,8 +11,9 @@
 
 #define CALL_ERRNOS_MAX 12
 
-/* The errnos that this call, with these arguments, may return although nothing is wrong with it: no lies about what is
- * there (ENOENT), no faults of the caller (EBADF). As decide() of step.h returns them. Returns how many. */
+/* The errnos that this call, with these arguments, may return although nothing is wrong with it: no lies
+ * about what is there (ENOENT), no faults of the caller (EBADF). As decide() of step.h returns them. Returns
+ * how many. */
 size_t call_errnos(const struct step_call *call, int ret[CALL_ERRNOS_MAX]);
 
 /* Is it a call of the dynamic loader's, while the thread stands still? */

@@ -1,19 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The frame of the crash programs (crash_*.c): each tries one or more cases at many points (the n-th system call,
- * the n-th allocation, the n-th seed), and each point in a process of its own, on real things.
+ * The frame of the crash programs (crash_*.c): each tries one or more cases at many points (the n-th system
+ * call, the n-th allocation, the n-th seed), and each point in a process of its own, on real things.
  *
  *     static void run(const struct crash_case *c, uint64_t point) { world_open(); ...; assert_...; }
  *
  *     static const struct crash_case cases[] = {{.name = "supervisor", .run = run, .points = count}};
  *     int main(int argc, char **argv) { return crash_main(argc, argv, 20, cases, ARRAY_LEN(cases)); }
  *
- * A point runs in a process of its own as if it were a test of harness.h: fresh scratch directories; its processes,
- * mounts and cgroups are gone after it, also when it dies or hangs. A point that fails is printed with the command that repeats it, and
- * the others go on. Each case is one TAP test; a summary line gives the figures.
+ * A point runs in a process of its own as if it were a test of harness.h: fresh scratch directories; its
+ * processes, mounts and cgroups are gone after it, also when it dies or hangs. A point that fails is printed
+ * with the command that repeats it, and the others go on. Each case is one TAP test; a summary line gives the
+ * figures.
  *
- * Without options the points are a sample by a fixed seed, for as many seconds as the program says: the same ones
- * each time, as far as there are as many points (one that waits has more calls the longer it does). Options:
+ * Without options the points are a sample by a fixed seed, for as many seconds as the program says: the same
+ * ones each time, as far as there are as many points (one that waits has more calls the longer it does).
+ * Options:
  *   --seconds S        so long, all cases together
  *   --seed N           another sample; "random" draws one. It is printed.
  *   --all              every point of every case, in order, however long it takes
@@ -50,8 +52,8 @@ int crash_main(int argc, char **argv, double seconds, const struct crash_case *c
 void crash_count(const char *what, uint64_t n);
 /* For run() of a case with whole: how long it goes on; with --all two minutes at least. */
 double crash_seconds(void);
-/* For run(): there is no such point, since the run ended before it. Ends the point; --all goes on with the next
- * case. */
+/* For run(): there is no such point, since the run ended before it. Ends the point; --all goes on with the
+ * next case. */
 _Noreturn void crash_past_the_end(void);
 /* A generator for run(): splitmix64 (Steele, Lea, Flood, 2014). Never rand(): a point is repeatable. */
 uint64_t crash_random(uint64_t *state);

@@ -5,11 +5,11 @@
  *  - it never crashes, and frees what it allocated;
  *  - a call that fails says that memory is short, and nothing else: neither damage nor a refusal nor "gone";
  *  - one that succeeds has done all of it;
- *  - a bystander's box and what nobody journaled stay whole, and the journal has what exists: the supervisor that
- *    dies there is undone by a replay, the one that goes on does the same call again, and ends its box.
+ *  - a bystander's box and what nobody journaled stay whole, and the journal has what exists: the supervisor
+ *    that dies there is undone by a replay, the one that goes on does the same call again, and ends its box.
  *
- * Each allocation has a life or a call of its own, and it alone fails; or, where memory stays short, it and all that
- * follow until the call has returned. A point is four of them, in one world.
+ * Each allocation has a life or a call of its own, and it alone fails; or, where memory stays short, it and
+ * all that follow until the call has returned. A point is four of them, in one world.
  */
 #include "alloc_hook.h"
 #include "alloc_judge.h"

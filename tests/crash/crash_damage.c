@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Damaged journals (I9): a data file of a journal in use is damaged at a place and in a way that the seed says, and
- * everything is tried on it: list, a dry run, health, metrics, forensics with a salvage, a new box, a replay, and a
- * replay of what was salvaged. Nobody dies of it, nothing is touched that the journal did not name for a dead box, and
- * every record that still lies whole in the file is salvaged.
+ * Damaged journals (I9): a data file of a journal in use is damaged at a place and in a way that the seed
+ * says, and everything is tried on it: list, a dry run, health, metrics, forensics with a salvage, a new box,
+ * a replay, and a replay of what was salvaged. Nobody dies of it, nothing is touched that the journal did not
+ * name for a dead box, and every record that still lies whole in the file is salvaged.
  *
- * What is damaged in place, under the stamp that says that it is sound (sound.c), is told by whoever only reads, and by
- * the reaper. LMDB's own structure has no checksums, so a supervisor that writes may die of it: that is counted.
+ * What is damaged in place, under the stamp that says that it is sound (sound.c), is told by whoever only
+ * reads, and by the reaper. LMDB's own structure has no checksums, so a supervisor that writes may die of it:
+ * that is counted.
  */
 #include "damage.h"
 
@@ -129,7 +130,8 @@ static void try_readers(const struct damage_world *w, bool must_tell)
     (void)CALL(w, "forensics", "--json");
 }
 
-/* A new box. A record of another box that is damaged is found at the undo: then nothing is undone, and that is said. */
+/* A new box. A record of another box that is damaged is found at the undo: then nothing is undone, and that
+ * is said. */
 static void try_begin(const struct damage_world *w, bool sound, bool in_place)
 {
     const char *path = harness_format("%s/new", w->work);

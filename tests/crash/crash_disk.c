@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * The power is cut while processes journal: what they write and flush is recorded (disk_calls.h), and of any
- * moment of it the disk is built as it may be left (disk_image.h), opened in another boot, listed and replayed.
- * Nothing that was acknowledged may be missing, nothing may be there that nobody began (disk_model.h), no state
- * may be refused as damaged, and nothing that was taken may be there without its record.
+ * moment of it the disk is built as it may be left (disk_image.h), opened in another boot, listed and
+ * replayed. Nothing that was acknowledged may be missing, nothing may be there that nobody began
+ * (disk_model.h), no state may be refused as damaged, and nothing that was taken may be there without its
+ * record.
  *
  * With flushes left out, one kind at a time, the same must find a loss.
  */

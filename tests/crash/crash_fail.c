@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Every system call of a supervisor and of a reaper failing once, with each errno that it can return. Nobody crashes or
- * hangs; what fails says so and names it; nothing is undone that is not ours, nothing that exists is forgotten: a replay
- * afterwards leaves nothing, the bystander is whole, and the worker goes on.
+ * Every system call of a supervisor and of a reaper failing once, with each errno that it can return. Nobody
+ * crashes or hangs; what fails says so and names it; nothing is undone that is not ours, nothing that exists
+ * is forgotten: a replay afterwards leaves nothing, the bystander is whole, and the worker goes on.
  */
 #include "calls.h"
 #include "commands.h"
@@ -154,7 +154,8 @@ static void run_supervisor(const struct crash_case *c, uint64_t point)
     if (!fault.errnum)
         crash_past_the_end();
     check_error(&fault);
-    /* what failed once is done when it is tried again; but where a write of the journal failed it is to be opened anew */
+    /* what failed once is done when it is tried again; but where a write of the journal failed it is to be
+     * opened anew */
     if (life_told->again < 0 && life_told->again != -RBXJ_E_NO_SUCH_BOX && !strstr(fault.text, "write"))
         fail_msg("the teardown failed again: %d", life_told->again);
     life_replay();

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Hostile boxes: what runs in a box, or beside it, attacks the undo. Whatever it does, each thing of the box is
- * undone, or left and reported with the reason; nothing outside of the box is touched; the reaper has few
- * descriptors and little memory, and ends in bounded time; and once the attack is over, a second replay undoes
- * the rest.
+ * Hostile boxes: what runs in a box, or beside it, attacks the undo. Whatever it does, each thing of the box
+ * is undone, or left and reported with the reason; nothing outside of the box is touched; the reaper has few
+ * descriptors and little memory, and ends in bounded time; and once the attack is over, a second replay
+ * undoes the rest.
  */
 #include "hostile.h"
 

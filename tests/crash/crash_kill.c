@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Killed at every system call: a supervisor in its life, a reaper at its work, a reaper twice in a row. After each
- * a replay, and nothing is left, and nobody else has noticed.
+ * Killed at every system call: a supervisor in its life, a reaper at its work, a reaper twice in a row. After
+ * each a replay, and nothing is left, and nobody else has noticed.
  */
 #include "commands.h"
 #include "crash.h"
@@ -195,7 +195,8 @@ static uint64_t count_twice(const struct crash_case *c)
     return count_reaper(c) * SECONDS_FOR_EACH;
 }
 
-/* The second comes to fewer calls the more the first has done: it is struck at a random one, or not at all. */
+/* The second comes to fewer calls the more the first has done: it is struck at a random one, or not at
+ * all. */
 static void run_twice(const struct crash_case *c, uint64_t point)
 {
     const struct what *what = c->data;

@@ -65,7 +65,8 @@ static struct outcome {
     bool good;
 } * outcome;
 
-/* At its end everybody is dead, and a replay undoes what it may; the next boot finds the disk as that left it. */
+/* At its end everybody is dead, and a replay undoes what it may; the next boot finds the disk as that left
+ * it. */
 static void run_sequence(const void *data)
 {
     const struct sequence *s = data;

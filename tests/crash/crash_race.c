@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The same box id, at once: in each round two or three parties want box 7 in the same moment. One of them gets it, the
- * others are told clearly why not, and at the end of the round nothing is left.
+ * The same box id, at once: in each round two or three parties want box 7 in the same moment. One of them
+ * gets it, the others are told clearly why not, and at the end of the round nothing is left.
  */
 #include "race.h"
 
@@ -171,7 +171,8 @@ static void unlink_empty_lock(void)
         assert_int_equal(unlink(race->lock), 0);
 }
 
-/* Whatever it had come to when it died: what the reaper calls done is done, and nothing is too much for it. */
+/* Whatever it had come to when it died: what the reaper calls done is done, and nothing is too much for
+ * it. */
 static void run_death_and_replay(const struct crash_case *c, uint64_t point)
 {
     race_open(c->name, point);
@@ -260,7 +261,8 @@ static void run_lock_and_replay(const struct crash_case *c, uint64_t point)
 
 /* ---- an owner's teardown, and a replay that takes it for dead ---- */
 
-/* Its supervisor is a process of that namespace, and the box is begun for it: from outside nobody knows if it lives. */
+/* Its supervisor is a process of that namespace, and the box is begun for it: from outside nobody knows if it
+ * lives. */
 static void own_from_inside(struct rbxj *handle, struct race_said *said)
 {
     static pid_t sleeper;

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Many supervisors at once: they begin, acquire and end boxes in a loop, a third of them is killed at random, now and
- * then one is stopped, also while it holds the gate, a reaper runs every 100 ms, and readers run all the time. At the
- * end every box ended or was undone, once; the system's own view shows nothing of them; the journals are as small as
- * before; who lived throughout has not grown; and who holds the gate too long is named, and hangs no reaper (K25).
+ * Many supervisors at once: they begin, acquire and end boxes in a loop, a third of them is killed at random,
+ * now and then one is stopped, also while it holds the gate, a reaper runs every 100 ms, and readers run all
+ * the time. At the end every box ended or was undone, once; the system's own view shows nothing of them; the
+ * journals are as small as before; who lived throughout has not grown; and who holds the gate too long is
+ * named, and hangs no reaper (K25).
  *
  * 64 supervisors where there is time for them (two minutes, or --all), else 16.
  */
@@ -310,7 +311,8 @@ static void leave_a_dead_box(void)
     soak_check_failure(soak);
 }
 
-/* The reaper at boot waits for the timeout once, names who it waits for, and a later one does what it could not. */
+/* The reaper at boot waits for the timeout once, names who it waits for, and a later one does what it could
+ * not. */
 static void check_stopped_holder(bool disk)
 {
     const char *config = soak->config;

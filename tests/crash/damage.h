@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The parts of crash_damage.c: journals in use and what stands beside them (damage_world.c), the program (damage_program.c),
- * damage (damage_draw.c).
+ * The parts of crash_damage.c: journals in use and what stands beside them (damage_world.c), the program
+ * (damage_program.c), damage (damage_draw.c).
  */
 #ifndef RBXJ_TESTS_CRASH_DAMAGE_H
 #define RBXJ_TESTS_CRASH_DAMAGE_H
@@ -21,8 +21,9 @@ struct damage_world {
     } live;          /* pid 0: it is dead, and nobody has the journals open */
 };
 
-/* A box "dead" whose supervisor was killed, a box "ended", at times a live one; and things of others beside them, also
- * where the dead one had something that it gave back. always: the disk journal has everything, else nothing. */
+/* A box "dead" whose supervisor was killed, a box "ended", at times a live one; and things of others beside
+ * them, also where the dead one had something that it gave back. always: the disk journal has everything,
+ * else nothing. */
 void damage_make(struct damage_world *w, bool live, bool always);
 const char *damage_data(const struct damage_world *w, bool boot);
 uint64_t damage_draw(struct damage_world *w, uint64_t below);
@@ -32,8 +33,8 @@ bool damage_write(struct damage_world *w);
 /* It takes its box down. False: it died of it. */
 bool damage_undo(struct damage_world *w);
 
-/* What the journal named for a dead box is as it was or is gone; all else is as it was. undone: the live one was taken
- * down. */
+/* What the journal named for a dead box is as it was or is gone; all else is as it was. undone: the live one
+ * was taken down. */
 void damage_look(const struct damage_world *w, bool undone);
 
 /* ---- commands, each in a process of its own. The exit status; killed by a signal: minus its number ---- */

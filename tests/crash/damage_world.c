@@ -215,7 +215,8 @@ void damage_make(struct damage_world *w, bool live, bool always)
     harness_mkdir(w->state);
     harness_mkdir(w->run);
     harness_mkdir(w->work);
-    /* everything goes to both journals, or to the boot journal alone; small ones, so that most of a file is in use */
+    /* everything goes to both journals, or to the boot journal alone; small ones, so that most of a file is
+     * in use */
     harness_write(w->config, harness_format("[journal]\ndurability=%s\npreallocate=1M\nmap_size=16M\n",
                                             always ? "always" : "resource"));
     make_others(harness_format("%s/beside", w->work));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The files beside the journal: a worker that is quarantined stays so across a power cut, and one that is released
- * is free (K31).
+ * The files beside the journal: a worker that is quarantined stays so across a power cut, and one that is
+ * released is free (K31).
  */
 #ifndef RBXJ_TESTS_CRASH_DISK_BESIDE_H
 #define RBXJ_TESTS_CRASH_DISK_BESIDE_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The calls by which files are changed and flushed: LMDB's and our own come here, and into the log. For one file
- * of a program, as only what the program itself defines takes the place of libc's in a shared library, too.
+ * The calls by which files are changed and flushed: LMDB's and our own come here, and into the log. For one
+ * file of a program, as only what the program itself defines takes the place of libc's in a shared library,
+ * too.
  *
  * A flush of a file that is recorded is only written down: the disk that matters is the one of the log. That
  * nothing is missed is seen at the end: the log alone must give the files that are there.

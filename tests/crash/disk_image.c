@@ -52,8 +52,8 @@ static struct disk_node *node_new(struct disk_image *image, bool is_dir, const c
     return node;
 }
 
-/* The node at path as a reader sees it; NULL where it is not. ret_last: the directory's node instead, and the last
- * part of the path. */
+/* The node at path as a reader sees it; NULL where it is not. ret_last: the directory's node instead, and the
+ * last part of the path. */
 static struct disk_node *walk(struct disk_image *image, const char *path, const char **ret_last)
 {
     struct disk_node *node = &image->root;

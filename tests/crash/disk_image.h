@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What a disk may hold when the power is cut after the first entries of the log: of every page that was written
- * since the last flush, any version, and so of every file's size and of every name in a directory. POSIX promises
- * no more than that; real file systems keep some order.
+ * What a disk may hold when the power is cut after the first entries of the log: of every page that was
+ * written since the last flush, any version, and so of every file's size and of every name in a directory.
+ * POSIX promises no more than that; real file systems keep some order.
  *
  *   page       4 KiB of a file, whole or not at all; or torn, each 512 bytes by themselves (disk_cut.torn)
  *   flush      fsync() and fdatasync() of a file: its pages and its size; of a directory: the names in it
@@ -36,7 +36,8 @@ void disk_image_write(struct disk_image *image, struct disk_cut *cut, const char
 void disk_image_names(struct disk_image *image, struct disk_cut *cut, const char *directory,
                       void (*found)(void *data, const char *name), void *data);
 
-/* Fails the test unless the image, uncut, is what lies in that directory; skip: a name that is not looked at. */
+/* Fails the test unless the image, uncut, is what lies in that directory; skip: a name that is not looked
+ * at. */
 void disk_image_compare(struct disk_image *image, const char *directory, const char *real, const char *skip);
 
 #endif

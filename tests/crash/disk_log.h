@@ -52,8 +52,8 @@ const struct disk_entry *disk_log_get(size_t i);
 /* ---- for disk_calls.h ---- */
 
 bool disk_log_is_on(void);
-/* The path of a descriptor, or of a name below a directory's descriptor: below the root, or NULL. Valid until the
- * second next call. */
+/* The path of a descriptor, or of a name below a directory's descriptor: below the root, or NULL. Valid until
+ * the second next call. */
 const char *disk_log_path(int dirfd, const char *name);
 /* Around a call and what is written of it: one at a time. */
 void disk_log_lock(void);

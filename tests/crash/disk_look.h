@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What crash_disk.c works on, and the look at what is left after a power cut: through the public interface, in
- * another boot.
+ * What crash_disk.c works on, and the look at what is left after a power cut: through the public interface,
+ * in another boot.
  */
 #ifndef RBXJ_TESTS_CRASH_DISK_LOOK_H
 #define RBXJ_TESTS_CRASH_DISK_LOOK_H
@@ -38,16 +38,16 @@ struct rbxj_options disk_options(const struct world *w, const char *state);
 /* Nothing is left in that directory, which is made where it is missing. */
 void disk_empty(const char *directory);
 
-/* The records of each box of the model, as model_judge() takes them. Ends the process with 1 and a message where there are
- * others. */
+/* The records of each box of the model, as model_judge() takes them. Ends the process with 1 and a message
+ * where there are others. */
 void disk_list(const struct world *w, const struct rbxj_options *o, uint32_t *found);
 
-/* A replay that must leave nothing: how many boxes it handled. ret_incident may be NULL: does it tell of one? Ends the
- * process with 1 and a message where it fails. */
+/* A replay that must leave nothing: how many boxes it handled. ret_incident may be NULL: does it tell of one?
+ * Ends the process with 1 and a message where it fails. */
 size_t disk_replay(const struct rbxj_options *o, bool *ret_incident);
 
-/* In a process of its own: ends it with 0 where all is well after a cut after that many entries of the log, else with 1
- * and a message. */
+/* In a process of its own: ends it with 0 where all is well after a cut after that many entries of the log,
+ * else with 1 and a message. */
 _Noreturn void disk_look(const struct world *w, struct disk_image *image, struct disk_cut *cut, uint64_t at);
 
 #endif

@@ -72,8 +72,8 @@ struct model_op *model_start(struct model *m, unsigned process, enum model_kind 
                              uint32_t first, uint32_t last);
 void model_end(struct model_op *op);
 
-/* found[box]: bit seq is set for each record, bit 0 for its header. The power was cut after that many entries of
- * the log. NULL, or what is wrong with it. */
+/* found[box]: bit seq is set for each record, bit 0 for its header. The power was cut after that many entries
+ * of the log. NULL, or what is wrong with it. */
 const char *model_judge(const struct model *m, uint64_t cut, const uint32_t *found);
 /* Has anything been acknowledged by then, or begun? */
 bool model_has_begun(const struct model *m, uint64_t cut);

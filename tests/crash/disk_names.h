@@ -44,7 +44,8 @@ void disk_names_sync(struct disk_names *names);
 struct disk_node *disk_names_find(const struct disk_names *names, const char *name);
 void disk_names_clear(struct disk_names *names);
 
-/* What is left after a cut: of each group of changes a beginning has come about. Freed by disk_names_free(). */
+/* What is left after a cut: of each group of changes a beginning has come about. Freed by
+ * disk_names_free(). */
 struct disk_name *disk_names_cut(const struct disk_names *names, struct disk_cut *cut, size_t *ret_len);
 void disk_names_free(struct disk_name *list, size_t n);
 

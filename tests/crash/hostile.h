@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * What the cases of crash_hostile.c stand on: a stale box "a" whose things are under attack, a living box "b"
- * beside it, a decoy of /etc, reapers with few descriptors and little memory, and the kernel's own view of what
- * is left. A case goes like this:
+ * beside it, a decoy of /etc, reapers with few descriptors and little memory, and the kernel's own view of
+ * what is left. A case goes like this:
  *
  *     hostile_open(point);
  *     plan(RBXJ_TMPDIR, in_work("T"));
  *     crash();                            box a is stale, its things are there
  *     ... the attack: attacker(function, cgroup) ...
- *     reap();                             judged: each thing is gone, or left with a reason; b and /etc are whole
+ *     reap();                             judged: each thing is gone, or left with a reason; b, /etc whole
  *     ... all_undone(), or left(kind, text) ...
  *     over(release);                      the attackers are killed; a second replay undoes the rest
  */

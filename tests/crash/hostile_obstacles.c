@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Hostile trees that stand still: flags, odd entries, stamps, overlays, file systems that are read-only or away.
+ * Hostile trees that stand still: flags, odd entries, stamps, overlays, file systems that are read-only or
+ * away.
  */
 #include "hostile.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Hostile races: mounts and cgroups that are made, moved, renamed and taken away while they are undone, by what
- * has the right to do all that.
+ * Hostile races: mounts and cgroups that are made, moved, renamed and taken away while they are undone, by
+ * what has the right to do all that.
  */
 #include "hostile.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The reapers of crash_hostile.c, and the judgement of what they did: by the kernel's own view, never by their
- * word alone.
+ * The reapers of crash_hostile.c, and the judgement of what they did: by the kernel's own view, never by
+ * their word alone.
  */
 #include "hostile_world.h"
 

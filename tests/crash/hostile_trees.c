@@ -19,7 +19,8 @@ static const char *home_of_attacker(const char *cgroup)
 
 /* ---- races ---- */
 
-/* The attackers follow their own links: this keeps /etc whole from them, and the reaper takes such flags away. */
+/* The attackers follow their own links: this keeps /etc whole from them, and the reaper takes such flags
+ * away. */
 static void keep_from_attackers(bool keep)
 {
     static const char *const names[] = {"/ssl", "/passwd", "/shadow", ""};

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is there, as the kernel shows it: trees to the last byte, and whether a thing is gone for sure, whatever
- * it is called now.
+ * What is there, as the kernel shows it: trees to the last byte, and whether a thing is gone for sure,
+ * whatever it is called now.
  */
 #include "hostile_world.h"
 

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The life of a supervisor, through the public API and with every kind of resource, the bystander that lives beside
- * it, and the judgement, from the system's own view, of what is left.
+ * The life of a supervisor, through the public API and with every kind of resource, the bystander that lives
+ * beside it, and the judgement, from the system's own view, of what is left.
  *
  *     life_open(LIFE_PERSISTENT | LIFE_BYSTANDER);
  *     ... a process calls life_live(LIFE_WHOLE), and something happens to it ...
  *     life_replay();                   a replay that leaves nothing
- *     life_judge("what happened");     nothing is left of the box, the bystander is whole, another replay does nothing
+ *     life_judge("what happened");     nothing is left of the box, the bystander is whole, another replay
+ *                                      does nothing
  */
 #ifndef RBXJ_TESTS_CRASH_LIFE_H
 #define RBXJ_TESTS_CRASH_LIFE_H
@@ -43,8 +44,8 @@ enum life_flags {
     LIFE_TWO_JOBS = 4,   /* a replay has two workers */
 };
 
-/* A world with a journal directory that was never used (but by the bystander). Skips where there is no root. Its own
- * picture is what life_judge() compares with. */
+/* A world with a journal directory that was never used (but by the bystander). Skips where there is no root.
+ * Its own picture is what life_judge() compares with. */
 void life_open(unsigned flags);
 
 enum life_until {
@@ -52,8 +53,8 @@ enum life_until {
     LIFE_HELD,  /* returns when everything is acquired and the payload works */
     LIFE_SHORT, /* open, begin, undo, end, close: nothing is acquired */
 };
-/* In the supervisor's process: the life of a box, "a" or another. Returns 0 or what failed first; it has tried to tear
- * down then. Nothing in it asserts. */
+/* In the supervisor's process: the life of a box, "a" or another. Returns 0 or what failed first; it has
+ * tried to tear down then. Nothing in it asserts. */
 int life_live(const char *box, enum life_until until);
 
 /* The parts of a box, in the order of its plan; the last two come later. */
@@ -76,17 +77,19 @@ struct life_paths {
 };
 struct life_paths life_paths(void);
 
-/* Forks a supervisor that lives so long and is then killed by SIGKILL; fails the test if it does not come to that. */
+/* Forks a supervisor that lives so long and is then killed by SIGKILL; fails the test if it does not come to
+ * that. */
 void life_killed(const char *box, enum life_until until);
 
-/* life_open(), and the supervisor of "a", with two workers also that of "c", was killed when it had everything. */
+/* life_open(), and the supervisor of "a", with two workers also that of "c", was killed when it had
+ * everything. */
 void life_stale(unsigned flags);
 
 /* What the machine looks like, to be freed; and what life_differs() compares with. */
 char *life_picture(void);
 void life_judge_by(char *picture);
-/* The pictures are the same as at life_open() now? Else NULL is not returned, but what differs, as a text. An empty
- * lock file may be left where a supervisor was killed (K1); it is removed. */
+/* The pictures are the same as at life_open() now? Else NULL is not returned, but what differs, as a text. An
+ * empty lock file may be left where a supervisor was killed (K1); it is removed. */
 const char *life_differs(void);
 
 /* A replay in this process that must say that nothing is left. */

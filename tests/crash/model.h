@@ -184,8 +184,8 @@ void model_look(struct model *m, struct mbox *b);
 bool model_is_held(struct model *m, const struct mbox *b, const struct mrecord *r); /* after a look */
 bool model_holds(struct model *m, struct mbox *b);                                  /* looks */
 unsigned model_stale(struct model *m);
-/* A teardown by the owner, or a replay, of those boxes: not 0 if something is left. Until it is settled the records
- * that it dropped are still there. */
+/* A teardown by the owner, or a replay, of those boxes: not 0 if something is left. Until it is settled the
+ * records that it dropped are still there. */
 int model_teardown(struct model *m, unsigned which, bool owner, bool dry);
 void model_settle(struct model *m, unsigned which, bool owner);
 void model_commit(struct model *m);

@@ -6,7 +6,8 @@
 #ifndef RBXJ_TESTS_CRASH_MODEL_APART_H
 #define RBXJ_TESTS_CRASH_MODEL_APART_H
 
-/* For main(): makes the disk, of which nothing stays; where that can't be, apart_disk() is the harness' one. */
+/* For main(): makes the disk, of which nothing stays; where that can't be, apart_disk() is the harness'
+ * one. */
 void apart_make_disk(void);
 /* An empty directory on it, for one sequence after the other. */
 const char *apart_disk(void);

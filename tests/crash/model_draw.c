@@ -16,7 +16,8 @@ static uint32_t draw(struct swarm *s, uint32_t below)
 
 /* ---- what a sequence draws from ---- */
 
-/* Not everything: of two that have to meet, both seldom come among all (swarm testing: Groce et al., 2012). */
+/* Not everything: of two that have to meet, both seldom come among all (swarm testing: Groce et al.,
+ * 2012). */
 static void draw_swarm(struct swarm *s)
 {
     static const enum place meet[] = {LOCK_DISK, DIR_IN_DIR, DIR_IN_MOUNT}; /* more rules than elsewhere */

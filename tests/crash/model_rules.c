@@ -276,7 +276,8 @@ static struct mrecord *asked(struct model *m, int supervisor, int box, uint32_t 
     return r;
 }
 
-/* K13: what is to be in another item of its box is acquired after that one, and before what hides that one. */
+/* K13: what is to be in another item of its box is acquired after that one, and before what hides that
+ * one. */
 static bool is_out_of_turn(struct model *m, struct mbox *b, const struct mrecord *r)
 {
     struct mrecord *lower = model_record(b, r->below);
@@ -328,7 +329,8 @@ void model_do_acquire(struct model *m, int supervisor, int box, struct mrecord *
     r->evidence = true;
 }
 
-/* What stands there was made by the supervisor itself (same_source, or a lock that it has), or is not as it must be. */
+/* What stands there was made by the supervisor itself (same_source, or a lock that it has), or is not as it
+ * must be. */
 struct answer model_acquired(struct model *m, int supervisor, int box, uint32_t seq)
 {
     struct answer a;

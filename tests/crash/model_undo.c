@@ -195,7 +195,8 @@ static bool is_blocked(struct mbox *b, const struct mrecord *r, bool dry)
     return r->settled && r->verdict >= IS_REFUSED;
 }
 
-/* Seen to be ours, but something is in the way of the undo itself: what another box has in it (K4), mounts. */
+/* Seen to be ours, but something is in the way of the undo itself: what another box has in it (K4),
+ * mounts. */
 static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r)
 {
     const struct thing *mount = named_mount(m, b, r), *top = model_top(m, r->place);
@@ -354,7 +355,8 @@ void model_power_loss(struct model *m)
     m->boot++;
 }
 
-/* K14: a box of which all that is left only waits for its file system is no reason to worry, but in its second boot. */
+/* K14: a box of which all that is left only waits for its file system is no reason to worry, but in its
+ * second boot. */
 static bool only_waits(struct model *m, struct mbox *b)
 {
     bool waits = false, other = model_holds(m, b);

@@ -23,7 +23,8 @@ const char *world_path(enum place p);
 uint64_t world_see(enum place p);
 /* The content of a lock, as the model numbers it. */
 bool world_content_is(enum place p, uint64_t content, uint64_t incarnation, uint32_t seq);
-/* Keeps the file system of the mount there, attached to nothing, so that no later one gets its device number. */
+/* Keeps the file system of the mount there, attached to nothing, so that no later one gets its device
+ * number. */
 void world_keep(enum place p);
 /* Reads what is mounted; then: mounts whose target is that place. */
 void world_look(void);

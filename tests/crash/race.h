@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * For crash_race.c: parties, each a process or a thread of one, that do something at the same moment, round after
- * round, each after a random delay.
+ * For crash_race.c: parties, each a process or a thread of one, that do something at the same moment, round
+ * after round, each after a random delay.
  *
  *     race_open(...);                                  a journal of its own
  *     race_party(begin_seven, RACE_HANDLE);            as many as there are

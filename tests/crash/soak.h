@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * The parts of crash_soak.c: supervisors that come, live and die (soak_supervisor.c), the program run beside them as
- * reaper and readers (soak_program.c), and who ended which box (soak_account.c).
+ * The parts of crash_soak.c: supervisors that come, live and die (soak_supervisor.c), the program run beside
+ * them as reaper and readers (soak_program.c), and who ended which box (soak_account.c).
  */
 #ifndef RBXJ_TESTS_SOAK_H
 #define RBXJ_TESTS_SOAK_H
@@ -16,7 +16,8 @@
 #define SOAK_COPY "a copy of it is left" /* in a mount namespace that lives a little longer (K12) */
 #define SOAK_BOXES (4u << 20)            /* as many as can be begun: address space only until they are */
 
-/* What has become of a box, by its supervisor's word. One that was killed inside of a call wrote nothing after it. */
+/* What has become of a box, by its supervisor's word. One that was killed inside of a call wrote nothing
+ * after it. */
 enum soak_state {
     SOAK_NONE,
     SOAK_BEGINNING, /* in rbxj_begin() */
@@ -32,8 +33,8 @@ struct soak_box {
     uint64_t incarnation;
 };
 
-/* A slot's supervisors follow each other, with the same name for their boxes: a new one finds what the killed one
- * left, and waits for the reaper. */
+/* A slot's supervisors follow each other, with the same name for their boxes: a new one finds what the killed
+ * one left, and waits for the reaper. */
 struct soak_slot {
     _Atomic int wish; /* enum soak_wish */
 };

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Double entry: what the supervisors say that they began and ended, against what the reapers say that they undid.
+ * Double entry: what the supervisors say that they began and ended, against what the reapers say that they
+ * undid.
  *
  *   a box that its supervisor ended          was ended by no reaper
  *   begun, then its supervisor was killed    by one, once
  *   killed in rbxj_end()                     by one at most
- *   killed in rbxj_begin()                   is unknown to its supervisor: by one at most, under its slot's name
+ *   killed in rbxj_begin()                   is unknown to its supervisor: one at most, under its slot's name
  *   refused                                  is unknown to everybody
  */
 #include "soak.h"

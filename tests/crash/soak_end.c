@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What is there at the end: of the boxes nothing, by the system's own view; of the journals' pages as many as at first;
- * of the one that lives throughout no more than after its first boxes.
+ * What is there at the end: of the boxes nothing, by the system's own view; of the journals' pages as many as
+ * at first; of the one that lives throughout no more than after its first boxes.
  */
 #include "soak.h"
 
@@ -28,7 +28,8 @@ void soak_check_failure(struct soak *s)
         fail_msg("%s", s->failure);
 }
 
-/* An empty lock file is nobody's: who was killed between making and writing it left it, and rbxj leaves it (K1). */
+/* An empty lock file is nobody's: who was killed between making and writing it left it, and rbxj leaves it
+ * (K1). */
 static bool is_empty_lock(int dirfd, const char *name)
 {
     struct stat st;
@@ -73,7 +74,8 @@ static uint64_t pages_of(MDB_txn *txn, MDB_dbi dbi)
     return stat.ms_branch_pages + stat.ms_leaf_pages + stat.ms_overflow_pages;
 }
 
-/* LMDB's database 0 is its list of free pages, an array with its length first; database 1 names the others. */
+/* LMDB's database 0 is its list of free pages, an array with its length first; database 1 names the
+ * others. */
 static struct soak_pages count_pages(struct store *store, bool boot)
 {
     const MDB_dbi dbis[] = {1,           store->meta, store->records, store->log, store->marks, store->names,

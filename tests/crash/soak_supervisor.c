@@ -167,8 +167,8 @@ static bool acquire(struct supervisor *v, const struct rbxj_resource *plan, size
     return true;
 }
 
-/* A payload, which may have the lock's descriptor (K7), and a mount namespace of its own, with a copy of all mounts
- * (K12). */
+/* A payload, which may have the lock's descriptor (K7), and a mount namespace of its own, with a copy of all
+ * mounts (K12). */
 static bool spawn(struct supervisor *v, const uint32_t *groups, size_t n)
 {
     static const char *const plain[] = {"sleep", "1000", NULL};
@@ -183,8 +183,8 @@ static bool spawn(struct supervisor *v, const uint32_t *groups, size_t n)
     return r < 0 ? failed(v, "spawn", r, &e) : true;
 }
 
-/* The teardown of a living supervisor has one reason to leave something: the payload of another box has a mount
- * namespace of its own, with a copy of our mount in it (K12). What is older waits for that. */
+/* The teardown of a living supervisor has one reason to leave something: the payload of another box has a
+ * mount namespace of its own, with a copy of our mount in it (K12). What is older waits for that. */
 static bool is_copied(const struct rbxj_result *result)
 {
     struct rbxj_result_entry entry;

@@ -136,8 +136,8 @@ static void kill_all(struct stepper *s, bool alone)
         (void)kill(s->tasks[i].pid, SIGKILL);
 }
 
-/* From the third on in succession the kernel log's next record: killed there, or failing, is what it was at the one
- * before, and there are thousands. */
+/* From the third on in succession the kernel log's next record: killed there, or failing, is what it was at
+ * the one before, and there are thousands. */
 static bool is_more_of_log(struct stepper *s, const struct step_call *call)
 {
     char path[48], target[16];

@@ -1,17 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * A stepper: runs a process and counts its system calls, over all its threads and children, one count for all of
- * them; at each one it is asked what shall happen. strace's injection counts per thread and call number, and can't
- * say "the n-th call of all".
+ * A stepper: runs a process and counts its system calls, over all its threads and children, one count for all
+ * of them; at each one it is asked what shall happen. strace's injection counts per thread and call number,
+ * and can't say "the n-th call of all".
  *
  *     static void run(void *data) { step_on(); ...; step_off(); ... }
- *     static int decide(void *data, const struct step_call *call) { return call->n == 17 ? STEP_KILL : STEP_GO; }
+ *     static int decide(void *data, const struct step_call *call)
+ *     {
+ *         return call->n == 17 ? STEP_KILL : STEP_GO;
+ *     }
  *
  *     struct step_end end = step_run(run, data, decide, data);
  *
- * Who belongs to it: the process that runs run(), its threads, and the children that it forks, until they execute a
- * program: those are somebody's payload, which is neither counted nor killed. Not counted is a read of the next record
- * of /dev/kmsg, from the third in succession on: nothing differs from the one before.
+ * Who belongs to it: the process that runs run(), its threads, and the children that it forks, until they
+ * execute a program: those are somebody's payload, which is neither counted nor killed. Not counted is a read
+ * of the next record of /dev/kmsg, from the third in succession on: nothing differs from the one before.
  */
 #ifndef RBXJ_TESTS_CRASH_STEP_H
 #define RBXJ_TESTS_CRASH_STEP_H
@@ -46,12 +49,13 @@ struct step_end {
     int status;          /* of the process, as of waitpid(2) */
 };
 
-/* In the process: counting begins and ends. Outside of these marks nothing is counted and decide() is not asked. */
+/* In the process: counting begins and ends. Outside of these marks nothing is counted and decide() is not
+ * asked. */
 void step_on(void);
 void step_off(void);
 
-/* Forks, lets run() do what it does and waits for its end. The process exits with 0 after run(). Fails the test
- * where tracing is not possible. Other children of the test must not end meanwhile. */
+/* Forks, lets run() do what it does and waits for its end. The process exits with 0 after run(). Fails the
+ * test where tracing is not possible. Other children of the test must not end meanwhile. */
 struct step_end step_run(void (*run)(void *), void *run_data, step_decide *decide, void *decide_data);
 /* The same with a program, counted from its start. out: its standard input and output, or -1. */
 struct step_end step_program(const char *const *argv, const int fds[2], step_decide *decide,

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Supervisors that are killed where it is hardest for the reaper: when a thing is there and its evidence is not (K1).
+ * Supervisors that are killed where it is hardest for the reaper: when a thing is there and its evidence is
+ * not (K1).
  */
 #ifndef RBXJ_TESTS_CRASH_UNPROVEN_H
 #define RBXJ_TESTS_CRASH_UNPROVEN_H

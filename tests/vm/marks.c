@@ -2,8 +2,8 @@
  *
  * Boxes on a disk that logs every write: marks DEVICE OFFSET DIRECTORY SEED SECONDS WORKERS
  *
- * What was acknowledged is written to a sector of the same disk, outside of its file system, directly and without a
- * flush: so the log itself tells what was acknowledged at any of its points. A mark is one line:
+ * What was acknowledged is written to a sector of the same disk, outside of its file system, directly and
+ * without a flush: so the log itself tells what was acknowledged at any of its points. A mark is one line:
  *
  *     rbxjmark WORKER NUMBER begun BOX RECORDS      begin returned
  *     rbxjmark WORKER NUMBER intended BOX RECORDS   intend returned

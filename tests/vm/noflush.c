@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Preloaded it takes every flush out of a program, which then must be seen to lose something: the rig can fail.
+ * Preloaded it takes every flush out of a program, which then must be seen to lose something: the rig can
+ * fail.
  */
 #define _GNU_SOURCE
 #include <dlfcn.h>
