@@ -74,6 +74,7 @@ struct journal {
     struct stat alive_st;
     struct store boot, disk;
     struct gate_page *gates;
+    struct journal *next_lost;
     uint8_t boot_id[16], instance[16], generation[16];
     struct forked opener; /* set first: tells a child of fork() */
     struct procid self;

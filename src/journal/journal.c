@@ -24,6 +24,7 @@
 
 /* The one open journal of this process; a second would drop the first one's record locks when it closes. */
 static _Atomic(struct journal *) process_journal;
+static struct journal *lost_journals; /* whose descriptors the program has closed */
 
 static int open_dirs(struct journal *j, struct rbxj_error *e)
 {
@@ -398,8 +399,9 @@ void journal_close(struct journal *j)
      * close one of STATE/alive would drop the locks of a journal that the child has opened itself; and where
      * it has closed them, something else of it has their numbers. So it is in a process that has closed its
      * own. */
-    bool whole = j->gates != NULL;
-    if (forked_is_self(&j->opener) && !(whole && journal_check_handle(j, NULL) < 0)) {
+    bool whole = j->gates != NULL, own = forked_is_self(&j->opener);
+    bool lost = own && whole && journal_check_handle(j, NULL) < 0;
+    if (own && !lost) {
         if (whole)
             (void)leftover_retry(j, NULL);
         store_close(&j->boot);
@@ -415,6 +417,11 @@ void journal_close(struct journal *j)
     if (j->gates)
         (void)munmap(j->gates, sizeof(*j->gates));
     (void)atomic_compare_exchange_strong(&process_journal, &self, NULL);
+    if (lost) { /* LMDB gives no memory back without closing those numbers */
+        j->next_lost = lost_journals;
+        lost_journals = j;
+        return;
+    }
     free(j->folder);
     free(j->state_dir);
     free(j->runtime_dir);
