@@ -64,6 +64,44 @@ static void a_handle_is_opened_and_closed_beside_those_who_look(void **state)
     assert_true(looks > 0);
 }
 
+/* ---- in turn ---- */
+
+static _Atomic pid_t queued;
+static _Atomic int had_turn;
+
+static void *wait_for_turn(void *data)
+{
+    queued = gettid();
+    struct entry entry = entry_alone();
+    had_turn = 1;
+    entry_leave(&entry);
+    return data;
+}
+
+/* Is that thread asleep in a futex? */
+static bool is_queued(pid_t thread)
+{
+    char text[256] = "";
+    const char *path = harness_format("/proc/self/task/%d/syscall", thread);
+    return fd_read_file(AT_FDCWD, path, text, sizeof(text)) > 0 && atoi(text) == SYS_futex;
+}
+
+/* Who comes again at once is in before the one that he wakes is awake: an opener waited for as long as others looked. */
+static void nobody_is_overtaken_at_the_door(void **state)
+{
+    (void)state;
+    struct entry entry = entry_alone();
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, wait_for_turn, NULL), 0);
+    while (!queued || !is_queued(queued))
+        (void)usleep(1000);
+    entry_leave(&entry);
+    entry = entry_alone();
+    assert_int_equal(had_turn, 1);
+    entry_leave(&entry);
+    assert_int_equal(pthread_join(thread, NULL), 0);
+}
+
 /* ---- and forks ---- */
 
 enum { CHILD_THREADS = 4, ROUNDS = 50 };
@@ -313,6 +351,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(a_handle_is_opened_and_closed_beside_those_who_look),
+        journal_test(nobody_is_overtaken_at_the_door),
         journal_test(a_child_has_what_a_thread_of_its_parent_had_locked),
         journal_test(a_child_of_one_who_looks_is_not_in),
         journal_test(a_child_may_reap_once_its_parent_has),

@@ -51,10 +51,11 @@ bool forked_is_self(const struct forked *then)
 bool forked_lock(struct forked_mutex *m)
 {
     struct forked self = forked_self();
-    uint64_t making = (self.number ? self.number : (uint64_t)self.pid) << 1, ready = making | 1;
+    uint64_t by_pid = (uint64_t)self.pid << 1 | 1; /* there was no number yet, for want of memory */
+    uint64_t making = self.number ? self.number << 1 : by_pid - 1, ready = making | 1;
     uint64_t seen = atomic_load(&m->process);
     bool first = false;
-    while (seen != ready && !first) {
+    while (seen != ready && seen != by_pid && !first) {
         if (seen == making) { /* another thread is about it */
             (void)sched_yield();
             seen = atomic_load(&m->process);

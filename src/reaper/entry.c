@@ -8,7 +8,8 @@ static struct {
     pthread_cond_t changed;
     unsigned looking; /* side by side */
     bool alone;       /* somebody is */
-    unsigned waiting; /* for being alone: nobody overtakes them */
+    /* Each waits for its turn: who comes again at once, before the one that he wakes is awake, would be in again. */
+    uint64_t last, turn;
     int handles;
 } door;
 
@@ -41,16 +42,16 @@ static struct entry enter(bool wants_alone)
     if (entry.inner)
         return entry;
     lock();
-    for (;;) {
+    for (uint64_t own = door.last++;;) {
         entry.alone = wants_alone || door.handles == 0;
-        if (!door.alone && (entry.alone ? door.looking == 0 : door.waiting == 0))
+        if (own == door.turn && !door.alone && !(entry.alone && door.looking))
             break;
-        door.waiting += entry.alone;
         (void)pthread_cond_wait(&door.changed, &mutex.mutex);
-        door.waiting -= entry.alone;
     }
+    door.turn++;
     door.alone = entry.alone;
     door.looking += !entry.alone;
+    (void)pthread_cond_broadcast(&door.changed); /* the next may look, too */
     forked_unlock(&mutex);
     return entry;
 }
