@@ -148,7 +148,8 @@ int image_read_file(int dirfd, const char *name, const char *shown, struct image
     return r < 0 && r != -EAGAIN ? image_error(e, r, &fault, shown) : r;
 }
 
-/* While the slot is held the pages stay, so only the metas must be read in time. */
+/* While the slot is held, the pages of its snapshot and of all that come after it stay: the newest is read,
+ * however far on it is. */
 static int read_in_slot(struct store *s, struct image *ret, struct pages_fault *fault)
 {
     struct metas m;
@@ -158,8 +159,9 @@ static int read_in_slot(struct store *s, struct image *ret, struct pages_fault *
         return rc == MDB_READERS_FULL ? -EBUSY : rc > 0 ? -rc : -EIO;
     uint64_t id = mdb_txn_id(txn);
     int r = read_metas(s->fd, &m, fault);
+    int newest = r == 0 && m.meta[1].txn > m.meta[0].txn;
     if (r == 0)
-        r = m.meta[id & 1].txn == id ? read_snapshot(s->fd, &m, (int)(id & 1), ret, fault) : -EAGAIN;
+        r = m.meta[newest].txn >= id ? read_snapshot(s->fd, &m, newest, ret, fault) : -EAGAIN;
     mdb_txn_abort(txn);
     return r;
 }

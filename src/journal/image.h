@@ -6,7 +6,7 @@
  *
  * LMDB never overwrites a page of its newest two snapshots, so what was read of snapshot N is whole if at the
  * end the newest is at most N + 1; only then is it called damaged, too. Where a writer is faster than that, a
- * reader slot keeps the pages of a snapshot from being used again.
+ * reader slot keeps the pages of its snapshot, and of later ones, from being used again.
  */
 #ifndef RBXJ_JOURNAL_IMAGE_H
 #define RBXJ_JOURNAL_IMAGE_H
