@@ -193,9 +193,7 @@ static int place(struct autopsy *a)
 static int compare_worth(const void *a, const void *b)
 {
     const struct carved *x = a, *y = b;
-    struct record_key kx = record_key(x->head.incarnation, x->head.seq),
-                      ky = record_key(y->head.incarnation, y->head.seq);
-    int r = memcmp(&kx, &ky, sizeof(kx));
+    int r = record_compare(&x->head, &y->head);
     if (r)
         return r;
     if ((x->state == CARVED_DAMAGED) != (y->state == CARVED_DAMAGED))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "journal/deletions.h"
 
+#include "base/sorted.h"
 #include "journal/internal.h"
 
 #include <endian.h>
@@ -84,19 +85,17 @@ int deletions_find(const struct autopsy *a, struct deletions **ret)
     return 0;
 }
 
+static int compare_key(const void *key, const void *item)
+{
+    return memcmp(key, &((const struct deleted *)item)->key, sizeof(struct record_key));
+}
+
 bool deletions_have(const struct deletions *d, const struct record_head *head)
 {
     struct record_key key = record_key(head->incarnation, head->seq);
-    size_t low = 0, high = d->len;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (memcmp(&d->list[mid].key, &key, sizeof(key)) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < d->len && memcmp(&d->list[low].key, &key, sizeof(key)) == 0 && head->position &&
-           d->list[low].position > head->position;
+    size_t first = lower_bound(&key, d->list, d->len, sizeof(*d->list), compare_key);
+    return first < d->len && compare_key(&key, &d->list[first]) == 0 && head->position &&
+           d->list[first].position > head->position;
 }
 
 void deletions_free(struct deletions *d)

@@ -65,6 +65,12 @@ void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint3
     *seq = be32toh(s);
 }
 
+int record_compare(const struct record_head *a, const struct record_head *b)
+{
+    struct record_key x = record_key(a->incarnation, a->seq), y = record_key(b->incarnation, b->seq);
+    return memcmp(&x, &y, sizeof(x));
+}
+
 static uint64_t log_checksum(const struct log_frame *frame, const void *record, size_t len)
 {
     struct log_frame zeroed = *frame;

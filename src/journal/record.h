@@ -178,6 +178,8 @@ void record_clear(struct record *r);
 
 struct record_key record_key(uint64_t incarnation, uint32_t seq);
 void record_key_parse(const struct record_key *key, uint64_t *incarnation, uint32_t *seq);
+/* In the order of their keys, as qsort(3) asks for it. */
+int record_compare(const struct record_head *a, const struct record_head *b);
 
 /* Encode into fresh memory; 0 or -ENOMEM, -E2BIG. position and time are stamped into the head. */
 int record_encode_box(const struct box *box, uint64_t position, uint8_t **ret, size_t *ret_len);

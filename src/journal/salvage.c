@@ -6,6 +6,7 @@
 
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/sorted.h"
 #include "journal/internal.h"
 
 #include <stdlib.h>
@@ -29,9 +30,7 @@ struct taking {
 static int compare_taken(const void *a, const void *b)
 {
     const struct taken *x = a, *y = b;
-    struct record_key kx = record_key(x->carved->head.incarnation, x->carved->head.seq),
-                      ky = record_key(y->carved->head.incarnation, y->carved->head.seq);
-    int r = memcmp(&kx, &ky, sizeof(kx));
+    int r = record_compare(&x->carved->head, &y->carved->head);
     if (r)
         return r;
     uint64_t px = x->carved->head.position, py = y->carved->head.position;
@@ -141,19 +140,20 @@ static int compare_paths(const void *a, const void *b)
     return strcmp(*(char *const *)a, *(char *const *)b);
 }
 
+/* 0: item lies inside that directory. */
+static int compare_inside(const void *directory, const void *item)
+{
+    const char *path = *(char *const *)item;
+    size_t len = strlen(directory);
+    int r = strncmp(directory, path, len);
+    return r ? r : '/' - (unsigned char)path[len];
+}
+
 /* Does one of the paths, which are sorted, lie inside this one? */
 static bool holds_any(char *const *paths, size_t n, const char *path)
 {
-    size_t len = strlen(path), low = 0, high = n;
-    while (low < high) { /* the first behind "path/" */
-        size_t mid = low + (high - low) / 2;
-        int r = strncmp(paths[mid], path, len);
-        if (r < 0 || (r == 0 && (unsigned char)paths[mid][len] < '/'))
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low < n && strncmp(paths[low], path, len) == 0 && paths[low][len] == '/';
+    size_t first = lower_bound(path, paths, n, sizeof(*paths), compare_inside);
+    return first < n && compare_inside(path, &paths[first]) == 0;
 }
 
 static int doubt_holders_of(struct taking *t, char **paths, size_t *n)

@@ -4,6 +4,7 @@
  * has.
  */
 #include "base/cleanup.h"
+#include "base/sorted.h"
 #include "journal/deletions.h"
 #include "journal/internal.h"
 #include "journal/salvage.h"
@@ -48,17 +49,21 @@ bool salvage_is_replaced(const struct autopsy *a, const struct autopsy *other)
            scan_meta(&s->pages, META_SALVAGED, &salvaged_ns, sizeof(salvaged_ns)) == 0 && salvaged_ns != 0;
 }
 
+/* Is the one a disk journal, and the other the boot journal that it follows? */
+static bool follows(const struct autopsy_snapshot *disk, const struct autopsy_snapshot *boot)
+{
+    uint8_t followed[16], own[16];
+    return !is_boot_journal(disk) && is_boot_journal(boot) && has_id(disk, META_GENERATION, followed) &&
+           has_id(boot, META_GENERATION, own) && memcmp(own, followed, sizeof(own)) == 0;
+}
+
 /* Is that an old copy of the boot journal that one of the disk journals has followed further? */
 bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autopsy *boot)
 {
-    uint8_t own[16], followed[16];
     const struct autopsy_snapshot *s = &boot->snapshots[0]; /* without it, it is known to be behind itself */
-    if (!s->sound || !is_boot_journal(s) || !has_id(s, META_GENERATION, own))
-        return false;
-    for (size_t i = 0; i < n; i++) {
+    for (size_t i = 0; i < n && s->sound; i++) {
         const struct autopsy_snapshot *disk = best_of(&files[i]);
-        if (disk && !is_boot_journal(disk) && has_id(disk, META_GENERATION, followed) &&
-            memcmp(own, followed, sizeof(own)) == 0 && disk->position > s->position)
+        if (follows(disk, s) && disk->position > s->position)
             return true;
     }
     return false;
@@ -66,18 +71,17 @@ bool salvage_is_behind(const struct autopsy *files, size_t n, const struct autop
 
 const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, const struct autopsy *disk)
 {
-    uint8_t followed[16], own[16];
-    const struct autopsy_snapshot *s = best_of(disk);
-    if (is_boot_journal(s) || !has_id(s, META_GENERATION, followed))
-        return NULL;
-    for (size_t i = 0; i < n; i++) {
-        s = best_of(&files[i]);
-        if (is_boot_journal(s) && has_id(s, META_GENERATION, own) &&
-            memcmp(own, followed, sizeof(own)) == 0 && !autopsy_is_of_another_boot(&files[i]) &&
+    for (size_t i = 0; i < n; i++)
+        if (follows(best_of(disk), best_of(&files[i])) && !autopsy_is_of_another_boot(&files[i]) &&
             !salvage_is_behind(files, n, &files[i]))
             return &files[i];
-    }
     return NULL;
+}
+
+static int compare_keys(const void *a, const void *b)
+{
+    const struct carved *x = a, *y = b;
+    return record_compare(&x->head, &y->head);
 }
 
 /* The boot journal has everything that the disk has (K20), which learns later of what was dropped: what it
@@ -85,20 +89,9 @@ const struct autopsy *salvage_boot_of(const struct autopsy *files, size_t n, con
 static bool has_dropped(const struct autopsy *boot, const struct carved *c)
 {
     const struct autopsy_snapshot *s = best_of(boot);
-    const struct record_key wanted = record_key(c->head.incarnation, c->head.seq);
-    size_t low = 0, high = boot->records_len;
-    while (low < high) { /* the first of that key */
-        size_t mid = low + (high - low) / 2;
-        struct record_key key = record_key(boot->records[mid].head.incarnation, boot->records[mid].head.seq);
-        if (memcmp(&key, &wanted, sizeof(key)) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    for (; low < boot->records_len && boot->records[low].head.incarnation == c->head.incarnation &&
-           boot->records[low].head.seq == c->head.seq;
-         low++)
-        if (s == &boot->snapshots[0] ? boot->records[low].newest : boot->records[low].previous)
+    size_t i = lower_bound(c, boot->records, boot->records_len, sizeof(*c), compare_keys);
+    for (; i < boot->records_len && compare_keys(c, &boot->records[i]) == 0; i++)
+        if (s == &boot->snapshots[0] ? boot->records[i].newest : boot->records[i].previous)
             return false;
     return c->head.position <= s->position;
 }

@@ -5,6 +5,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "base/sorted.h"
 #include "journal/image.h"
 #include "journal/internal.h"
 
@@ -402,18 +403,15 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e)
     return 0;
 }
 
-/* The first entry that is not before path. */
-static size_t lower_bound(const struct snapshot *s, const char *path)
+static int compare_path_key(const void *path, const void *item)
 {
-    size_t low = 0, high = s->paths_len;
-    while (low < high) {
-        size_t mid = low + (high - low) / 2;
-        if (compare_path(s->paths[mid].path, path) < 0)
-            low = mid + 1;
-        else
-            high = mid;
-    }
-    return low;
+    return compare_path(path, ((const struct snapshot_path *)item)->path);
+}
+
+/* The first entry that is not before path. */
+static size_t first_path(const struct snapshot *s, const char *path)
+{
+    return lower_bound(path, s->paths, s->paths_len, sizeof(*s->paths), compare_path_key);
 }
 
 int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
@@ -428,7 +426,7 @@ int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
             continue;
         memcpy(ancestor, path, at);
         ancestor[at] = 0;
-        for (size_t i = lower_bound(s, ancestor); i < s->paths_len; i++) {
+        for (size_t i = first_path(s, ancestor); i < s->paths_len; i++) {
             const struct snapshot_path *p = &s->paths[i];
             /* an ancestor must be equal; for path itself, what lies inside counts too */
             if (at < len ? strcmp(p->path, ancestor) != 0 : !path_is_below(p->path, path))
