@@ -240,9 +240,11 @@ static int seal_boot(struct journal *j, struct rbxj_error *e)
     return write_end(&w, 0, meta_put(w.txn, j->boot.meta, META_POSITION, &w.position, sizeof(w.position)), e);
 }
 
-static int seal_disk(struct journal *j, struct rbxj_error *e)
+/* A change of the disk journal alone: nothing of the log. */
+static int change_disk(struct journal *j, int (*change)(struct journal *j, MDB_txn *to, bool *ret_changed),
+                       struct rbxj_error *e)
 {
-    uint64_t covered;
+    bool changed = false;
     MDB_txn *to;
     int r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
     if (r < 0)
@@ -250,15 +252,21 @@ static int seal_disk(struct journal *j, struct rbxj_error *e)
     r = begin_on_disk(j, &to, e);
     if (r == 0) {
         r = check_generation(j, to, e);
-        int rc = r < 0 ? MDB_SUCCESS : meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
-        if (r == 0 && rc == MDB_SUCCESS)
-            rc = meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+        int rc = r < 0 ? MDB_SUCCESS : change(j, to, &changed);
         if (rc != MDB_SUCCESS)
             r = store_error(e, rc, &j->disk, "disk journal");
-        r = end_on_disk(j, to, r, true, e);
+        r = end_on_disk(j, to, r, changed, e);
     }
     gate_pass(&j->gates->disk);
     return r;
+}
+
+static int write_again(struct journal *j, MDB_txn *to, bool *ret_changed)
+{
+    uint64_t covered;
+    int rc = meta_get(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
+    *ret_changed = true;
+    return rc != MDB_SUCCESS ? rc : meta_put(to, j->disk.meta, META_COVERED, &covered, sizeof(covered));
 }
 
 int journal_seal(struct journal *j, struct rbxj_error *e)
@@ -266,31 +274,20 @@ int journal_seal(struct journal *j, struct rbxj_error *e)
     int r = journal_check_handle(j, e);
     if (r == 0)
         r = seal_boot(j, e);
-    return r == 0 ? seal_disk(j, e) : r;
+    return r == 0 ? change_disk(j, write_again, e) : r;
+}
+
+static int forget_lost(struct journal *j, MDB_txn *to, bool *ret_changed)
+{
+    uint32_t lost = 0;
+    (void)meta_get(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
+    *ret_changed = lost != 0;
+    lost = 0;
+    return *ret_changed ? meta_put(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost)) : MDB_SUCCESS;
 }
 
 int journal_audited(struct journal *j, struct rbxj_error *e)
 {
-    uint32_t lost = 0;
-    MDB_txn *to;
     int r = journal_check_handle(j, e);
-    if (r == 0)
-        r = gate_lock(&j->gates->disk, "disk journal", j->options.gate_timeout_ns, e);
-    if (r < 0)
-        return r;
-    r = begin_on_disk(j, &to, e);
-    if (r == 0) {
-        (void)meta_get(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
-        bool changed = lost != 0;
-        int rc = MDB_SUCCESS;
-        lost = 0;
-        r = check_generation(j, to, e);
-        if (r == 0 && changed)
-            rc = meta_put(to, j->disk.meta, META_GENERATIONS, &lost, sizeof(lost));
-        if (rc != MDB_SUCCESS)
-            r = store_error(e, rc, &j->disk, "disk journal");
-        r = end_on_disk(j, to, r, changed, e);
-    }
-    gate_pass(&j->gates->disk);
-    return r;
+    return r < 0 ? r : change_disk(j, forget_lost, e);
 }
