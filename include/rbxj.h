@@ -106,7 +106,7 @@ struct rbxj_options {
     const char *runtime_dir; /* NULL: RBXJ_RUNTIME_DIR, else the default */
     const char *config;      /* NULL: /etc/rbxj/rbxj.conf, which need not exist; else it must */
     /* What happened, in one line each ("worker_quarantined", "reason manual_quarantine: ..."): called from
-     * the calling thread, and only where there is no journald to tell. NULL: then nobody is told. */
+     * the calling thread, and only where no journald takes it. NULL: then nobody is told. */
     void (*event)(void *data, const char *event, const char *message);
     void *event_data;
     uint64_t reserved[6];

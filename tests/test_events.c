@@ -75,6 +75,7 @@ static void fields_reach_journald(void **state)
                "box %s", "7");
     assert_true(receive(fd));
     const char *const lines[] = {"MESSAGE=box 7",
+                                 "SYSLOG_IDENTIFIER=test_events",
                                  "MESSAGE_ID=3b2887dba8bd4b58b7b5ac83361ff8f7",
                                  "PRIORITY=4",
                                  "RBXJ_EVENT=cleanup_failure",
@@ -148,6 +149,37 @@ static void program_is_told_instead(void **state)
     assert_int_equal(events, 2);
     assert_string_equal(last_event, "note: still told");
     done(-1);
+}
+
+/* From an old one its own buffer would be full first. */
+static bool send_from_new_socket(void)
+{
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = "/run/systemd/journal/socket"};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    assert_true(fd >= 0);
+    return sendto(fd, "A=1\n", 4, 0, (struct sockaddr *)&address, sizeof(address)) == 4;
+}
+
+/* As a stopped one does, or one that waits for its own disk: nobody waits for it without a bound. */
+static void journald_that_takes_no_more(void **state)
+{
+    (void)state;
+    state_begin();
+    int fd = journald();
+    while (send_from_new_socket())
+        continue;
+    assert_int_equal(errno, EAGAIN);
+    for (int i = 1; i <= 100; i++) {
+        event_send(&config, &(struct event){.event = "note"}, "not heard");
+        assert_int_equal(events, i);
+    }
+    while (receive(fd))
+        assert_true(has("A=1"));
+    event_send(&config, &(struct event){.event = "note"}, "heard again");
+    assert_int_equal(events, 100);
+    assert_true(receive(fd));
+    assert_true(has("MESSAGE=heard again"));
+    done(fd);
 }
 
 static void replay_tells_each_box_and_the_end(void **state)
@@ -225,9 +257,13 @@ static void words_by_kind(void **state)
 int main(void)
 {
     const struct CMUnitTest tests[] = {
-        harness_test(fields_reach_journald),   harness_test(bytes_are_escaped_and_bounded),
-        harness_test(program_is_told_instead), harness_test(replay_tells_each_box_and_the_end),
-        harness_test(log_is_not_flooded),      cmocka_unit_test(words_by_kind),
+        harness_test(fields_reach_journald),
+        harness_test(bytes_are_escaped_and_bounded),
+        harness_test(program_is_told_instead),
+        harness_test(journald_that_takes_no_more),
+        harness_test(replay_tells_each_box_and_the_end),
+        harness_test(log_is_not_flooded),
+        cmocka_unit_test(words_by_kind),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

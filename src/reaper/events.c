@@ -1,5 +1,9 @@
-/* SPDX-License-Identifier: LGPL-2.1-or-later */
-#define SD_JOURNAL_SUPPRESS_LOCATION
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * journald's native protocol (systemd.io/JOURNAL_NATIVE_PROTOCOL): a datagram of lines KEY=value, as values
+ * hold no newline here. sd_journal_sendv(3) waits without a bound for a journald that is stopped, or waits
+ * for its own disk, and so would the undo.
+ */
 #include "reaper/events.h"
 
 #include "base/cleanup.h"
@@ -7,20 +11,21 @@
 #include "reaper/event_ids.h"
 #include "reaper/result.h"
 
+#include <errno.h>
 #include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/uio.h>
+#include <sys/socket.h>
+#include <sys/un.h>
 #include <syslog.h>
-#include <systemd/sd-journal.h>
-#include <unistd.h>
 
-/* sd_journal_sendv() succeeds silently where there is no journald. */
 #define JOURNALD_SOCKET "/run/systemd/journal/socket"
+#define PATIENCE_S 1 /* for the first event that finds its queue full; the next ones don't wait */
 
 /* What a value may take when it is escaped; what is longer is cut. */
-enum { FIELD_MAX = 700, FIELDS = 11 };
+enum { FIELD_MAX = 700, FIELDS = 12 };
 
 struct fields {
     char text[FIELDS][FIELD_MAX];
@@ -35,8 +40,10 @@ static void field(struct fields *f, const char *key, const char *value)
         return;
     char *text = f->text[f->len];
     size_t n = (size_t)snprintf(text, FIELD_MAX, "%s", key); /* a literal, short */
-    escape_bytes(text + n, FIELD_MAX - n, value, strlen(value));
-    f->io[f->len++] = (struct iovec){text, strlen(text)};
+    escape_bytes(text + n, FIELD_MAX - n - 1, value, strlen(value));
+    n = strlen(text);
+    text[n] = '\n';
+    f->io[f->len++] = (struct iovec){text, n + 1};
 }
 
 static void number(struct fields *f, const char *key, uint64_t value)
@@ -60,15 +67,29 @@ static const char *message_id(const char *name)
     return NULL;
 }
 
+static bool send_fields(struct fields *f)
+{
+    static atomic_bool deaf;
+    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = JOURNALD_SOCKET};
+    struct msghdr message = {
+        .msg_name = &address, .msg_namelen = sizeof(address), .msg_iov = f->io, .msg_iovlen = (size_t)f->len};
+    const struct timeval patience = {.tv_sec = PATIENCE_S};
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
+        return false;
+    bool sent = sendmsg(fd, &message, MSG_NOSIGNAL | (atomic_load(&deaf) ? MSG_DONTWAIT : 0)) >= 0;
+    atomic_store(&deaf, !sent && errno == EAGAIN);
+    return sent;
+}
+
 /* False: nobody there has heard it. */
 static bool send_to_journald(const struct event *event, const char *message)
 {
-    if (access(JOURNALD_SOCKET, F_OK) < 0)
-        return false;
     struct fields f = {.len = 0};
     field(&f, "MESSAGE=", message);
     field(&f, "MESSAGE_ID=", message_id(event->event));
     number(&f, "PRIORITY=", (uint64_t)event->priority);
+    field(&f, "SYSLOG_IDENTIFIER=", program_invocation_short_name);
     field(&f, "RBXJ_EVENT=", event->event);
     field(&f, "RBXJ_BOX=", event->box);
     if (event->incarnation)
@@ -79,7 +100,7 @@ static bool send_to_journald(const struct event *event, const char *message)
     field(&f, "RBXJ_INCIDENT=", event->incident);
     if (event->errnum)
         number(&f, "ERRNO=", (uint64_t)event->errnum);
-    return sd_journal_sendv(f.io, f.len) == 0;
+    return send_fields(&f);
 }
 
 void event_send(const struct config *config, const struct event *event, const char *format, ...)
