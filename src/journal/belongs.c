@@ -17,6 +17,13 @@ int belongs_missing(const char *state_dir, struct rbxj_error *e)
                      state_dir);
 }
 
+int belongs_emptied(const char *state_dir, struct rbxj_error *e)
+{
+    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
+                     "state directory %s: is empty, but this boot has a journal of it (not mounted?)",
+                     state_dir);
+}
+
 int belongs_check(const struct belongs *boot, const struct belongs *disk, const char *folder,
                   const char *state_dir, struct rbxj_error *e)
 {

@@ -150,10 +150,7 @@ static int locate(const char *state_dir, const char *runtime_dir, struct place *
     if (empty < 0)
         return error_sys(e, -empty, "state directory %s", state_dir);
     if (empty && p->has_boot) /* K33 */
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                         "state directory %s: is empty, but this boot has a journal of "
-                         "it (not mounted?)",
-                         state_dir);
+        return belongs_emptied(state_dir, e);
     int nothing = empty ? 1 : p->has_boot ? 0 : never_used(p->state_fd);
     if (nothing < 0)
         return error_sys(e, -nothing, "state directory %s: was it used", state_dir);

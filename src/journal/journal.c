@@ -50,12 +50,9 @@ static int check_mounted(struct journal *j, const char *boot_data, struct rbxj_e
     if (fstatat(j->runtime_fd, boot_data, &st, AT_SYMLINK_NOFOLLOW) < 0)
         return errno == ENOENT ? 0 : error_sys(e, errno, "%s/%s", j->runtime_dir, boot_data);
     int empty = fd_dir_is_empty(j->state_fd);
-    if (empty <= 0)
-        return empty < 0 ? error_sys(e, -empty, "state directory %s", j->state_dir) : 0;
-    return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                     "state directory %s: is empty, but this boot has a journal of it (not "
-                     "mounted?)",
-                     j->state_dir);
+    if (empty < 0)
+        return error_sys(e, -empty, "state directory %s", j->state_dir);
+    return empty ? belongs_emptied(j->state_dir, e) : 0;
 }
 
 static int open_alive(struct journal *j, struct rbxj_error *e)

@@ -218,6 +218,8 @@ int snapshot_read_headers(const char *state_dir, const char *runtime_dir, struct
  * where its disk is not mounted, K33; but one of a user who has never run anything is not there either, and
  * he may make it), or it can't be seen. */
 int journal_check_own(const char *state_dir, const char *runtime_dir, struct rbxj_error *e);
+/* The error of a state directory that is empty beside a journal of this boot (K33). */
+int belongs_emptied(const char *state_dir, struct rbxj_error *e);
 
 /* Where this boot's journal is, or would be. */
 int journal_boot_folder(const char *runtime_dir, char *ret, size_t size, struct rbxj_error *e);

@@ -253,9 +253,7 @@ int quarantine_enter(const struct config *config, enum quarantine_reason reason,
         return error_sys(e, ENOMEM, "quarantine");
     int file = dir < 0 ? dir : write_file(config, dir, text);
     if (file == -ENOTCONN) /* begin fails there by itself */
-        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, ESTALE,
-                         "state directory %s: is empty, but this boot has a journal of it (not mounted?)",
-                         config->state_dir);
+        return belongs_emptied(config->state_dir, e);
     /* one of the two is enough to keep new boxes out, but only the file outlives the boot. Without the lock
      * only what is missing is written */
     int flag = dir >= 0 || !exists(config->runtime_dir, FLAG_NAME) ? write_flag(config, text) : 0;
