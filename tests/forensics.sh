@@ -94,6 +94,13 @@ check "salvaged: it is a journal" is "$status" 0
 check "salvaged: with the boxes" json '{"a", "b"} <= {b["box"] for b in d["boxes"]}'
 call forensics --salvage "$work/new" "$work/copy"
 check "salvage: not into one that is not empty" is "$status" 2
+for lost in 0 100000; do
+    head -c "$lost" /dev/zero >"$work/lost.mdb"
+    call forensics --salvage "$work/nothing" "$work/lost.mdb"
+    check "salvage: of $lost bytes in which nothing is left: refused" is "$status" 3
+    check "salvage: of $lost bytes: and why, in one line" eval 'one_line && err_has "neither a snapshot nor a record"'
+    check "salvage: of $lost bytes: nothing is made" gone "$work/nothing"
+done
 
 # ---- a replay of what was salvaged: what is proven is undone ----
 

@@ -361,9 +361,22 @@ static int check_empty(int fd, const char *dir, struct rbxj_error *e)
     return r < 0 ? error_sys(e, -r, "%s", dir) : 0;
 }
 
+/* Else an empty journal would say that nothing was left behind. */
+static bool has_anything(const struct autopsy *files, size_t n)
+{
+    for (size_t i = 0; i < n; i++)
+        if (files[i].snapshots[0].sound || files[i].snapshots[1].sound || files[i].count[CARVED_INTACT])
+            return true;
+    return false;
+}
+
 int salvage_write(const struct autopsy *files, size_t n, bool boot_is_all, const char *dir,
                   const struct journal_options *options, struct salvaged *ret, struct rbxj_error *e)
 {
+    if (!has_anything(files, n))
+        return error_set(e, RBXJ_E_JOURNAL_DAMAGED, 0,
+                         "salvage: neither a snapshot nor a record can be read: what was left behind is not "
+                         "known; 'rbxj audit' looks for it");
     bool made = mkdir(dir, 0700) == 0;
     if (!made && errno != EEXIST)
         return error_sys(e, errno, "%s", dir);
