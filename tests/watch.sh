@@ -381,6 +381,37 @@ damaged() {
 }
 pkill_payload() { kill -KILL "$(cat "$work/up-$1")" 2>/dev/null; }
 
+# What it prints goes into a full pipe, of which nobody reads: that must not stop an undo, nor the watch (K19).
+nobody_reads() {
+    fresh
+    printf '[replay]\nbusy_retries = 1\n' >"$work/conf"
+    local pipe
+    mkfifo "$work/pipe"
+    exec {pipe}<>"$work/pipe"
+    python3 -I -S -c 'import fcntl, os
+os.set_blocking(2, False)
+try:
+    while True: os.write(2, b"x" * 4096)
+except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
+    "$rbxj" watch --config "$work/conf" >"$work/watch.out" 2>&"$pipe" </dev/null &
+    watch=$!
+    start busy --mount "tmpfs,none,$work/at"
+    sit "$work/at"
+    kill_now "$supervisor"
+    check "nobody reads: what is left is an incident all the same" until_true incidents 1
+    start good --tmpdir "$work/good"
+    kill_now "$supervisor"
+    check "nobody reads: the next box is undone" undone "$work/good"
+    check "nobody reads: and the replay ends" until_true idle
+    kill "$sitter"
+    wait "$sitter" 2>/dev/null
+    kill -TERM "$watch"
+    check "nobody reads: it ends when it is told to" until_true not_lives "$watch"
+    exec {pipe}<&-
+    call replay
+    check "nobody reads: nothing is left" no_record
+}
+
 wrong() {
     fresh
     call watch something
@@ -421,7 +452,7 @@ killed() {
 } 2>/dev/null
 
 parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
-    wrong killed"
+    nobody_reads wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"

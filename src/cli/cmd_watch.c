@@ -361,6 +361,7 @@ int cmd_watch(struct cli *cli, int argc, char **argv)
     const char *value;
     if (cli_next(cli, argc, argv, &value) == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
+    print_without_waiting();
     int status = prepare(&w);
     int rc = status ? 0 : config_load(&cli->options, &config, &error);
     w.stop_ns = config.stop_timeout_ns;

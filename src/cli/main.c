@@ -262,7 +262,7 @@ static void tell_event(void *data, const char *event, const char *message)
 {
     const struct cli *cli = data;
     if (!cli->style.quiet && !isatty(STDERR_FILENO))
-        print_problem("event %s: %s", event, message);
+        print_event(event, message);
 }
 
 int main(int argc, char **argv)

@@ -13,6 +13,7 @@
 #include "cli/table.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
@@ -33,12 +34,38 @@ static void put_line(FILE *stream, const char *prefix, const char *format, va_li
     (void)fprintf(stream, "%s%s\n", prefix, safe);
 }
 
+static bool never_waits;
+
+/* A pipe that is full, with a reader that is stopped or was never one, takes nothing; of one without a reader
+ * a write is a death by SIGPIPE. Where poll(2) says that there is room, there is a page of it. */
+static bool standard_error_takes(void)
+{
+    enum { PATIENCE_MS = 1000 }; /* for the first that finds no room; the next ones don't wait */
+    static bool deaf;
+    struct pollfd p = {.fd = STDERR_FILENO, .events = POLLOUT};
+    deaf = poll(&p, 1, deaf ? 0 : PATIENCE_MS) <= 0 || p.revents != POLLOUT;
+    return !deaf;
+}
+
 void print_problem(const char *format, ...)
 {
     va_list args;
+    if (never_waits && !standard_error_takes())
+        return;
     va_start(args, format);
     put_line(stderr, "rbxj: ", format, args);
     va_end(args);
+}
+
+void print_event(const char *event, const char *message)
+{
+    if (standard_error_takes())
+        print_problem("event %s: %s", event, message);
+}
+
+void print_without_waiting(void)
+{
+    never_waits = true;
 }
 
 void print_no_memory(const char *what)

@@ -25,6 +25,11 @@ void print_json(const char *text);
 
 /* "rbxj: ..." on standard error. */
 void print_problem(const char *format, ...) __attribute__((format(printf, 1, 2)));
+/* The same of an event, in the midst of an undo, which nobody keeps from going on by not reading (K19): where
+ * standard error takes nothing, it is lost there. */
+void print_event(const char *event, const char *message);
+/* From now on that holds for all problems: of a program that stays up, and has others to care for. */
+void print_without_waiting(void);
 /* Ends the program with status 6: what is wanted can't be told, and a part of it must not pass for all. */
 _Noreturn void print_no_memory(const char *what);
 /* A line on standard output. */
