@@ -88,6 +88,24 @@ static void clock_set_back(void **state)
     rbxj_incidents_free(all);
 }
 
+/* As many as are kept, of a clock that was ahead: what is detected since, by one that is right, stays. */
+static void ahead_of_the_clock(void **state)
+{
+    (void)state;
+    state_begin();
+    config.incidents_keep = 3;
+    harness_mkdir(path_of("", ""));
+    const char *ahead[3];
+    for (int i = 0; i < 3; i++)
+        make_incident(ahead[i] = id_of_day(-3 - i, 1), "{}", false);
+    (void)replay_of(id1, one_box(71, OUTCOME_UNDONE));
+    assert_true(path_exists(document_path(id1)));
+    assert_false(path_exists(path_of(ahead[0], "")));
+    (void)replay_of(id2, one_box(72, OUTCOME_UNDONE));
+    assert_true(path_exists(document_path(id1)));
+    assert_true(path_exists(document_path(id2)));
+}
+
 static void temporary_files_go(void **state)
 {
     (void)state;
@@ -413,6 +431,7 @@ int main(void)
         harness_test(retention),
         harness_test(newest_stays_whatever_its_age),
         harness_test(clock_set_back),
+        harness_test(ahead_of_the_clock),
         harness_test(temporary_files_go),
         harness_test(evidence_is_kept),
         harness_test(k33_never_the_first_file),

@@ -61,16 +61,13 @@ static void count_open(const cJSON *document, struct incident_counts *counts)
         counts->held = (size_t)times;
 }
 
-/* What is dated later was detected by a clock that was ahead, and is not of now for as long as that. */
-#define AHEAD_NS (24LL * 3600 * 1000000000)
-
 int incidents_summary(const struct config *config, int64_t since_ns, struct incident_counts *ret,
                       char *last_error, size_t size)
 {
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
     _cleanup_close_ int fd = incident_store_open(config);
     bool told = size == 0;
-    int64_t latest_ns = now_realtime_ns() + AHEAD_NS;
+    int64_t latest_ns = now_realtime_ns() + INCIDENT_AHEAD_NS;
     *ret = (struct incident_counts){0};
     if (size)
         last_error[0] = '\0';

@@ -340,21 +340,26 @@ static bool is_older(const char *id, int64_t oldest_ns)
     return detected_ns >= CLOCK_IS_SET_NS && detected_ns < oldest_ns;
 }
 
+/* Those of a clock that was ahead, which come first in the list, are the first to go where there are too many:
+ * else none that is detected since would stay, until their time has come. */
 void incident_store_retain(int fd, const struct config *config)
 {
     if (!is_ours(fd)) /* it may have been opened for reading only */
         return;
     sweep_unfinished(fd);
     _cleanup_(incident_store_names_clear) struct incident_store_names names = {0};
-    int64_t oldest_ns = now_realtime_ns() - (int64_t)config->incidents_keep_days * 86400 * 1000000000;
-    size_t kept = 1; /* the newest, whatever its age */
+    int64_t now_ns = now_realtime_ns();
+    int64_t oldest_ns = now_ns - (int64_t)config->incidents_keep_days * 86400 * 1000000000;
+    size_t kept = 1, ahead = 0; /* the newest, whatever its age */
     if (incident_store_list(fd, &names) < 0)
         return;
+    while (ahead < names.len && incident_id_time(names.ids[ahead]) > now_ns + INCIDENT_AHEAD_NS)
+        ahead++;
     for (size_t i = 1; i < names.len; i++) {
-        bool too_old = is_older(names.ids[i], oldest_ns);
-        if ((too_old || kept >= (size_t)config->incidents_keep) &&
-            !incident_store_may_be_open(fd, names.ids[i]))
-            incident_store_remove(fd, names.ids[i]);
+        const char *id = names.ids[(ahead + i) % names.len];
+        bool too_many = kept >= (size_t)config->incidents_keep;
+        if ((too_many || is_older(id, oldest_ns)) && !incident_store_may_be_open(fd, id))
+            incident_store_remove(fd, id);
         else
             kept++;
     }

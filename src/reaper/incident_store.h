@@ -16,6 +16,10 @@
 
 #define INCIDENT_TEXT_MAX (4 << 20) /* a longer document is not read */
 
+/* What is dated later than that from now was detected by a clock that was ahead, and is not of now for as
+ * long as that. */
+#define INCIDENT_AHEAD_NS (24LL * 3600 * 1000000000)
+
 bool incident_id_is_valid(const char *id);
 int64_t incident_id_time(const char *id); /* CLOCK_REALTIME */
 
