@@ -412,6 +412,29 @@ except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
     check "nobody reads: nothing is left" no_record
 }
 
+# A supervisor that starts it while it has the lock of a box, of a descriptor that its children inherit.
+inherits() {
+    fresh
+    (
+        exec 9>"$work/i.lock"
+        request='{"op":"begin","box":"i","plan":[{"kind":"lock","path":"'$work/i.lock'"}]}'
+        flock -n 9
+        echo "$request" | "$rbxj" hook >"$work/begun" 9<&-
+        echo '{"op":"acquired","box":"i","seq":1}' | "$rbxj" hook >"$work/acquired" 9<&-
+        "$rbxj" watch >"$work/watch.out" 2>"$work/watch.err" </dev/null &
+        echo $! >"$work/watch"
+        exec sleep 120
+    ) &
+    supervisor=$!
+    until_true test -s "$work/watch"
+    watch=$(cat "$work/watch")
+    check "a supervisor starts it: its box has a lock" grep -q '"ok":true' "$work/acquired"
+    kill_now "$supervisor"
+    check "a supervisor that started it: the lock is nobody's" ended i
+    kill -TERM "$watch"
+    until_true not_lives "$watch"
+}
+
 wrong() {
     fresh
     call watch something
@@ -452,7 +475,7 @@ killed() {
 } 2>/dev/null
 
 parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
-    nobody_reads wrong killed"
+    nobody_reads inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"

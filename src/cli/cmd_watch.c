@@ -362,6 +362,9 @@ int cmd_watch(struct cli *cli, int argc, char **argv)
     if (cli_next(cli, argc, argv, &value) == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
     print_without_waiting();
+    /* A lock that it inherited, of a supervisor's that started it for instance, would keep a box held whose
+     * supervisor has died (K7). */
+    (void)close_range(STDERR_FILENO + 1, ~0U, 0);
     int status = prepare(&w);
     int rc = status ? 0 : config_load(&cli->options, &config, &error);
     w.stop_ns = config.stop_timeout_ns;
