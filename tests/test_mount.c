@@ -314,6 +314,28 @@ static void k13_without_unique_ids(void **state)
     assert_int_equal(0, mounted(a));
 }
 
+/* mountinfo shows where the directory is by now, which says nothing of the mount. Another mount with its number is
+ * none of ours all the same. */
+static void k13_a_bind_whose_source_was_renamed(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *source = dir("source"), *other = dir("other");
+    struct record *r = acquire("bind", source, a, NULL);
+    r->mount.unique = r->newest_mount = 0;
+    assert_int_equal(0, rename(source, harness_format("%s.old", source)));
+    assert_undone(r);
+    assert_int_equal(0, mounted(a));
+    assert_int_equal(0, mount(other, a, NULL, MS_BIND, NULL));
+    struct mount_at at;
+    assert_int_equal(0, mount_at(AT_FDCWD, a, &at));
+    r->mount.id = at.id;
+    assert_int_equal(FOUND_FOREIGN, look(r));
+    assert_false(x.f.refused);
+    assert_int_equal(0, undo(r));
+    assert_int_equal(1, mounted(a));
+}
+
 static void k13_moved_is_still_ours(void **state)
 {
     (void)state;
@@ -415,6 +437,7 @@ int main(void)
         mount_test(k2_a_foreign_mount_of_our_name),
         mount_test(k13_reused_ids_are_not_ours),
         mount_test(k13_without_unique_ids),
+        mount_test(k13_a_bind_whose_source_was_renamed),
         mount_test(k13_moved_is_still_ours),
         mount_test(k13_stranger_on_top_is_busy),
         mount_test(k13_own_stack_goes_newest_first),

@@ -114,6 +114,22 @@ static void k12_a_private_copy_elsewhere_is_named(void **state)
     }
 }
 
+/* mountinfo shows the new name of what was bound. */
+static void k12_a_copy_of_what_was_renamed_is_named(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *source = dir("source"), *a = dir("a");
+    struct record *r = acquire("bind", source, a, NULL);
+    pid_t pid = copy_of_namespace(MS_PRIVATE);
+    assert_int_equal(0, rename(source, harness_format("%s.old", source)));
+    assert_int_equal(1, undo(r));
+    assert_int_equal(-RBXJ_E_BUSY, verify(r));
+    assert_non_null(strstr(x.f.error.detail, harness_format("pid %d", pid)));
+    harness_kill(pid);
+    assert_int_equal(0, verify(r));
+}
+
 /* As a container's start: its namespace is a copy of ours, and then it is not any more. It is not left for
  * that. */
 static void k12_a_copy_that_goes_by_itself_is_waited_for(void **state)
@@ -355,6 +371,7 @@ int main(void)
         mount_test(k12_rbind_leaves_the_original),
         mount_test(k4_anothers_record_below_is_busy),
         mount_test(k12_a_private_copy_elsewhere_is_named),
+        mount_test(k12_a_copy_of_what_was_renamed_is_named),
         mount_test(k12_a_copy_that_goes_by_itself_is_waited_for),
         mount_test(k12_copies_that_hear_of_it_go_too),
         mount_test(k10_a_mount_in_another_namespace),

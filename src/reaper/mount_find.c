@@ -69,21 +69,32 @@ static void doubt(const struct record *r, const struct mount *m, const char *why
                     m->fstype, m->source, m->target);
 }
 
-/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18). */
+/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18). Where the directory
+ * that was bound was renamed since, mountinfo shows its new name: then it is known by its identity. */
 static struct mount *find_by_content(const struct record *r, const struct mount_space *space,
                                      struct finding *f)
 {
     char ours[MOUNT_SOURCE_MAX];
     struct mount_at at;
     struct mount *m = mount_table_by_id(space->table, r->mount.id);
-    if (!m || !has_same_content(r, m))
+    if (!m || !has_same_file_system(r, m))
         return NULL;
     if (r->mount.unique && mount_look_up(space, m, &at) == 0 && at.id == m->id && at.unique)
         return at.unique == r->mount.unique ? m : NULL;
+    int same = is_shown_root(m->root, r->root) ? 1 : mount_shows(space, m, &r->id);
+    if (same < 0 && errno_is_want(-same)) {
+        f->found = FOUND_BUSY;
+        (void)error_sys(&f->error, -same, "mount %s: what is mounted on %s", r->path, m->target);
+        return NULL;
+    }
+    if (same == 0 || (same < 0 && strcmp(m->target, r->path) != 0))
+        return NULL;
     mount_source_format(ours, r);
-    if (m->parent == r->mount.parent || strcmp(m->source, ours) == 0)
+    if (same > 0 && (m->parent == r->mount.parent || strcmp(m->source, ours) == 0))
         return m;
-    doubt(r, m, "moved, or another mount with its number", f);
+    doubt(r, m,
+          same > 0 ? "moved, or another mount with its number" : "renamed, or another mount with its number",
+          f);
     return NULL;
 }
 
@@ -217,15 +228,7 @@ static struct mount_set candidates(const struct record *r, const struct mount_ta
  * shows; in doubt it has not. */
 static bool is_another(const struct record *r, const struct mount_space *space, const struct mount *m)
 {
-    const char *base;
-    struct mount_at at;
-    struct fileid id;
-    if (space->pid || strcmp(m->root, "/") != 0 || !fileid_is_set(&r->id) ||
-        !mount_path_is_local(space->table, m))
-        return false;
-    _cleanup_close_ int parent = fd_open_parent(m->target, &base);
-    return parent >= 0 && mount_at(parent, base, &at) == 0 && at.id == m->id &&
-           fileid_of_name(parent, base, &id) == 0 && !fileid_equal(&id, &r->id, true);
+    return !space->pid && strcmp(m->root, "/") == 0 && mount_shows(space, m, &r->id) == 0;
 }
 
 /* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's
@@ -238,7 +241,10 @@ static bool is_copy(const struct undo *u, const struct record *r, const struct m
         return false;
     if (!(r->flags & REC_EVIDENCE))
         return true;
-    return r->devices_held ? has_same_file_system(r, m) && !is_another(r, space, m) : has_same_content(r, m);
+    if (r->devices_held)
+        return has_same_file_system(r, m) && !is_another(r, space, m);
+    /* renamed since, it shows another name */
+    return has_same_content(r, m) || (has_same_file_system(r, m) && mount_shows(space, m, &r->id) == 1);
 }
 
 static int reload(struct undo *u, struct mount_space *space, struct rbxj_error *e)

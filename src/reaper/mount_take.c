@@ -61,18 +61,40 @@ static int open_parent(int root_fd, const char *target, const char **ret_base)
     return fd;
 }
 
-int mount_look_up(const struct mount_space *space, const struct mount *m, struct mount_at *ret)
+/* The directory in which the target of m lies, as space sees it; -EAGAIN if asking might hang, or -errno. */
+static int open_parent_in(const struct mount_space *space, const struct mount *m, const char **ret_base)
 {
     if (!mount_path_is_local(space->table, m))
         return -EAGAIN;
     char path[40];
-    const char *base;
     (void)snprintf(path, sizeof(path), "/proc/%d/root", (int)space->pid);
     _cleanup_close_ int root = space->pid ? open(path, O_PATH | O_DIRECTORY | O_CLOEXEC) : -1;
     if (space->pid && root < 0)
         return -errno;
-    _cleanup_close_ int parent = open_parent(space->pid ? root : AT_FDCWD, m->target, &base);
+    return open_parent(space->pid ? root : AT_FDCWD, m->target, ret_base);
+}
+
+int mount_look_up(const struct mount_space *space, const struct mount *m, struct mount_at *ret)
+{
+    const char *base;
+    _cleanup_close_ int parent = open_parent_in(space, m, &base);
     return parent < 0 ? parent : mount_at(parent, base, ret);
+}
+
+int mount_shows(const struct mount_space *space, const struct mount *m, const struct fileid *id)
+{
+    const char *base;
+    struct mount_at at;
+    struct fileid shown;
+    _cleanup_close_ int parent = fileid_is_set(id) ? open_parent_in(space, m, &base) : -EOPNOTSUPP;
+    _cleanup_close_ int fd = parent < 0
+                                 ? parent
+                                 : fd_openat2(parent, base, O_PATH | O_NOFOLLOW, 0, RESOLVE_NO_SYMLINKS);
+    int rc = fd < 0 ? fd : mount_at(fd, "", &at);
+    if (rc == 0 && (at.id != m->id || !at.is_root))
+        rc = -EAGAIN; /* covered, or gone since */
+    rc = rc < 0 ? rc : fileid_of_fd(fd, &shown);
+    return rc < 0 ? rc : fileid_equal(&shown, id, true);
 }
 
 /* ---- the tree ---- */
