@@ -257,6 +257,41 @@ static void k7_who_merely_waits_does_not_hold_the_box(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+/* A tmpfs of its own, and in it a file, which has the same number in all of them. */
+static char *first_file_of(const char *name)
+{
+    harness_mkdir(in_work(name));
+    assert_int_equal(mount(name, in_work(name), "tmpfs", 0, "size=1m"), 0);
+    return harness_format("%s/%s/file", world.work, name);
+}
+
+static void k7_the_flock_of_another_file_of_that_number(void **state)
+{
+    (void)state;
+    struct stat ours, theirs;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = first_file_of("ours")},
+            (struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)});
+    harness_write(plan[0].path, "");
+    const char *other = first_file_of("theirs");
+    harness_write(other, "");
+    int fd = open(other, O_RDWR | O_CLOEXEC);
+    assert_true(fd >= 0 && flock(fd, LOCK_EX | LOCK_NB) == 0);
+    assert_true(stat(plan[0].path, &ours) == 0 && stat(other, &theirs) == 0);
+    assert_int_equal(ours.st_ino, theirs.st_ino);
+    pid_t stranger = fork();
+    if (stranger == 0)
+        for (;;)
+            pause();
+    harness_track(stranger);
+    assert_int_equal(close(fd), 0);
+    (void)supervisor_fork(run_payload_with_the_lock, "a", 0);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 0, "a 2 present planned\na 1 present planned\n");
+    replay_tells(&(struct rbxj_replay){0}, 0, "a 2 present undone\na 1 present undone\n");
+    payload_is_dead();
+    assert_false(is_dead(stranger));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -267,6 +302,7 @@ int main(void)
         harness_test(d2_k11_box_that_somebody_has_claimed),
         harness_test(d3_two_replays_in_threads_of_one_process),
         harness_test(k7_who_merely_waits_does_not_hold_the_box),
+        harness_test(k7_the_flock_of_another_file_of_that_number),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);

@@ -98,7 +98,7 @@ static int look_at_lock(struct audit_item *item)
     if (!S_ISREG(st.st_mode))
         return 0;
     int held = flocks_is_held(item->dev, item->ino);
-    if (held > 0 && flocks_holders(0, item->ino, name_holder, item, &blind) <= 0) {
+    if (held > 0 && flocks_holders(item->dev, item->ino, name_holder, item, &blind) <= 0) {
         item->live = true;
         (void)snprintf(item->user, sizeof(item->user), "its lock is held, by whom is not visible from here");
     }

@@ -47,8 +47,8 @@ static bool is_of(int proc, const char *pid, const char *fd, uint64_t dev, uint6
     char path[64];
     struct statx st;
     (void)snprintf(path, sizeof(path), "%s/fd/%s", pid, fd);
-    return dev == 0 || (statx(proc, path, AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
-                        makedev(st.stx_dev_major, st.stx_dev_minor) == dev && st.stx_ino == ino);
+    return statx(proc, path, AT_NO_AUTOMOUNT | AT_STATX_DONT_SYNC, STATX_INO, &st) == 0 &&
+           makedev(st.stx_dev_major, st.stx_dev_minor) == dev && st.stx_ino == ino;
 }
 
 /* 1 if that process has the flock, 0 if not, or -errno: it can't be seen, or a shortage. */

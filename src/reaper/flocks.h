@@ -12,9 +12,9 @@
  * at everybody's descriptors; takes nothing. 1, 0 or -errno. */
 int flocks_is_held(uint64_t dev, uint64_t ino);
 
-/* Calls back for every process with a descriptor of the open file that has the flock on inode ino (dev 0: of
- * any device), until it returns non-zero, and returns that. Processes that can't be looked into are skipped:
- * *ret_blind is set then. */
+/* Calls back for every process with a descriptor of the open file that has the flock on that file, until it
+ * returns non-zero, and returns that. Processes that can't be looked into are skipped: *ret_blind is set
+ * then. */
 int flocks_holders(uint64_t dev, uint64_t ino, int (*found)(void *data, pid_t pid), void *data,
                    bool *ret_blind);
 

@@ -111,7 +111,7 @@ static int refuse_held(const struct record *r, int fd, struct rbxj_error *e)
     struct stat st;
     bool blind = false;
     int res = error_set(e, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: somebody holds it", r->path);
-    if (e && (fstat(fd, &st) < 0 || flocks_holders(0, st.st_ino, name_one, e, &blind) <= 0))
+    if (e && (fstat(fd, &st) < 0 || flocks_holders(st.st_dev, st.st_ino, name_one, e, &blind) <= 0))
         error_detail(e, "its holder is not visible from here");
     return res;
 }

@@ -56,14 +56,14 @@ void teardown_cannot_ask(struct teardown *t, struct teardown_item *item, const s
 
 /* Somebody has the flock. Its proven payload will be killed in the quiesce; anybody else makes the box held
  * (K7). */
-static void judge_held(struct teardown *t, struct teardown_item *item, uint64_t ino)
+static void judge_held(struct teardown *t, struct teardown_item *item, const struct stat *st)
 {
     struct rbxj_error error = {0};
     struct holders h = {.t = t, .e = &error};
     bool blind = false;
     (void)error_set(&error, RBXJ_E_BUSY, EWOULDBLOCK, "lock %s: is held by somebody who is not of this box",
                     item->record->path);
-    int r = flocks_holders(0, ino, judge_holder, &h, &blind);
+    int r = flocks_holders(st->st_dev, st->st_ino, judge_holder, &h, &blind);
     if (r == 0 && h.payload)
         return;
     if (r < 0 && errno_is_want(-r)) {
@@ -133,7 +133,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
             (void)error_sys(&f.error, -held, "lock %s: finding out whether it is held", item->record->path);
             teardown_cannot_ask(t, item, &f.error);
         } else if (held != 0) {
-            judge_held(t, item, st.st_ino);
+            judge_held(t, item, &st);
         }
         return;
     }
@@ -153,7 +153,7 @@ static void take_flock(struct teardown *t, struct teardown_item *item, bool afte
         return;
     }
     (void)close(fd);
-    judge_held(t, item, st.st_ino);
+    judge_held(t, item, &st);
     if (after && !t->held && !t->blind) { /* even its payload has it no longer to have */
         item->withheld = t->held = true;
         item->look.found = FOUND_BUSY;
