@@ -112,6 +112,51 @@ static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied(void **stat
     assert_true(is_dead(payload));
 }
 
+/* ---- what another box has, in a place of this one's ---- */
+
+static void i3_k4_a_process_of_another_box_in_our_cgroup(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_CGROUP, .path = part_path("a", GROUP)});
+    crash_with_plan("a");
+    pid_t neighbour = supervisor_start("b", 1U << PROCESS, LIVES), theirs = told->payload;
+    harness_write(harness_format("%s/cgroup.procs", plan[0].path), harness_format("%d", theirs));
+    for (int dry = 1; dry >= 0; dry--) {
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1, "a 1 busy failed\n");
+        assert_false(is_dead(theirs) || is_dead(neighbour));
+    }
+    harness_kill(neighbour);
+    replay_is_clean(2);
+    assert_true(is_dead(theirs));
+}
+
+static void i3_k4_a_mount_of_another_box_that_was_moved_into_ours(void **state)
+{
+    (void)state;
+    world_open();
+    harness_mkdir(in_work("m"));
+    plan_is((struct rbxj_resource){
+        .kind = RBXJ_MOUNT, .path = in_work("m"), .fstype = "tmpfs", .source = "rbxj-test"});
+    crash_with_plan("a");
+    pid_t neighbour = supervisor_start("b", 1U << MOUNT, LIVES);
+    const char *theirs = part_path("b", MOUNT);
+    harness_mkdir(in_work("m/in"));
+    assert_int_equal(mount(theirs, in_work("m/in"), NULL, MS_MOVE, NULL), 0);
+    replay_tells(&(struct rbxj_replay){.dry_run = 1}, 1, "a 1 busy failed\n");
+    for (int lazy = 1; lazy <= 2; lazy++) {
+        replay_tells(&(struct rbxj_replay){.lazy_umount = lazy}, 1, "a 1 busy failed\n");
+        assert_int_equal(harness_mounts_below(in_work("m")), 2);
+    }
+    assert_int_equal(mount(in_work("m/in"), theirs, NULL, MS_MOVE, NULL), 0);
+    replay_tells(&(struct rbxj_replay){0}, 0, "a 1 present undone\n");
+    assert_int_equal(harness_mounts_below(theirs), 1);
+    harness_kill(neighbour);
+    replay_is_clean(1);
+}
+
+/* ---- under a payload that can't be seen ---- */
+
 /* The box sees the cgroups through a mount of its own, over which a stranger mounts: what lives in there
  * can't be killed, and may use everything. */
 static void i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen(void **state)
@@ -328,6 +373,8 @@ int main(void)
     const struct CMUnitTest tests[] = {
         harness_test(i9_own_undo_beside_a_damaged_nested_box),
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_emptied),
+        harness_test(i3_k4_a_process_of_another_box_in_our_cgroup),
+        harness_test(i3_k4_a_mount_of_another_box_that_was_moved_into_ours),
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen),
         harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),

@@ -210,6 +210,7 @@ int scan_image(const struct image *image, bool boot, const char *shown, scan_fun
 int scan_store(struct store *store, bool boot, const char *shown, scan_function *scan, void *ret,
                struct rbxj_error *e);
 int snapshot_index(struct snapshot *s, struct rbxj_error *e); /* clears it on failure */
+int snapshot_index_numbers(struct snapshot *s);               /* 0 or -ENOMEM (numbered.c) */
 
 /* ---- a damaged log (resync.c) ---- */
 

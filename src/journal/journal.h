@@ -199,6 +199,14 @@ struct snapshot {
         const struct record *record; /* NULL or with REC_DROPPED: see below */
     } * paths;
     size_t paths_len;
+    /* the same for what has a number, by kind and number */
+    struct snapshot_number {
+        enum rbxj_kind kind;
+        int32_t number;
+        size_t box;
+        const struct record *record;
+    } * numbers;
+    size_t numbers_len;
 };
 
 /* Of an open journal: one short read transaction on the boot journal. */
@@ -275,6 +283,11 @@ int snapshot_is_nothing(const char *state_dir, const char *runtime_dir, struct r
  * that. */
 int snapshot_overlaps(const struct snapshot *s, uint64_t own, const char *path,
                       int (*found)(void *data, const struct snapshot_box *box, const char *path), void *data);
+/* The same for what others have recorded with that number: the id of a mount of which there is evidence of
+ * this boot, or the pid of a process. Numbers are given again: is it that one? (numbered.c) */
+int snapshot_numbered(const struct snapshot *s, uint64_t own, enum rbxj_kind kind, int32_t number,
+                      int (*found)(void *data, const struct snapshot_box *box, const struct record *r),
+                      void *data);
 
 /* ---- liveness (alive.c) ---- */
 

@@ -359,6 +359,7 @@ void snapshot_clear(struct snapshot *s)
         snapshot_box_clear(&s->boxes[i]);
     free(s->boxes);
     free(s->paths);
+    free(s->numbers);
     *s = (struct snapshot){0};
 }
 
@@ -389,7 +390,7 @@ int snapshot_index(struct snapshot *s, struct rbxj_error *e)
     for (size_t i = 0; i < s->len; i++)
         n += s->boxes[i].len;
     s->paths = calloc(n + 1, sizeof(*s->paths));
-    if (!s->paths) {
+    if (!s->paths || snapshot_index_numbers(s) < 0) {
         snapshot_clear(s);
         return error_sys(e, ENOMEM, "journal");
     }

@@ -7,6 +7,7 @@
  */
 #include "base/cleanup.h"
 #include "base/fd.h"
+#include "journal/journal.h"
 #include "reaper/mount.h"
 
 #include <errno.h>
@@ -181,6 +182,39 @@ static int ask(struct undo *u, const struct question *q, struct rbxj_error *e)
     return 0;
 }
 
+/* ---- what is another box's ---- */
+
+struct owned_mount {
+    const struct mount_space *space;
+    const struct mount *m;
+    const struct box *box;
+};
+
+static int is_recorded(void *data, const struct snapshot_box *box, const struct record *r)
+{
+    struct owned_mount *owned = data;
+    struct mount_at at;
+    owned->box = &box->box;
+    if (r->mount.unique && mount_look_up(owned->space, owned->m, &at) == 0 && at.id == owned->m->id &&
+        at.unique)
+        return at.unique == r->mount.unique;
+    return mount_is_of_record(r, owned->m);
+}
+
+/* Has it been moved into what is to be unmounted? A copy of it, as in an rbind, is nobody else's (K4). */
+static int check_boxes(struct undo *u, const struct record *r, const struct mount_space *space,
+                       const struct mount *m, struct rbxj_error *e)
+{
+    struct owned_mount owned = {space, m, NULL};
+    if (!u->snapshot || m->gone ||
+        !snapshot_numbered(u->snapshot, r->incarnation, RBXJ_MOUNT, m->id, is_recorded, &owned))
+        return 0;
+    return error_set(e, RBXJ_E_BUSY, EBUSY, "unmount %s: the mount on %s is of box %s", r->path, m->target,
+                     owned.box->name);
+}
+
+/* ---- all of it ---- */
+
 /* Is it made private before (K12)? Then what is on it is unmounted alone. */
 static bool is_alone(const struct mount_tree *tree, const struct mount *m)
 {
@@ -196,6 +230,9 @@ int mount_check_strangers(struct undo *u, const struct record *r, const struct m
     int rc = 0;
     for (size_t i = 0; i < tree->len && rc == 0; i++) {
         const struct mount *m = tree->mounts[i];
+        rc = i ? check_boxes(u, r, space, m, e) : 0;
+        if (rc < 0)
+            return rc;
         struct question q = {.u = u, .r = r, .tree = tree, .m = m, .ahead = ahead};
         q.parent = m->gone || m->parent == m->id ? NULL : mount_table_by_id(space->table, m->parent);
         if (!q.parent || !q.parent->peers || is_alone(tree, q.parent) ||

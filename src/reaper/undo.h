@@ -117,7 +117,7 @@ struct undo {
     void *data; /* the caller's */
 };
 
-/* ---- guards.c: the checks that all kinds share ---- */
+/* ---- guards.c, guards_moved.c, guards_kill.c: the checks that all kinds share ---- */
 
 /* Is it a path that rbxj never undoes? 0, or -RBXJ_E_PROTECTED_PATH. (DESIGN "Protected paths", K35) */
 int guard_protected(const struct config *config, enum rbxj_kind kind, const char *path, struct rbxj_error *e);
@@ -157,8 +157,8 @@ int guard_mkdir(struct undo *u, const struct record *r, int parent, const char *
  * box. */
 int guard_overlap(struct undo *u, const struct record *r, const char *path, struct finding *f);
 
-/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live
- * box. */
+/* May this process be killed (K4)? Not ourselves, not an ancestor of ours, not the supervisor of a live box,
+ * nor what another box has recorded. */
 int guard_kill(struct undo *u, pid_t pid, struct finding *f);
 
 /* Records the mount namespace of an intent, and refuses one whose parent directory is another one for pid 1:
