@@ -132,7 +132,8 @@ static void typos_are_refused(void **state)
     assert_refused("protected=/srv\n", "rbxj.conf:1: protected: is in no section");
     assert_refused("[paths]\nprotected\n", "rbxj.conf:2: line: expected [section] or key=value");
     assert_refused("[journal]\n[paths\n", "rbxj.conf:2: line: expected");
-    assert_refused("[journal]\nmap_size=1G\n  preallocate=4M\n", "rbxj.conf:3: map_size: expected a size");
+    assert_refused("[journal]\nmap_size=1G\n  preallocate=4M\n",
+                   "rbxj.conf:3: map_size: expected a size such as 4M: 'preallocate=4M'");
     assert_refused("[journal]\nmap_size=1\nmap_size=2\n", "rbxj.conf:2: "); /* the first one is reported */
 }
 

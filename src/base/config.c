@@ -130,11 +130,13 @@ struct reading {
     struct rbxj_error *e;
 };
 
-static int bad_line(struct reading *reading, const char *what, const char *why)
+/* value NULL: it is not about one. */
+static int bad_line(struct reading *reading, const char *what, const char *why, const char *value)
 {
     if (reading->status == 0)
-        reading->status = error_set(reading->e, RBXJ_E_BAD_REQUEST, 0, "%s:%d: %s: %s", reading->path,
-                                    reading->line, what, why);
+        reading->status = error_set(reading->e, RBXJ_E_BAD_REQUEST, 0,
+                                    value ? "%s:%d: %s: %s: '%s'" : "%s:%d: %s: %s", reading->path,
+                                    reading->line, what, why, value);
     return 0;
 }
 
@@ -155,12 +157,12 @@ static int take_value(void *data, const char *section, const char *name, const c
         if (r == -ENOMEM && reading->status == 0)
             reading->status = error_sys(reading->e, ENOMEM, "configuration %s:%d", reading->path,
                                         reading->line);
-        return r == 0 ? 1 : r == -ENOMEM ? 0 : bad_line(reading, name, why);
+        return r == 0 ? 1 : r == -ENOMEM ? 0 : bad_line(reading, name, why, value);
     }
     if (!section_known)
-        return bad_line(reading, *section ? section : name,
-                        *section ? "no such section" : "is in no section");
-    return bad_line(reading, name, "no such key in this section");
+        return bad_line(reading, *section ? section : name, *section ? "no such section" : "is in no section",
+                        NULL);
+    return bad_line(reading, name, "no such key in this section", NULL);
 }
 
 /* libinih cuts a line that is longer than its buffer in two, and one with a NUL byte short: neither may
@@ -182,9 +184,9 @@ static char *take_line(char *buf, int size, void *data)
     buf[n] = '\0';
     reading->line++;
     if (c == '\0')
-        (void)bad_line(reading, "line", "has a NUL byte");
+        (void)bad_line(reading, "line", "has a NUL byte", NULL);
     else if (c != '\n' && c != EOF)
-        (void)bad_line(reading, "line", "is too long (a list may be written on several lines)");
+        (void)bad_line(reading, "line", "is too long (a list may be written on several lines)", NULL);
     return reading->status < 0 ? NULL : buf;
 }
 
@@ -216,7 +218,7 @@ static int read_config_file(int dirfd, const char *name, const char *path, struc
         return error_sys(e, ENOMEM, "configuration %s", path);
     reading.line = line;
     if (line > 0)
-        (void)bad_line(&reading, "line", "expected [section] or key=value");
+        (void)bad_line(&reading, "line", "expected [section] or key=value", NULL);
     return reading.status;
 }
 
