@@ -47,6 +47,8 @@ usage "is no time" --since 5y
 usage "is no time" --since 1000001h
 usage "is no time" --since 99999999999999999999h
 usage "is no time" --since 2600-01-01
+usage "is no time" --since 2026-02-30
+usage "exclude each other" --json --markdown
 usage "is no time" --since 1500-01-01
 usage "unknown or ambiguous option" --frobnicate
 

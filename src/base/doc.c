@@ -176,7 +176,10 @@ int doc_parse_time(const char *text, int64_t *ret_realtime_ns)
         const char *end = strptime(text, formats[i], &tm);
         if (!end || *end)
             continue;
-        int64_t ns; /* from 1677 to 2262 */
+        struct tm day = {.tm_year = tm.tm_year, .tm_mon = tm.tm_mon, .tm_mday = tm.tm_mday};
+        int64_t ns;                                          /* from 1677 to 2262 */
+        if (timegm(&day) == -1 || day.tm_mday != tm.tm_mday) /* 30 February */
+            return -EINVAL;
         if (__builtin_mul_overflow((int64_t)timegm(&tm), 1000000000, &ns))
             return -EINVAL;
         *ret_realtime_ns = ns;

@@ -161,6 +161,8 @@ int cmd_incidents(struct cli *cli, int argc, char **argv)
         return cli->status;
     if (since && id)
         return cli_usage(cli, "'show' shows one incident: --since does not go with it");
+    if (markdown && cli->style.json)
+        return cli_usage(cli, "--markdown and --json exclude each other");
     if (since && parse_since(since, &since_ns) < 0)
         return cli_usage(cli, "'%s' is no time: give 2026-11-24, 2026-11-24T03:00:00Z, 30m, 1h or 2d", since);
     return read_and_print(cli, id, since_ns, markdown);
