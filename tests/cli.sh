@@ -110,6 +110,20 @@ words() {
     usage "last-resort" replay --lazy-umount=always
     usage "seconds" replay --timeout=soon
     usage "seconds" replay --timeout=-1
+    usage "not '0x10'" replay --timeout=0x10
+    usage "not ' 5'" replay --timeout=" 5"
+    usage "not '1e7'" replay --timeout=1e7
+    usage "not '1e-9'" replay --wait=1e-9
+    usage "not 'nan'" replay --wait=nan
+    usage "not '99'" replay --plan=99
+    usage "not '0123456789abcdeg'" replay --plan=0123456789abcdeg
+    usage "--state-dir needs its DIR, which is empty" --state-dir= list
+    usage "--runtime-dir needs its DIR, which is empty" list --runtime-dir ""
+    usage "--config needs its FILE, which is empty" replay --config ""
+    usage "--box needs its ID, which is empty" replay --box ""
+    usage "--box is given twice, now with '8'" list --box 7 --box 8
+    usage "--service is given twice, now with 'b'" reset --yes --service a --service b
+    usage "box a/b: is no name of a box" forget --box a/b --seq 1 --reason because
     usage "--reason TEXT" replay --assume-dead --box 7
     usage "--assume-dead" replay --reason because
     usage "exclude each other" replay --dry-run --plan=00
@@ -120,6 +134,10 @@ words() {
     check "usage: a hostile word is escaped" err_has 'l\x1b[31m\x0ast'
     "$rbxj" list --help >/dev/full 2>"$work/err"
     check "a full standard output is an error" is "$?" 6
+    "$rbxj" health --help >/dev/full 2>"$work/err"
+    check "a full standard output: a monitoring plugin does not know" is "$?" 3
+    "$rbxj" run --help >/dev/full 2>"$work/err"
+    check "a full standard output: run has failed before CMD" is "$?" 125
 }
 
 # ---- nothing there ----
@@ -344,6 +362,9 @@ plan_refused() {
     plan=$(json_value 'd["plan"]')
     call replay --plan="$plan" --json
     check "plan: the present one is done" is "$status" 0
+    call replay --plan="$plan"
+    check "plan: nothing is there any more: 1" is "$status" 1
+    check "plan: nothing is there any more: says so" err_has "not $plan: nothing was done"
     check "plan: and all is gone" gone "$work/lock" "$work/tmp"
     check "plan: no record" no_record
 }

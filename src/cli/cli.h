@@ -10,6 +10,8 @@
 #include "cli/print.h"
 #include "rbxj.h"
 
+#include <stdint.h>
+
 /* Exit statuses of every command but `run`; a contract. */
 enum status {
     STATUS_DONE = 0,
@@ -23,6 +25,9 @@ enum status {
 
 /* The exit status for a negative return value of the library. */
 enum status status_of(int code);
+
+/* An id from here up: it may be given several times; else a value is given once. */
+enum { CLI_MANY = 2000 };
 
 /* One option. A row without a name ends the table. */
 struct cli_option {
@@ -41,6 +46,7 @@ struct command {
     const char *details;     /* lines for --help; may be NULL */
     const char *exit_status; /* lines for --help; NULL: the common ones */
     const struct cli_option *options;
+    int not_told; /* exit status when all was done, but what it prints did not get out; 0: the common one */
     bool operands_end_options; /* `run`: what follows CMD is CMD's */
     int (*run)(struct cli *cli, int argc, char **argv);
 };
@@ -49,6 +55,7 @@ struct cli {
     struct rbxj_options options; /* --state-dir and so on */
     struct print_style style;
     const struct command *command; /* whose options are being read */
+    uint64_t seen;                 /* a bit for each of its own */
     enum status status;            /* with CLI_LEAVE: what to exit with */
 };
 
@@ -60,8 +67,8 @@ extern const struct command commands[];
 /* Starts reading the options of a command (argv[0] is its name). */
 void cli_start(struct cli *cli, const struct command *command);
 
-/* The next option of the command's own, with its argument in *ret_value; global ones are dealt with inside.
- * CLI_END: no more, optind is the first operand. CLI_LEAVE: exit with cli->status, everything is said. */
+/* The next option of the command's own, with its argument, which is not empty, in *ret_value; global ones are
+ * dealt with inside. CLI_END: no more, optind is the first operand. CLI_LEAVE: exit with cli->status, everything is said. */
 int cli_next(struct cli *cli, int argc, char **argv, const char **ret_value);
 
 /* For commands without operands: reads to the end of line and complains about what is left. 0 or

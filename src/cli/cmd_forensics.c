@@ -185,8 +185,8 @@ int cmd_forensics(struct cli *cli, int argc, char **argv)
     const char *path = optind < argc ? argv[optind++] : NULL;
     if (cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
-    if ((path && !*path) || (salvage && !*salvage))
-        return cli_usage(cli, "an empty name");
+    if (path && !*path)
+        return cli_usage(cli, "FILE or DIR is empty");
     if (!page)
         return report(cli, path, salvage);
     if (!path || salvage || cli->style.json)

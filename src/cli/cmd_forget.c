@@ -30,7 +30,7 @@ int cmd_forget(struct cli *cli, int argc, char **argv)
     }
     if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
-    if (!box || !seq || !reason || !*reason)
+    if (!box || !seq || !reason)
         return cli_usage(cli, "%s is missing: it takes --box ID --seq N --reason TEXT, all three",
                          !box   ? "--box"
                          : !seq ? "--seq"

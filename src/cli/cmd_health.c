@@ -246,7 +246,7 @@ int cmd_health(struct cli *cli, int argc, char **argv)
     if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return usage(cli, cli->status);
     bool by_hand = action == OPT_QUARANTINE || action == OPT_UNQUARANTINE;
-    if (by_hand && (!reason || !*reason))
+    if (by_hand && !reason)
         return usage(cli, cli_usage(cli, "--reason TEXT is missing: say why"));
     if (reason && !by_hand)
         return usage(cli, cli_usage(cli, "--reason goes with --quarantine and --unquarantine only"));

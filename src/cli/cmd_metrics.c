@@ -71,8 +71,6 @@ int cmd_metrics(struct cli *cli, int argc, char **argv)
         return cli->status;
     if (cli->style.json)
         return cli_usage(cli, "metrics are in Prometheus' text format only: leave --json out");
-    if (textfile && !*textfile)
-        return cli_usage(cli, "--textfile takes the name of a file");
 
     _cleanup_free_ char *text = NULL;
     struct rbxj_error error = {0};

@@ -9,21 +9,24 @@
 #include "cli/notify.h"
 
 #include <errno.h>
-#include <math.h>
 #include <string.h>
 #include <time.h>
 
 enum {
     OPT_DRY_RUN = 256,
     OPT_PLAN,
-    OPT_BOX,
     OPT_BOOT,
     OPT_LAZY,
     OPT_TIMEOUT,
     OPT_ASSUME_DEAD,
     OPT_REASON,
-    OPT_WAIT
+    OPT_WAIT,
+    OPT_BOX = CLI_MANY
 };
+
+enum { PLAN_LEN = 16 };
+#define SECONDS_MIN 0.001
+#define SECONDS_MAX 1e6
 
 const struct cli_option replay_options[] = {
     {"dry-run", OPT_DRY_RUN, NULL, "show what would be done and the plan's id; change nothing"},
@@ -38,12 +41,15 @@ const struct cli_option replay_options[] = {
     {0},
 };
 
-static int parse_timeout(const char *text, double *ret)
+/* strtod(3) takes signs, white space, hex and words, too: here they are slips. 0, or the status of a usage
+ * error. */
+static int parse_seconds(struct cli *cli, const char *option, const char *text, double *ret)
 {
     char *end = NULL;
     double value = strtod(text, &end);
-    if (end == text || *end || !isfinite(value) || value <= 0)
-        return -EINVAL;
+    bool plain = strchr(".0123456789", text[0]) && !strpbrk(text, "xX") && !*end;
+    if (!plain || !(value >= SECONDS_MIN && value <= SECONDS_MAX))
+        return cli_usage(cli, "--%s takes seconds, from 0.001 to 1000000, not '%s'", option, text);
     *ret = value;
     return 0;
 }
@@ -71,9 +77,7 @@ static int take_option(struct cli *cli, struct rbxj_replay *how, const char **bo
             return cli_usage(cli, "--lazy-umount takes 'never' or 'last-resort', not '%s'", value);
         break;
     case OPT_TIMEOUT:
-        if (parse_timeout(value, &how->timeout) < 0)
-            return cli_usage(cli, "--timeout takes seconds above 0, not '%s'", value);
-        break;
+        return parse_seconds(cli, "timeout", value, &how->timeout);
     case OPT_ASSUME_DEAD:
         how->assume_dead = 1;
         break;
@@ -87,12 +91,15 @@ static int take_option(struct cli *cli, struct rbxj_replay *how, const char **bo
 /* 0, or the status of a usage error. */
 static int check_options(struct cli *cli, const struct rbxj_replay *how)
 {
-    if (how->assume_dead && (!how->boxes_len || !how->reason || !*how->reason))
+    if (how->assume_dead && (!how->boxes_len || !how->reason))
         return cli_usage(cli, "--assume-dead goes with --box ID and --reason TEXT: name the box and say why");
     if (how->reason && !how->assume_dead)
         return cli_usage(cli, "--reason goes with --assume-dead only");
     if (how->plan && how->dry_run)
         return cli_usage(cli, "--plan and --dry-run exclude each other: a dry run shows the present plan");
+    if (how->plan && (strlen(how->plan) != PLAN_LEN || how->plan[strspn(how->plan, "0123456789abcdef")]))
+        return cli_usage(cli, "--plan takes the id that a dry run shows, %d hex digits, not '%s'", PLAN_LEN,
+                         how->plan);
     return 0;
 }
 
@@ -109,6 +116,15 @@ static int replay_in_turn(struct cli *cli, const struct rbxj_replay *how, double
     }
 }
 
+/* What a result without boxes would not say. */
+static void tell_other_plan(const struct rbxj_replay *how, const struct rbxj_result *result)
+{
+    struct rbxj_result_info info;
+    rbxj_result_info(result, &info);
+    if (how->plan && info.plan && strcmp(how->plan, info.plan) != 0 && !info.boxes)
+        print_problem("replay: the plan is %s now, not %s: nothing was done", info.plan, how->plan);
+}
+
 int cmd_replay(struct cli *cli, int argc, char **argv)
 {
     _cleanup_free_ const char **boxes = calloc((size_t)argc + 1, sizeof(*boxes));
@@ -123,9 +139,8 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
     int id, status;
     double wait = 0;
     while ((id = cli_next(cli, argc, argv, &value)) > 0)
-        if (id == OPT_WAIT && (parse_timeout(value, &wait) < 0 || wait > 1e6))
-            return cli_usage(cli, "--wait takes seconds above 0, not '%s'", value);
-        else if (id != OPT_WAIT && (status = take_option(cli, &how, boxes, id, value)) != 0)
+        if ((status = id == OPT_WAIT ? parse_seconds(cli, "wait", value, &wait)
+                                     : take_option(cli, &how, boxes, id, value)) != 0)
             return status;
     if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
@@ -146,6 +161,7 @@ int cmd_replay(struct cli *cli, int argc, char **argv)
     }
     notify_result(result);
     print_replay(&cli->style, result);
+    tell_other_plan(&how, result);
     rbxj_result_free(result);
     return rc > 0 ? STATUS_LEFT : STATUS_DONE;
 }

@@ -23,7 +23,7 @@
 
 enum { RUN_LEFT = 1, RUN_FAILED = 125, RUN_NOT_EXECUTABLE = 126, RUN_NOT_FOUND = 127 };
 
-enum { OPT_BOX = 256, OPT_LOCK, OPT_CGROUP, OPT_MOUNT, OPT_TMPDIR };
+enum { OPT_BOX = 256, OPT_LOCK = CLI_MANY, OPT_CGROUP, OPT_MOUNT, OPT_TMPDIR };
 
 const struct cli_option run_options[] = {
     {"box", OPT_BOX, "ID", "the box's name: A-Z a-z 0-9 . _ -; a fresh one if left out"},
@@ -59,7 +59,7 @@ static enum rbxj_kind kind_of_option(int id)
 
 static const char *name_of_option(int id)
 {
-    return run_options[id - OPT_BOX].name;
+    return run_options[id - OPT_LOCK + 1].name;
 }
 
 /* 0, or -1 when everything is said and cli->status is set. */

@@ -26,6 +26,7 @@ const struct command commands[] = {
         .exit_status = "Exit status: that of CMD, 128+N if signal N ended it; 125 rbxj failed before CMD, "
                        "126 CMD is not\n"
                        "executable, 127 it was not found; 1 if CMD gave 0 but something is left.",
+        .not_told = 125,
         .options = run_options,
         .operands_end_options = true,
         .run = cmd_run,
@@ -80,6 +81,7 @@ const struct command commands[] = {
             "Exit status: 0 healthy, 1 unhealthy, 2 quarantined (a damaged journal too), 3 unknown (wrong\n"
             "usage and no permission too); --verify-clean: 0 clean, 1 not; --quarantine and --unquarantine:\n"
             "0 done, 1 not.",
+        .not_told = 3,
         .options = health_options,
         .run = cmd_health,
     },
@@ -280,6 +282,6 @@ int main(int argc, char **argv)
     (void)signal(SIGXFSZ, SIG_IGN); /* a limit is an error that is told, and no death half-way */
     int status = dispatch(&cli, argc, argv);
     if (print_finish() < 0 && status == STATUS_DONE)
-        status = STATUS_SYSTEM;
+        status = cli.command->not_told ? cli.command->not_told : STATUS_SYSTEM;
     return status;
 }

@@ -165,8 +165,27 @@ static void print_help(const struct command *command)
 void cli_start(struct cli *cli, const struct command *command)
 {
     cli->command = command;
+    cli->seen = 0;
     optind = 0; /* glibc: forget the argv of before */
     opterr = 0;
+}
+
+/* No option has a use for an empty value: it is a variable that was not set, and what stands in for it, the
+ * default, is not what was meant. Nor is the last of two. Returns CLI_LEAVE when everything is said, else
+ * CLI_END. */
+static int check_value(struct cli *cli, const struct cli_option *option, uint64_t once, const char *value)
+{
+    if (!option->argument)
+        return CLI_END;
+    bool again = cli->seen & once;
+    if (again)
+        cli->status = cli_usage(cli, "option --%s is given twice, now with '%s': it takes one %s",
+                                option->name, value, option->argument);
+    else if (!*value)
+        cli->status = cli_usage(cli, "option --%s needs its %s, which is empty", option->name,
+                                option->argument);
+    cli->seen |= once;
+    return again || !*value ? CLI_LEAVE : CLI_END;
 }
 
 /* Returns CLI_LEAVE when everything is done with it, else CLI_END. */
@@ -218,7 +237,11 @@ int cli_next(struct cli *cli, int argc, char **argv, const char **ret_value)
             cli->status = bad_option(cli, id, argv);
             return CLI_LEAVE;
         }
-        if (find_option(cli->command->options, id)) {
+        const struct cli_option *own = find_option(cli->command->options, id);
+        uint64_t once = own && id < CLI_MANY ? 1ULL << (own - cli->command->options) : 0;
+        if (check_value(cli, own ? own : find_option(global_options, id), once, optarg) == CLI_LEAVE)
+            return CLI_LEAVE;
+        if (own) {
             *ret_value = optarg;
             return id;
         }

@@ -202,8 +202,10 @@ int rbxj_forget(const struct rbxj_options *options, const char *box, uint32_t se
     error_clear(error);
     _cleanup_(config_clear) struct config config = {0};
     struct journal *j, *own = NULL;
-    if (!box_name_is_valid(box) || !reason || !reason[0])
+    if (!box || !reason || !reason[0])
         return error_set(error, RBXJ_E_BAD_REQUEST, 0, "a box and a reason are needed");
+    if (!box_name_is_valid(box))
+        return error_set(error, RBXJ_E_BAD_REQUEST, 0, "box %s: is no name of a box", box);
     int r = config_load(options, &config, error);
     int nothing = r < 0 ? r : snapshot_is_nothing(config.state_dir, config.runtime_dir, error);
     if (nothing < 0)
