@@ -66,8 +66,13 @@ call reset --yes --service box.service
 check "the service does not stop: exits 6" is "$status" 6
 check "the service does not stop: nothing was killed" lives "$a"
 check "the service does not stop: no quarantine" test ! -e "$work/state/quarantine"
+call reset --yes --service box.service --json
+check "the service does not stop: JSON says so" json 'd["error"]["message"] == "systemctl stop box.service failed"'
 rm "$work/refuses"
 asked >/dev/null
+call reset --yes --service box.service --config "$work/no.conf"
+check "a mistake in the configuration: exits 2" is "$status" 2
+check "a mistake in the configuration: the service was not stopped" is "$(asked)" ""
 
 call reset --yes --service box.service --json
 check "exits 0" is "$status" 0

@@ -5,6 +5,8 @@
 #include "cli/cli.h"
 
 #include "base/cleanup.h"
+#include "base/config.h"
+#include "base/error.h"
 #include "cli/json.h"
 
 #include <errno.h>
@@ -31,28 +33,27 @@ struct reset {
 };
 
 /* systemctl says itself what went wrong. */
-static bool systemctl(const char *verb, const char *unit)
+static int systemctl(const char *verb, const char *unit, struct rbxj_error *e)
 {
     char *argv[] = {"systemctl", (char *)(uintptr_t)verb, "--", (char *)(uintptr_t)unit, NULL};
     pid_t pid;
-    int status, failed = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
-    if (failed) {
-        print_problem("reset: systemctl: %s", strerror(failed));
-        return false;
-    }
-    while (waitpid(pid, &status, 0) < 0)
-        if (errno != EINTR)
-            return false;
-    if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
-        print_problem("reset: systemctl %s %s failed", verb, unit);
-    return WIFEXITED(status) && WEXITSTATUS(status) == 0;
+    int status = 0, failed = posix_spawnp(&pid, argv[0], NULL, NULL, argv, environ);
+    while (!failed && waitpid(pid, &status, 0) < 0)
+        failed = errno == EINTR ? 0 : errno;
+    if (failed)
+        return error_set(e, RBXJ_E_IO, failed, "systemctl %s %s", verb, unit);
+    return WIFEXITED(status) && WEXITSTATUS(status) == 0
+               ? 0
+               : error_set(e, RBXJ_E_IO, 0, "systemctl %s %s failed", verb, unit);
 }
 
 static bool confirm(const char *service)
 {
-    char answer[16] = "";
+    char answer[16] = "", shown[512] = "";
+    if (service)
+        escape_bytes(shown, sizeof(shown), service, strlen(service));
     (void)fprintf(stderr, "%s%s%skill the supervisors of all live boxes and undo everything? Type yes: ",
-                  service ? "stop " : "", service ? service : "", service ? ", " : "");
+                  service ? "stop " : "", shown, service ? ", " : "");
     return fgets(answer, sizeof(answer), stdin) && strcmp(answer, "yes\n") == 0;
 }
 
@@ -84,21 +85,35 @@ static void print_reset(const struct reset *r)
                             : " not started");
 }
 
+/* A mistake in it must not cost a service. */
+static int check_config(const struct cli *cli, struct rbxj_error *e)
+{
+    struct config config = {0};
+    int rc = config_load(&cli->options, &config, e);
+    config_clear(&config);
+    return rc;
+}
+
 static int reset(struct reset *r)
 {
     struct rbxj_error error = {0};
     struct print_progress progress = {.quiet = r->cli->style.quiet};
     struct rbxj_replay how = {.progress = print_progress, .progress_data = &progress};
-    if (r->service && !(r->stopped = systemctl("stop", r->service)))
-        return STATUS_SYSTEM;
-    int rc = rbxj_reset(&r->cli->options, &how, &r->killed, &r->result, &r->health, &error);
+    int rc = r->service ? check_config(r->cli, &error) : 0;
+    if (rc == 0 && r->service)
+        rc = systemctl("stop", r->service, &error);
+    r->stopped = r->service && rc == 0;
+    if (rc == 0)
+        rc = rbxj_reset(&r->cli->options, &how, &r->killed, &r->result, &r->health, &error);
     print_progress_end(&progress);
     if (rc < 0) {
         print_failure(&r->cli->style, "reset", rc, &error);
         return status_of(rc);
     }
     bool healthy = r->health.status && strcmp(r->health.status, "healthy") == 0;
-    r->started = rc == 0 && healthy && r->service && systemctl("start", r->service);
+    r->started = rc == 0 && healthy && r->service && systemctl("start", r->service, &error) == 0;
+    if (error.code)
+        print_problem("reset: %s", error.message);
     print_reset(r);
     return rc == 0 && healthy && (!r->service || r->started) ? STATUS_DONE : STATUS_LEFT;
 }
@@ -117,8 +132,6 @@ int cmd_reset(struct cli *cli, int argc, char **argv)
     }
     if (id == CLI_LEAVE || cli_no_operands(cli, argc, argv) == CLI_LEAVE)
         return cli->status;
-    if (r.service && !*r.service)
-        return cli_usage(cli, "--service takes a unit's name");
     if (!yes && !isatty(STDIN_FILENO))
         return cli_usage(cli, "reset kills what runs: it asks on a terminal; --yes does not ask");
     if (!yes && !confirm(r.service))

@@ -125,7 +125,7 @@ const struct command commands[] = {
         .synopsis = "[--yes] [--service UNIT]",
         .summary = "kill what runs, undo everything, begin anew",
         .details =
-            "Quarantines the worker, stops UNIT, kills the supervisors of all live boxes and whoever keeps a "
+            "Stops UNIT, quarantines the worker, kills the supervisors of all live boxes and whoever keeps a "
             "dead\n"
             "one's lock, replays, verifies, and releases the worker if nothing is left. Asks on a terminal.",
         .exit_status =
