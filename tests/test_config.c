@@ -135,6 +135,9 @@ static void typos_are_refused(void **state)
     assert_refused("[journal]\nmap_size=1G\n  preallocate=4M\n",
                    "rbxj.conf:3: map_size: expected a size such as 4M: 'preallocate=4M'");
     assert_refused("[journal]\nmap_size=1\nmap_size=2\n", "rbxj.conf:2: "); /* the first one is reported */
+    assert_refused("[journal\nmap_size=1G\n", "rbxj.conf:1: line: expected [section]");
+    assert_refused("[discover]\ncgroups=/sys/fs/cgroup/box-*\n",
+                   "without / and .. in them: '/sys/fs/cgroup/box-*'");
 }
 
 static void a_line_is_never_cut(void **state)
@@ -203,6 +206,19 @@ static void drop_ins_win_in_name_order(void **state)
 
     drop_in("15.conf", "[paths]\n\nprotekted=/d\n");
     assert_refused(NULL, "rbxj.conf.d/15.conf:3: protekted: no such key");
+}
+
+static void a_symlink_to_nothing_is_no_missing_file(void **state)
+{
+    (void)state;
+    const char *dir = harness_format("%s/rbxj.conf.d", harness_disk());
+    harness_write(main_file(), "");
+    assert_int_equal(symlink("not-mounted", dir), 0);
+    assert_refused(NULL, "rbxj.conf.d: a symlink to what is not there");
+    assert_int_equal(unlink(dir), 0);
+    assert_int_equal(unlink(main_file()), 0);
+    assert_int_equal(symlink("not-mounted", main_file()), 0);
+    assert_refused(NULL, "rbxj.conf: a symlink to what is not there");
 }
 
 static void a_strangers_drop_ins_are_refused(void **state)
@@ -294,6 +310,7 @@ int main(void)
         config_test(a_last_line_needs_no_newline),
         config_test(a_named_file_must_exist),
         config_test(drop_ins_win_in_name_order),
+        config_test(a_symlink_to_nothing_is_no_missing_file),
         config_test(a_strangers_drop_ins_are_refused),
         config_test(a_path_through_a_symlink_is_where_it_leads_too),
         config_test(a_path_that_leads_nowhere_is_its_own_name),

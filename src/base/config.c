@@ -126,17 +126,20 @@ struct reading {
     const char *path;
     FILE *file;
     int line;
-    int status;
+    int status;   /* of the first value that is wrong */
+    int bad_line; /* its line */
     struct rbxj_error *e;
 };
 
 /* value NULL: it is not about one. */
 static int bad_line(struct reading *reading, const char *what, const char *why, const char *value)
 {
-    if (reading->status == 0)
-        reading->status = error_set(reading->e, RBXJ_E_BAD_REQUEST, 0,
-                                    value ? "%s:%d: %s: %s: '%s'" : "%s:%d: %s: %s", reading->path,
-                                    reading->line, what, why, value);
+    if (reading->status < 0)
+        return 0;
+    reading->bad_line = reading->line;
+    reading->status = error_set(reading->e, RBXJ_E_BAD_REQUEST, 0,
+                                value ? "%s:%d: %s: %s: '%s'" : "%s:%d: %s: %s", reading->path, reading->line,
+                                what, why, value);
     return 0;
 }
 
@@ -190,6 +193,16 @@ static char *take_line(char *buf, int size, void *data)
     return reading->status < 0 ? NULL : buf;
 }
 
+/* A symlink to what is not there, as to a disk that is not mounted, was meant to lead to a configuration: it
+ * does not go without a word. -ENOENT with e untouched, or an error. */
+static int no_file(int dirfd, const char *name, const char *path, struct rbxj_error *e)
+{
+    struct stat st;
+    if (fstatat(dirfd, name, &st, AT_SYMLINK_NOFOLLOW) < 0 || !S_ISLNK(st.st_mode))
+        return -ENOENT;
+    return error_set(e, RBXJ_E_BAD_REQUEST, ENOENT, "configuration %s: a symlink to what is not there", path);
+}
+
 /* Returns 0, -ENOENT with e untouched, or an error. */
 static int read_config_file(int dirfd, const char *name, const char *path, struct config *config,
                             struct rbxj_error *e)
@@ -198,7 +211,7 @@ static int read_config_file(int dirfd, const char *name, const char *path, struc
     _cleanup_close_ int fd = openat(dirfd, name, O_RDONLY | O_CLOEXEC | O_NOCTTY | O_NONBLOCK);
 
     if (fd < 0 && errno == ENOENT)
-        return -ENOENT;
+        return no_file(dirfd, name, path, e);
     if (fd < 0 || fstat(fd, &st) < 0)
         return error_sys(e, errno, "configuration %s", path);
     if (!S_ISREG(st.st_mode))
@@ -210,8 +223,12 @@ static int read_config_file(int dirfd, const char *name, const char *path, struc
 
     struct reading reading = {.config = config, .path = path, .file = file, .e = e};
     int line = ini_parse_stream(take_line, &reading, take_value, &reading);
-    if (reading.status < 0)
+    if (reading.status < 0 && (line <= 0 || line >= reading.bad_line))
         return reading.status;
+    if (reading.status < 0) { /* what follows a line that is none, as "[section", is not in its section */
+        error_clear(e);
+        reading.status = 0;
+    }
     if (ferror(file))
         return error_sys(e, EIO, "configuration %s", path);
     if (line < 0)
@@ -247,8 +264,12 @@ static int read_drop_ins(const char *main_file, struct config *config, struct rb
     if (asprintf(&dir, "%.*srbxj.conf.d", slash ? (int)(slash + 1 - main_file) : 0, main_file) < 0)
         return error_sys(e, ENOMEM, "configuration");
     _cleanup_close_ int fd = open(dir, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd < 0 && errno == ENOENT) {
+        r = no_file(AT_FDCWD, dir, dir, e);
+        return r == -ENOENT ? 0 : r;
+    }
     if (fd < 0)
-        return errno == ENOENT ? 0 : error_sys(e, errno, "configuration %s", dir);
+        return error_sys(e, errno, "configuration %s", dir);
     /* A main file may be anywhere, /tmp too, where everybody can make a directory beside it. */
     if (fstat(fd, &st) < 0)
         return error_sys(e, errno, "configuration %s", dir);

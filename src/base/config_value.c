@@ -158,7 +158,9 @@ static int check_word(char *word, enum config_word kind, const char **ret_why)
                    ? 0
                    : invalid(ret_why, "expected absolute patterns without .. in them");
     case CONFIG_NAME_PATTERN:
-        return len > 0 && !has_dot_dot(word) ? 0 : invalid(ret_why, "expected patterns without .. in them");
+        return len > 0 && !strchr(word, '/') && !has_dot_dot(word)
+                   ? 0
+                   : invalid(ret_why, "expected patterns of a name, without / and .. in them");
     }
     return invalid(ret_why, "expected words");
 }
