@@ -59,6 +59,37 @@ static void k20_a_log_tells_what_was_deleted(void **state)
     autopsy_clear(&files[1]);
 }
 
+/* With the newest snapshot lost, the previous one says nothing of what the disk has since. */
+static void k20_an_older_snapshot_knows_of_nothing_later(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct place p = place_make();
+    struct journal *j = place_open(&p);
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    char *bytes;
+    (void)must_begin(j, "a", harness_format("%s/a", p.kept));
+    const char *data = harness_format("%s/data.mdb", place_folder(&p));
+    ssize_t len = fd_read_all(AT_FDCWD, data, 64 << 20, &bytes);
+    assert_true(len > 0);
+    (void)must_begin(j, "later", harness_format("%s/later", p.kept));
+    place_close();
+    write_at(data, 0, bytes, (size_t)len);
+    free(bytes);
+    struct autopsy files[2] = {must_read(data), must_read(disk_data(&p))};
+    write_at(data, files[0].snapshots[0].which * 4096 + 16, "xxxx", 4);
+    autopsy_clear(&files[0]);
+    files[0] = must_read(data);
+    assert_true(!files[0].snapshots[0].sound && files[0].snapshots[1].sound);
+    assert_ok(
+        salvage_write(files, 2, false, harness_format("%s/new", harness_disk()), &options, &salvaged, &e), e);
+    assert_int_equal(salvaged.boxes, 2);
+    autopsy_clear(&files[0]);
+    autopsy_clear(&files[1]);
+}
+
 /* Spoils every copy of a box's header. */
 static void lose_header(const char *data, uint64_t incarnation)
 {
@@ -164,6 +195,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k20_a_log_tells_what_was_deleted),
+        journal_test(k20_an_older_snapshot_knows_of_nothing_later),
         journal_test(k4_what_holds_a_box_that_is_left_out_is_in_doubt),
         journal_test(k9_i3_a_lock_that_was_taken_elsewhere_is_not_free),
         journal_test(k21_positions_go_on_after_a_salvage),
