@@ -142,6 +142,50 @@ static void k15_detached_until_nobody_holds_it(void **state)
     assert_becomes(FOUND_GONE, r);
 }
 
+static uint32_t journaled;
+static size_t mounted_then;
+
+static int note(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    (void)e;
+    journaled = r->flags;
+    mounted_then = mounted(r->path);
+    return *(int *)u->data;
+}
+
+/* A reaper may die at any moment: before it has detached, and after that. */
+static void k15_i5_it_is_journaled_before_it_is_detached(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    pid_t pid = spawn_in(a);
+    int answer = -RBXJ_E_JOURNAL_BUSY;
+    x.undo.lazy_umount = true;
+    x.undo.write_ahead = note;
+    x.undo.data = &answer;
+    assert_int_equal(-RBXJ_E_JOURNAL_BUSY, undo(r));
+    assert_int_equal(1, mounted(a));
+    assert_false(r->flags & REC_DETACHED);
+    r->flags = journaled;
+    assert_true(r->flags & REC_DETACHED);
+    assert_int_equal(FOUND_PRESENT, look(r));
+    answer = 0;
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(1, mounted_then);
+    assert_int_equal(0, mounted(a));
+    r->flags = journaled;
+    assert_int_equal(FOUND_BUSY, look(r));
+    harness_kill(pid);
+    assert_becomes(FOUND_GONE, r);
+    /* died before it was detached, and nobody uses it any more */
+    r = acquire("tmpfs", "x", a, NULL);
+    r->flags |= REC_DETACHED;
+    assert_undone(r);
+    assert_false(r->flags & REC_DETACHED);
+}
+
 static void k15_a_detached_bind_waits_for_its_holders_only(void **state)
 {
     (void)state;
@@ -235,6 +279,7 @@ int main(void)
         mount_test(k4_own_processes_are_killed),
         mount_test(k4_processes_in_own_cgroups_are_killed),
         mount_test(k15_detached_until_nobody_holds_it),
+        mount_test(k15_i5_it_is_journaled_before_it_is_detached),
         mount_test(k15_a_detached_bind_waits_for_its_holders_only),
         mount_test(k16_a_hung_server_hangs_nobody),
         mount_test(k16_what_a_helper_is_left_at_is_busy),

@@ -101,7 +101,7 @@ enum record_flags {
     REC_BEFORE_PRESENT = 1, /* before-image: something was there (K5) */
     REC_EVIDENCE = 2,       /* the identity of what was acquired is known */
     REC_RMDIR_ONLY = 4,     /* K18 */
-    REC_DETACHED = 8,       /* a mount that was detached lazily (K15) */
+    REC_DETACHED = 8,       /* a mount that was detached lazily (K15), or was to be when its reaper died */
     REC_OURS_TO_MAKE =
         16, /* rbxj itself makes it: a mount's source is rbxj:incarnation:seq where it is free text */
     REC_STAMPED = 32,  /* the stamp was set in the resource itself (K1) */

@@ -8,6 +8,12 @@
 #include <inttypes.h>
 #include <string.h>
 
+/* Nobody else writes to a box that is claimed. */
+static int write_ahead(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    return journal_update(u->data, r, false, e);
+}
+
 int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box *sb, bool owner)
 {
     int r = reaper->mount_ns ? 0 : mount_ns_find(0, &reaper->mount_ns);
@@ -30,6 +36,8 @@ int teardown_init(struct teardown *t, struct reaper *reaper, struct snapshot_box
         .same_boot = memcmp(sb->box.supervisor.boot_id, reaper->boot_id, 16) == 0,
         .busy_retries = reaper->config->busy_retries,
         .mount_ns = reaper->mount_ns,
+        .write_ahead = reaper->journal ? write_ahead : NULL,
+        .data = reaper->journal,
     };
     return 0;
 }
@@ -68,29 +76,6 @@ void teardown_start_clock(struct teardown *t)
 {
     int64_t deadline = now_monotonic_ns() + t->reaper->timeout_ns;
     t->u.deadline_ns = deadline < t->reaper->deadline_ns ? deadline : t->reaper->deadline_ns;
-}
-
-/* One that holds the journal costs a pass one timeout, not one for each box. */
-static int if_not_busy(struct teardown *t, struct rbxj_error *e)
-{
-    if (t->reaper->busy.code)
-        *e = t->reaper->busy;
-    return -t->reaper->busy.code;
-}
-
-static int note_busy(struct teardown *t, int r, const struct rbxj_error *e)
-{
-    if (r == -RBXJ_E_JOURNAL_BUSY)
-        t->reaper->busy = *e;
-    return r;
-}
-
-int teardown_drop(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how, struct rbxj_error *e)
-{
-    int r = if_not_busy(t, e);
-    if (r == 0)
-        r = note_busy(t, journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, e), e);
-    return r;
 }
 
 void teardown_leave_alone(struct teardown *t)

@@ -9,6 +9,29 @@
 
 #include <stdlib.h>
 
+/* One that holds the journal costs a pass one timeout, not one for each box. */
+static int if_not_busy(struct teardown *t, struct rbxj_error *e)
+{
+    if (t->reaper->busy.code)
+        *e = t->reaper->busy;
+    return -t->reaper->busy.code;
+}
+
+static int note_busy(struct teardown *t, int r, const struct rbxj_error *e)
+{
+    if (r == -RBXJ_E_JOURNAL_BUSY)
+        t->reaper->busy = *e;
+    return r;
+}
+
+int teardown_drop(struct teardown *t, const uint32_t *seqs, size_t n, enum settle how, struct rbxj_error *e)
+{
+    int r = if_not_busy(t, e);
+    if (r == 0)
+        r = note_busy(t, journal_settle(t->reaper->journal, t->sb->box.incarnation, seqs, n, how, e), e);
+    return r;
+}
+
 /* Drops what was verified, in one transaction with the end of the box if nothing is left. */
 static size_t settle(struct teardown *t)
 {

@@ -111,8 +111,8 @@ struct undo {
         uint32_t seq;
         int errnum; /* 0: all was kept */
     } not_kept; /* the first evidence that could not be; told by aftermath_end(), in the caller's thread */
-    /* for acquire, NULL: none: journals evidence that is known before the thing is there (REC_AHEAD). 0, or a
-     * negative code: then it is not made */
+    /* NULL: none: journals what is known before the thing is there (acquire: evidence, REC_AHEAD) or out of
+     * sight (undo: REC_DETACHED). 0, or a negative code: then it is not made, nor detached */
     int (*write_ahead)(struct undo *u, const struct record *r, struct rbxj_error *e);
     void *data; /* the caller's */
 };

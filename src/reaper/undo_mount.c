@@ -179,6 +179,22 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
     return 0;
 }
 
+/* Did its reaper die before it was detached? 1, 0, or a negative code. */
+static int is_attached(struct undo *u, const struct record *r, struct finding *f)
+{
+    struct sight sight = {0};
+    struct finding seen = {0};
+    int rc = guard_of_this_boot(u, r) ? read_mounts(u, f) : -ENODATA;
+    if (rc < 0)
+        return rc == -ENODATA ? 0 : rc;
+    rc = mount_find_space(u, r, &sight.space, &seen);
+    if (rc == 1)
+        rc = mount_find(u, r, &sight.space, &sight.mount, &seen);
+    if (rc < 0)
+        f->error = seen.error;
+    return rc < 0 ? rc : sight.mount != NULL;
+}
+
 static int foretell(struct undo *u, const struct record *r, const struct sight *sight, struct finding *f)
 {
     _cleanup_(mount_tree_clear) struct mount_tree tree = {0};
@@ -198,8 +214,9 @@ static int mount_look(struct undo *u, const struct record *r, struct finding *f)
     int rc = guard_of_this_boot(u, r) ? mount_is_worked_at(u, r, f) : 0;
     if (rc != 0)
         return rc < 0 ? rc : 0;
-    if (r->flags & REC_DETACHED)
-        return look_at_detached(u, r, f);
+    int attached = r->flags & REC_DETACHED ? is_attached(u, r, f) : 1;
+    if (attached <= 0)
+        return attached < 0 ? attached : look_at_detached(u, r, f);
     rc = locate(u, r, &sight, f);
     if (rc < 0 || !sight.mount || is_covered(u, r, &sight, f))
         return rc;
@@ -295,21 +312,25 @@ static int unmount(struct undo *u, const struct record *r, struct sight *sight, 
     }
 }
 
-/* The last resort. Its mount id stays the same as long as somebody holds it. */
+/* The last resort, journaled first: whoever comes after a reaper that dies then would find nothing. Its mount
+ * id stays the same as long as somebody holds it. */
 static int detach(struct undo *u, struct record *r, struct sight *sight, struct finding *f)
 {
     struct mount stuck;
-    int32_t id = sight->mount->id;
-    uint64_t dev = sight->mount->dev;
-    int rc = try_once(u, r, sight, true, &stuck, f);
-    if (rc == -EBUSY || rc == -ESTALE)
-        return error_set(&f->error, RBXJ_E_BUSY, EBUSY, "detach %s: another mount covers it", stuck.target);
-    if (rc < 0)
-        return rc;
     r->flags |= REC_DETACHED;
     if (!(r->flags & REC_EVIDENCE)) {
-        r->mount.id = id;
-        r->mount.dev = dev;
+        r->mount.id = sight->mount->id;
+        r->mount.dev = sight->mount->dev;
+    }
+    int rc = u->write_ahead ? u->write_ahead(u, r, &f->error) : 0;
+    if (rc == 0) {
+        rc = try_once(u, r, sight, true, &stuck, f);
+        if (rc == -EBUSY || rc == -ESTALE)
+            rc = error_set(&f->error, RBXJ_E_BUSY, EBUSY, "detach %s: another mount covers it", stuck.target);
+    }
+    if (rc < 0) { /* the journal may say that it was: is_attached() */
+        r->flags &= ~(uint32_t)REC_DETACHED;
+        return rc;
     }
     rc = look_at_detached(u, r, f);
     if (rc < 0 || f->found == FOUND_BUSY)
@@ -325,10 +346,12 @@ static int mount_undo(struct undo *u, struct record *r, struct finding *f)
     int rc = guard_of_this_boot(u, r) ? mount_is_worked_at(u, r, f) : 0;
     if (rc != 0)
         return rc < 0 ? rc : outcome(f);
-    if (r->flags & REC_DETACHED) {
-        rc = look_at_detached(u, r, f);
+    int attached = r->flags & REC_DETACHED ? is_attached(u, r, f) : 1;
+    if (attached <= 0) {
+        rc = attached < 0 ? attached : look_at_detached(u, r, f);
         return rc < 0 ? rc : outcome(f);
     }
+    r->flags &= ~(uint32_t)REC_DETACHED;
     rc = locate(u, r, &sight, f);
     if (rc < 0 || !sight.mount)
         return rc < 0 ? rc : outcome(f);
