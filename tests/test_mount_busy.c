@@ -142,6 +142,29 @@ static void k15_detached_until_nobody_holds_it(void **state)
     assert_becomes(FOUND_GONE, r);
 }
 
+/* As before 6.8. Ids are taken from the lowest free one: the next mount may have it, and users. */
+static void k15_the_users_of_the_next_mount_with_its_id_are_none(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    struct record *r = acquire("bind", dir("source"), a, NULL);
+    pid_t pid = spawn_in(a);
+    r->mount.unique = r->newest_mount = 0;
+    x.undo.lazy_umount = true;
+    assert_int_equal(-RBXJ_E_BUSY, undo(r));
+    assert_int_equal(FOUND_BUSY, look(r));
+    harness_kill(pid);
+    struct mount_at at;
+    tmpfs_on(a, "next");
+    assert_int_equal(0, mount_at(AT_FDCWD, a, &at));
+    r->mount.id = at.id;
+    (void)spawn_in(a);
+    assert_int_equal(FOUND_GONE, look(r));
+    assert_int_equal(0, undo(r));
+    assert_int_equal(1, mounted(a));
+}
+
 static uint32_t journaled;
 static size_t mounted_then;
 
@@ -279,6 +302,7 @@ int main(void)
         mount_test(k4_own_processes_are_killed),
         mount_test(k4_processes_in_own_cgroups_are_killed),
         mount_test(k15_detached_until_nobody_holds_it),
+        mount_test(k15_the_users_of_the_next_mount_with_its_id_are_none),
         mount_test(k15_i5_it_is_journaled_before_it_is_detached),
         mount_test(k15_a_detached_bind_waits_for_its_holders_only),
         mount_test(k16_a_hung_server_hangs_nobody),

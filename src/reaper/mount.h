@@ -74,6 +74,8 @@ int mount_find_copy(struct undo *u, const struct record *r, uint64_t ns, struct 
 /* Does another file system show the number of the one that r's mount brought into being? Then that is no
  * more: 1, 0, or a negative code. */
 int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e);
+/* Has another mount the id of r's, which was detached? Unique ids are never given again. As above. */
+int mount_id_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e);
 
 /* ---- mount_strangers.c ---- */
 

@@ -317,17 +317,36 @@ static bool is_reused_in(const struct record *r, const struct mount_table *table
     return false;
 }
 
-int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e)
+/* What is in a table is no detached mount. */
+static bool is_attached_in(const struct record *r, const struct mount_table *table)
+{
+    return mount_table_by_id(table, r->mount.id) != NULL;
+}
+
+/* 1, 0, or a negative code. */
+static int is_in_any(struct undo *u, const struct record *r,
+                     bool (*is_in)(const struct record *r, const struct mount_table *table),
+                     struct rbxj_error *e)
 {
     struct mount_space space;
-    bool reused = is_reused_in(r, mounts_own(u->mounts));
-    for (size_t i = 0; !reused; i++) {
+    bool found = is_in(r, mounts_own(u->mounts));
+    for (size_t i = 0; !found; i++) {
         int more = mounts_other(u->mounts, i, &space, e);
         if (more == 0)
             break;
         if (more < 0 && more != -ENODATA)
             return more;
-        reused = more == 1 && is_reused_in(r, space.table);
+        found = more == 1 && is_in(r, space.table);
     }
-    return reused;
+    return found;
+}
+
+int mount_device_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    return is_in_any(u, r, is_reused_in, e);
+}
+
+int mount_id_is_reused(struct undo *u, const struct record *r, struct rbxj_error *e)
+{
+    return r->mount.unique ? 0 : is_in_any(u, r, is_attached_in, e);
 }

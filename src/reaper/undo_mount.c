@@ -167,7 +167,10 @@ static int look_at_detached(struct undo *u, const struct record *r, struct findi
         return rc;
     if (rc == 1)
         device = 0;
-    rc = mount_holders_find(u, r->mount.id, r->mount.unique, device, &holders);
+    int reused = mount_id_is_reused(u, r, &f->error);
+    if (reused < 0)
+        return reused;
+    rc = mount_holders_find(u, reused ? -1 : r->mount.id, r->mount.unique, device, &holders);
     if (rc == 0 && !holders.len)
         return device ? look_for_copy(u, r, 0, false, f) : 0;
     f->found = FOUND_BUSY;
