@@ -78,6 +78,37 @@ static void k4_anothers_record_below_is_busy(void **state)
     x.snapshot.paths_len = 0;
 }
 
+/* As before 6.8, where the id of ours was given to a stranger's mount of the same: what it shows, and where, has
+ * to tell. */
+static void k13_a_reused_id_elsewhere_is_in_doubt(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *source = dir("source"), *places[] = {dir("a"), dir("b")};
+    for (size_t i = 0; i < ARRAY_LEN(places); i++) {
+        struct record *r = acquire(i ? "tmpfs" : "bind", i ? "x" : source, places[0], NULL);
+        assert_int_equal(0, umount2(places[0], 0));
+        if (i) { /* another one, at the same place */
+            (void)strcpy(r->found_source, "y");
+            tmpfs_on(places[0], "y");
+        } else { /* the same, elsewhere */
+            assert_int_equal(0, mount(source, places[1], NULL, MS_BIND, NULL));
+        }
+        struct mount_at at;
+        assert_int_equal(0, mount_at(AT_FDCWD, places[!i], &at));
+        r->mount.unique = r->newest_mount = 0;
+        r->mount.id = at.id;
+        r->mount.dev = at.dev;
+        r->id.dev = at.dev;
+        assert_int_equal(FOUND_FOREIGN, look(r));
+        assert_int_equal(x.f.refused, !i);
+        assert_int_equal(i ? 0 : -RBXJ_E_FOREIGN, undo(r));
+        assert_int_equal(1, mounted(places[!i]));
+        assert_int_equal(0, umount2(places[!i], 0));
+        assert_int_equal(FOUND_GONE, look(r));
+    }
+}
+
 /* ---- other namespaces ---- */
 
 static bool copy_namespace(const void *propagation)
@@ -370,6 +401,7 @@ int main(void)
         mount_test(k12_submounts_go_first),
         mount_test(k12_rbind_leaves_the_original),
         mount_test(k4_anothers_record_below_is_busy),
+        mount_test(k13_a_reused_id_elsewhere_is_in_doubt),
         mount_test(k12_a_private_copy_elsewhere_is_named),
         mount_test(k12_a_copy_of_what_was_renamed_is_named),
         mount_test(k12_a_copy_that_goes_by_itself_is_waited_for),

@@ -92,7 +92,8 @@ int mount_check_strangers(struct undo *u, const struct record *r, const struct m
 bool mount_path_is_local(const struct mount_table *table, const struct mount *m);
 /* Where the target of m leads to by now, as space sees it: 0, -EAGAIN if asking might hang, or -errno. */
 int mount_look_up(const struct mount_space *space, const struct mount *m, struct mount_at *ret);
-/* Is it the root of m that has that identity? 1, 0, or a negative code: it can't be looked at. */
+/* Is it the root of m that has that identity? 1, 0, or a negative code: it can't be looked at, -ESTALE where
+ * it is covered, or asking might hang. */
 int mount_shows(const struct mount_space *space, const struct mount *m, const struct fileid *id);
 
 /* A mount with all that is mounted below it, by parent ids and not by names; parents before children. */

@@ -69,8 +69,9 @@ static void doubt(const struct record *r, const struct mount *m, const char *why
                     m->fstype, m->source, m->target);
 }
 
-/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18). Where the directory
- * that was bound was renamed since, mountinfo shows its new name: then it is known by its identity. */
+/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18), maybe by a stranger's
+ * mount of the same. The root that it shows is known by its identity, as mountinfo shows by what name it goes
+ * by now; what lies elsewhere may have been moved, or is that stranger's. */
 static struct mount *find_by_content(const struct record *r, const struct mount_space *space,
                                      struct finding *f)
 {
@@ -81,20 +82,20 @@ static struct mount *find_by_content(const struct record *r, const struct mount_
         return NULL;
     if (r->mount.unique && mount_look_up(space, m, &at) == 0 && at.id == m->id && at.unique)
         return at.unique == r->mount.unique ? m : NULL;
-    int same = is_shown_root(m->root, r->root) ? 1 : mount_shows(space, m, &r->id);
-    if (same < 0 && errno_is_want(-same)) {
+    int shows = mount_shows(space, m, &r->id);
+    bool same = shows == 1 || (shows < 0 && is_shown_root(m->root, r->root));
+    bool here = strcmp(m->target, r->path) == 0;
+    if (shows < 0 && errno_is_want(-shows)) {
         f->found = FOUND_BUSY;
-        (void)error_sys(&f->error, -same, "mount %s: what is mounted on %s", r->path, m->target);
+        (void)error_sys(&f->error, -shows, "mount %s: what is mounted on %s", r->path, m->target);
         return NULL;
     }
-    if (same == 0 || (same < 0 && strcmp(m->target, r->path) != 0))
+    if (!same && (shows == 0 || !here))
         return NULL;
     mount_source_format(ours, r);
-    if (same > 0 && (m->parent == r->mount.parent || strcmp(m->source, ours) == 0))
+    if (same && ((here && m->parent == r->mount.parent) || strcmp(m->source, ours) == 0))
         return m;
-    doubt(r, m,
-          same > 0 ? "moved, or another mount with its number" : "renamed, or another mount with its number",
-          f);
+    doubt(r, m, "moved, or another mount with its number", f);
     return NULL;
 }
 

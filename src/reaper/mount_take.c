@@ -94,6 +94,8 @@ int mount_shows(const struct mount_space *space, const struct mount *m, const st
     if (rc == 0 && (at.id != m->id || !at.is_root))
         rc = -EAGAIN; /* covered, or gone since */
     rc = rc < 0 ? rc : fileid_of_fd(fd, &shown);
+    if (rc == -EAGAIN) /* that is no want of anything */
+        rc = -ESTALE;
     return rc < 0 ? rc : fileid_equal(&shown, id, true);
 }
 
