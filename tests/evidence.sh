@@ -224,4 +224,30 @@ health --recover --config "$work/conf"
 check "nothing is in it: healthy" healthy
 rm -r "$work/journaled"
 
+# ---- nobody finds what keeps new boxes out between the look that ends a quarantine and its end ----
+
+fresh
+crash released --tmpdir "$work/released"
+printf '[health]\nmin_free=100%%\n' >"$work/full.conf"
+printf '[health]\nmin_free=0%%\n[journal]\ngate_timeout=10min\n' >"$work/conf"
+call health --recover --config "$work/full.conf"
+check "released: it was quarantined" is "$status" 2
+exec {held}<"$work/state"
+flock "$held" # whoever changes the quarantine waits for it
+"$rbxj" health --recover --config "$work/conf" >"$work/recovered" 2>&1 </dev/null {held}<&- &
+recovery=$!
+kept_out() {
+    call replay --config "$work/conf" {held}<&-
+    is "$status" 5 >"$work/is"
+}
+check "released: no replay goes on meanwhile" until_true kept_out
+call replay --config "$work/conf" --wait=1
+check "released: nor for as long as that lasts" is "$status" 5
+exec {held}<&-
+wait "$recovery"
+check "released: healthy" is "$?" 0
+check "released: the quarantine is over" gone "$work/state/quarantine" "$work/run/quarantined"
+call replay --config "$work/conf"
+check "released: replays go on" is "$status" 0
+
 finish

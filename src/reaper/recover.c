@@ -148,16 +148,33 @@ static bool is_verified(const char *reason, const struct evidence *ev)
     return !reason || strcmp(reason, quarantine_name(QUARANTINE_EXHAUSTION)) != 0 || !ev->room_unseen;
 }
 
-/* Released only if nothing of any dead box is left, whatever this recovery was asked to look at, and nothing
- * else speaks against it. 1: it was. */
+/* Is nothing of any dead box left, whatever this recovery was asked to look at, and does nothing else speak
+ * against a release? */
+static bool is_clean(const struct rbxj_health *h, const struct evidence *ev)
+{
+    return !h->stale_boxes && !h->unknown_boxes && !h->orphan_processes && !h->exhausted_resources &&
+           !(h->escalate & RBXJ_ESCALATE_JOURNAL) && is_verified(h->quarantine_reason, ev);
+}
+
+/* Another replay may have found since what is to keep new boxes out, and have left it to the quarantine that
+ * was there: so it is looked at once more while there is none. 1: it was released. */
 static int release_if_clean(const struct config *config, const struct rbxj_health *h,
                             const struct evidence *ev, enum quarantine_by by, const char *why,
                             struct rbxj_error *e)
 {
-    if (h->stale_boxes || h->unknown_boxes || h->orphan_processes || h->exhausted_resources ||
-        (h->escalate & RBXJ_ESCALATE_JOURNAL) || !is_verified(h->quarantine_reason, ev))
+    _cleanup_(evidence_clear) struct evidence seen = {0};
+    struct rbxj_health now;
+    int fd;
+    if (!h->quarantine_reason || !is_clean(h, ev))
         return 0;
-    return release(config, by, why, e);
+    int r = replay_keep_out(config, &fd, e);
+    if (r < 0)
+        return r;
+    r = health_look(config, NULL, &now, NULL, &seen, e);
+    if (r == 0 && is_clean(&now, &seen))
+        r = release(config, by, why, e);
+    replay_let_in(&fd);
+    return r;
 }
 
 int health_recover(const struct config *config, const struct rbxj_replay *how, const char *procedure,

@@ -218,6 +218,37 @@ static int take_reaper_lock(const struct config *config, int *ret_fd, struct rbx
     return 0;
 }
 
+/* Without a runtime directory nobody has a journal of this boot. */
+static int try_to_keep_out(const struct config *config, int *ret_fd, struct rbxj_error *e)
+{
+    struct stat st;
+    if (set_reaping(true))
+        return error_set(e, RBXJ_E_BUSY, EBUSY, "another reaper runs in this process");
+    bool none = stat(config->runtime_dir, &st) < 0 && errno == ENOENT;
+    int r = none ? 0 : take_reaper_lock(config, ret_fd, e);
+    if (r < 0)
+        (void)set_reaping(false);
+    return r;
+}
+
+int replay_keep_out(const struct config *config, int *ret_fd, struct rbxj_error *e)
+{
+    int64_t deadline = now_monotonic_ns() + config->timeout_ns;
+    int r;
+    *ret_fd = -1;
+    while ((r = try_to_keep_out(config, ret_fd, e)) == -RBXJ_E_BUSY && now_monotonic_ns() < deadline) {
+        error_clear(e);
+        (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 20000000}, NULL);
+    }
+    return r;
+}
+
+void replay_let_in(int *fd)
+{
+    cleanup_closep(fd);
+    (void)set_reaping(false);
+}
+
 static void note_damage(const struct config *config, const struct rbxj_error *e)
 {
     char note[sizeof(e->message) + sizeof(e->detail) + 2];

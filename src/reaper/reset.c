@@ -243,6 +243,10 @@ static int replay_after_others(const struct reset *reset, const struct rbxj_repl
         if (r != -RBXJ_E_BUSY || now_monotonic_ns() >= deadline)
             return r;
         error_clear(reset->e);
+        if (ret_result) {
+            rbxj_result_free(*ret_result);
+            *ret_result = NULL;
+        }
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 50000000}, NULL);
     }
 }
