@@ -275,6 +275,31 @@ static void i2_a_threaded_box_spares_its_domain(void **state)
     assert_true(lives(bystander));
 }
 
+static int count_cgroup(int fd, void *data)
+{
+    (void)fd;
+    ++*(int *)data;
+    return 0;
+}
+
+/* Whichever of them comes first. */
+static void one_that_is_covered_hides_no_other(void **state)
+{
+    (void)state;
+    const char *path = harness_cgroup(), *children[4];
+    for (size_t i = 0; i < ARRAY_LEN(children); i++)
+        children[i] = child_of(path, harness_format("%zu", i));
+    for (size_t i = 0; i < ARRAY_LEN(children); i++) {
+        int fd = open(path, O_RDONLY | O_DIRECTORY | O_CLOEXEC), seen = 0;
+        assert_int_equal(0, mount("test", children[i], "tmpfs", 0, "size=1m"));
+        int r = cgroup_walk(fd, count_cgroup, &seen);
+        assert_int_equal(0, umount(children[i]));
+        (void)close(fd);
+        assert_int_equal(-EXDEV, r);
+        assert_int_equal(1 + ARRAY_LEN(children) - 1, seen);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -290,6 +315,7 @@ int main(void)
         harness_test(deep_and_wide_v2),
         harness_test(deep_and_wide_v1),
         harness_test(members_are_found_at_any_depth),
+        harness_test(one_that_is_covered_hides_no_other),
         harness_test(threaded_children_die_with_their_domain),
         harness_test(i2_a_threaded_box_spares_its_domain),
     };

@@ -88,18 +88,20 @@ int cgroup_walk(int top, int (*visit)(int fd, void *data), void *data)
         return errno == ENOENT ? 0 : -errno;
     char name[NAME_MAX + 1];
     long at = 0;
-    int r = visit(cur, data);
+    int r = visit(cur, data), unseen = 0;
     while (r == 0) {
         r = next_child(cur, &at, name);
         if (r < 0 || (r == 0 && trail.len == 0))
-            return r;
+            return r < 0 ? r : unseen;
         if (r == 0) {
             r = go(&cur, openat(cur, "..", O_RDONLY | O_DIRECTORY | O_CLOEXEC));
             at = trail.at[--trail.len];
             continue;
         }
         int child = cgroup_open(cur, name);
-        r = child == -ENOENT ? 0 : child < 0 ? child : trail_push(&trail, at);
+        if (child < 0 && child != -ENOENT && !errno_is_want(-child)) /* covered, or not ours to see */
+            unseen = unseen ? unseen : child;
+        r = child >= 0 ? trail_push(&trail, at) : errno_is_want(-child) ? child : 0;
         if (child < 0)
             continue;
         (void)go(&cur, child);

@@ -33,7 +33,8 @@ void cgroup_members_clear(struct cgroup_members *members);
 int cgroup_open(int parent, const char *base);
 
 /* Calls visit for the cgroup and for all below, a parent before its children; stops at what is not 0, and
- * returns it. */
+ * returns it. Where one can't be looked into, as something is mounted over it, the others are visited all the
+ * same, and then that is what it returns. */
 int cgroup_walk(int fd, int (*visit)(int fd, void *data), void *data);
 
 /* The same for all cgroups of all hierarchies that are mounted here, each once; those that can't be read are
