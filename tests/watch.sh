@@ -412,6 +412,42 @@ except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
     check "nobody reads: nothing is left" no_record
 }
 
+# A socket for sd_notify(3) of which nobody reads, and that is full: $work/socket. It is read when $work/read is there.
+manager_that_sleeps() {
+    rm -f "$work/socket" "$work/full" "$work/read"
+    : >"$work/notify"
+    python3 -I -S -c 'import os, socket, sys, time
+work = sys.argv[1]
+def new(): return socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+s = new()
+s.bind(work + "/socket")
+try: # each has a limit of its own, too
+    while True: new().sendto(b"FILL", socket.MSG_DONTWAIT, work + "/socket")
+except BlockingIOError: open(work + "/full", "w")
+while not os.path.exists(work + "/read"): time.sleep(0.05)
+with open(work + "/notify", "w", buffering=1) as out:
+    while True: out.write(s.recv(4096).decode().rstrip("\n") + "\n")' "$work" &
+    manager=$!
+    until_true there "$work/full"
+}
+notifies_nobody() {
+    fresh
+    start first --tmpdir "$work/first"
+    manager_that_sleeps
+    NOTIFY_SOCKET=$work/socket bare_watch
+    kill_now "$supervisor"
+    check "a service manager that sleeps: a box is undone" undone "$work/first"
+    start second --tmpdir "$work/second"
+    kill_now "$supervisor"
+    check "a service manager that sleeps: another one, too" undone "$work/second"
+    : >"$work/read"
+    check "a service manager that is awake again learns that it is ready" until_true said '^READY=1'
+    kill -TERM "$watch"
+    check "a service manager that sleeps: it ends" until_true not_lives "$watch"
+    kill "$manager"
+    wait "$manager" 2>/dev/null
+}
+
 # A supervisor that starts it while it has the lock of a box, of a descriptor that its children inherit.
 inherits() {
     fresh
@@ -475,7 +511,7 @@ killed() {
 } 2>/dev/null
 
 parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
-    nobody_reads inherits wrong killed"
+    nobody_reads notifies_nobody inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"

@@ -9,7 +9,9 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
+#include <sys/socket.h>
 #include <sys/syscall.h>
+#include <sys/un.h>
 #include <time.h>
 #include <unistd.h>
 #include <xxhash.h>
@@ -149,6 +151,27 @@ int fd_write_file(int dirfd, const char *path, const char *text)
     if (fd < 0)
         return -errno;
     return fd_write_all(fd, text, strlen(text));
+}
+
+int fd_send_datagram(const char *name, struct iovec *parts, size_t n, atomic_bool *deaf)
+{
+    const struct timeval patience = {.tv_sec = 1};
+    struct sockaddr_un address = {.sun_family = AF_UNIX};
+    struct msghdr message = {.msg_name = &address, .msg_iov = parts, .msg_iovlen = n};
+    size_t len = strlen(name);
+    if (len >= sizeof(address.sun_path))
+        return -ENAMETOOLONG;
+    memcpy(address.sun_path, name, len);
+    if (name[0] == '@')
+        address.sun_path[0] = 0;
+    message.msg_namelen = (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len);
+    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
+        return -errno;
+    int flags = MSG_NOSIGNAL | (atomic_load(deaf) ? MSG_DONTWAIT : 0);
+    int r = sendmsg(fd, &message, flags) < 0 ? -errno : 0;
+    atomic_store(deaf, r == -EAGAIN);
+    return r;
 }
 
 int fd_replace_file(int dirfd, const char *name, const char *prefix, const void *data, size_t len,

@@ -22,6 +22,7 @@
 #include "base/cleanup.h"
 #include "base/config.h"
 #include "base/fd.h"
+#include "cli/notify.h"
 #include "reaper/monitor.h"
 #include "reaper/turns.h"
 
@@ -63,7 +64,7 @@ struct watch {
     int signal_fd;
     pid_t child; /* that replays; 0: none */
     int ended;   /* the exit status of the last one */
-    bool ready, stopping;
+    bool ready, told_ready, stopping;
     int64_t look_at;                  /* NEVER: nothing asks for it */
     int64_t looked_at, look_took;     /* when the last one was over */
     int64_t watchdog_ns, watchdog_at; /* NEVER: nobody waits for us */
@@ -72,6 +73,12 @@ struct watch {
     char at[BOX_NAME_MAX + 8]; /* what the child was told to replay */
     char said[600], status[200];
 };
+
+static void look_no_later(struct watch *w, int64_t at)
+{
+    if (at < w->look_at)
+        w->look_at = at;
+}
 
 /* ---- telling ---- */
 
@@ -98,10 +105,13 @@ static void tell_status(struct watch *w)
         n += snprintf(text + n, sizeof(text) - (size_t)n, "; %zu boxes of dead ones are left", v->dead_len);
     if (w->said[0])
         (void)snprintf(text + n, sizeof(text) - (size_t)n, "; %.100s", w->said);
-    if (w->ready && strcmp(text, w->status) == 0)
+    if (w->told_ready && strcmp(text, w->status) == 0)
         return;
     (void)strcpy(w->status, text);
-    (void)sd_notifyf(0, "%sSTATUS=%s", w->ready ? "" : "READY=1\n", text);
+    w->told_ready = notify_send("%sSTATUS=%s", w->told_ready ? "" : "READY=1\n", text) != -EAGAIN ||
+                    w->told_ready;
+    if (!w->told_ready) /* who starts it waits for that */
+        look_no_later(w, now_monotonic_ns() + UNWATCHED_NS);
     w->ready = true;
 }
 
@@ -208,12 +218,6 @@ static void break_off(struct watch *w, int64_t now)
 
 /* ---- looking ---- */
 
-static void look_no_later(struct watch *w, int64_t at)
-{
-    if (at < w->look_at)
-        w->look_at = at;
-}
-
 /* 0, or the status to exit with. */
 static int look_failed(struct watch *w, int rc, const struct rbxj_error *error, int64_t now)
 {
@@ -280,9 +284,9 @@ static void read_signals(struct watch *w)
         if (info.ssi_signo == SIGCHLD)
             continue;
         if (!w->stopping) {
-            (void)sd_notifyf(0, "STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRId64,
-                             w->child ? "finishing an undo" : "",
-                             (int64_t)((w->stop_ns + 5 * DEATH_NS) / 1000));
+            (void)notify_send("STOPPING=1\nSTATUS=%s\nEXTEND_TIMEOUT_USEC=%" PRId64,
+                              w->child ? "finishing an undo" : "",
+                              (int64_t)((w->stop_ns + 5 * DEATH_NS) / 1000));
             w->stop_at = now_monotonic_ns() + w->stop_ns;
         }
         w->stopping = true;
@@ -304,7 +308,7 @@ static void wait_for_something(struct watch *w)
         (void)clock_nanosleep(CLOCK_MONOTONIC, 0, &(struct timespec){.tv_nsec = 100 * MILLISECOND}, NULL);
     now = now_monotonic_ns();
     if (now >= w->watchdog_at) {
-        (void)sd_notify(0, "WATCHDOG=1");
+        (void)notify_send("WATCHDOG=1");
         w->watchdog_at = now + w->watchdog_ns;
     }
     if (!w->child && events > 0 && (events & MONITOR_COMMIT))

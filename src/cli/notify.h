@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * What the service manager is told when a replay is its unit: sd_notify(3). Without one, nothing happens.
+ * What the service manager is told by a unit: the messages of sd_notify(3). Without one, nothing happens.
  */
 #ifndef RBXJ_CLI_NOTIFY_H
 #define RBXJ_CLI_NOTIFY_H
@@ -8,6 +8,11 @@
 #include "rbxj.h"
 
 #include <stddef.h>
+
+/* sd_notify(3), which waits without a bound where whoever made the socket reads no more from it, as the runtime
+ * of a container that has seen READY=1; an undo waits for nobody. 0, or a negative errno: -EAGAIN, it was not
+ * taken now. */
+int notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Before a replay at boot: the unit's timeout is to be beyond the deadline, whatever that is configured
  * to. */

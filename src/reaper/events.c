@@ -8,6 +8,7 @@
 
 #include "base/cleanup.h"
 #include "base/error.h"
+#include "base/fd.h"
 #include "reaper/event_ids.h"
 #include "reaper/result.h"
 
@@ -17,12 +18,10 @@
 #include <stdatomic.h>
 #include <stdio.h>
 #include <string.h>
-#include <sys/socket.h>
-#include <sys/un.h>
+#include <sys/uio.h>
 #include <syslog.h>
 
 #define JOURNALD_SOCKET "/run/systemd/journal/socket"
-#define PATIENCE_S 1 /* for the first event that finds its queue full; the next ones don't wait */
 
 /* What a value may take when it is escaped; what is longer is cut. */
 enum { FIELD_MAX = 700, FIELDS = 12 };
@@ -67,24 +66,10 @@ static const char *message_id(const char *name)
     return NULL;
 }
 
-static bool send_fields(struct fields *f)
-{
-    static atomic_bool deaf;
-    struct sockaddr_un address = {.sun_family = AF_UNIX, .sun_path = JOURNALD_SOCKET};
-    struct msghdr message = {
-        .msg_name = &address, .msg_namelen = sizeof(address), .msg_iov = f->io, .msg_iovlen = (size_t)f->len};
-    const struct timeval patience = {.tv_sec = PATIENCE_S};
-    _cleanup_close_ int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_CLOEXEC, 0);
-    if (fd < 0 || setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &patience, sizeof(patience)) < 0)
-        return false;
-    bool sent = sendmsg(fd, &message, MSG_NOSIGNAL | (atomic_load(&deaf) ? MSG_DONTWAIT : 0)) >= 0;
-    atomic_store(&deaf, !sent && errno == EAGAIN);
-    return sent;
-}
-
 /* False: nobody there has heard it. */
 static bool send_to_journald(const struct event *event, const char *message)
 {
+    static atomic_bool deaf;
     struct fields f = {.len = 0};
     field(&f, "MESSAGE=", message);
     field(&f, "MESSAGE_ID=", message_id(event->event));
@@ -100,7 +85,7 @@ static bool send_to_journald(const struct event *event, const char *message)
     field(&f, "RBXJ_INCIDENT=", event->incident);
     if (event->errnum)
         number(&f, "ERRNO=", (uint64_t)event->errnum);
-    return send_fields(&f);
+    return fd_send_datagram(JOURNALD_SOCKET, f.io, (size_t)f.len, &deaf) == 0;
 }
 
 void event_send(const struct config *config, const struct event *event, const char *format, ...)
