@@ -6,6 +6,8 @@
 #include "hung_fuse.h"
 #include "journal_fixture.h"
 
+#include "reaper/evidence.h"
+
 static struct rbxj_options options_with(const char *patterns)
 {
     static struct place p;
@@ -87,12 +89,91 @@ static void k16_a_link_to_what_does_not_answer_is_doubt(void **state)
     assert_child(pid);
 }
 
+/* ---- room ---- */
+
+/* A box with one directory in a file system of its own, on dir. */
+static struct snapshot_box box_on(const char *dir, struct record *r)
+{
+    struct snapshot_box sb = {.records = r, .len = 1};
+    struct stat st;
+    assert_int_equal(stat(dir, &st), 0);
+    *r = (struct record){.kind = RBXJ_TMPDIR, .seq = 1, .path = harness_format("%s/box", dir)};
+    r->parent = (struct fileid){.dev = st.st_dev, .ino = st.st_ino};
+    assert_int_equal(procid_boot(sb.box.supervisor.boot_id), 0);
+    return sb;
+}
+
+static const char *file_system(const char *name)
+{
+    const char *dir = harness_format("%s/%s", harness_disk(), name);
+    harness_mkdir(dir);
+    assert_int_equal(mount("test", dir, "tmpfs", 0, "size=64k"), 0);
+    return dir;
+}
+
+static void fill(const char *dir)
+{
+    _cleanup_close_ int fd = open(harness_format("%s/file", dir), O_WRONLY | O_CREAT | O_CLOEXEC, 0600);
+    assert_true(fd >= 0);
+    assert_int_equal(fallocate(fd, 0, 0, 64 << 10), 0);
+}
+
+static struct config config_of(void)
+{
+    return (struct config){
+        .state_dir = (char *)harness_disk(), .runtime_dir = (char *)harness_disk(), .min_free = 5};
+}
+
+/* What a box mounted in another boot has a device that may be any file system's in this one. */
+static void room_of_what_another_boot_had_mounted(void **state)
+{
+    (void)state;
+    harness_need_root();
+    struct config config = config_of();
+    const char *full = file_system("full");
+    struct record r[2];
+    struct snapshot_box boxes[] = {box_on(full, &r[0]), box_on(full, &r[1])};
+    struct snapshot s = {.boxes = boxes, .len = 2};
+    struct evidence ev = {0};
+    fill(full);
+    r[1].kind = RBXJ_MOUNT;
+    r[1].flags = REC_EVIDENCE;
+    r[1].fstype = "tmpfs";
+    r[1].mount.dev = r[1].parent.dev;
+    assert_int_equal(room_look(&config, &s, &ev), 0);
+    assert_int_equal(ev.counts[EVIDENCE_EXHAUSTED], 0); /* it is the box's own to fill */
+    memset(boxes[1].box.supervisor.boot_id, 1, 16);
+    assert_int_equal(room_look(&config, &s, &ev), 0);
+    assert_int_equal(ev.counts[EVIDENCE_EXHAUSTED], 1);
+    evidence_clear(&ev);
+}
+
+static void room_of_too_many_is_doubt(void **state)
+{
+    (void)state;
+    harness_need_root();
+    enum { MANY = 260 };
+    struct config config = config_of();
+    static struct record r[MANY];
+    static struct snapshot_box boxes[MANY];
+    struct snapshot s = {.boxes = boxes, .len = MANY};
+    struct evidence ev = {0};
+    for (size_t i = 0; i < MANY; i++)
+        boxes[i] = box_on(file_system(harness_format("%zu", i)), &r[i]);
+    assert_int_equal(room_look(&config, &s, &ev), 0);
+    assert_true(ev.room_unseen);
+    assert_int_equal(ev.counts[EVIDENCE_UNKNOWN], 1);
+    evidence_clear(&ev);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         journal_test(k16_room_that_cant_be_asked_for_is_doubt),
         journal_test(k16_what_does_not_answer_is_not_clean),
         journal_test(k16_a_link_to_what_does_not_answer_is_doubt),
+        journal_test(room_of_what_another_boot_had_mounted),
+        journal_test(room_of_too_many_is_doubt),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

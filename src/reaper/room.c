@@ -20,7 +20,8 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-#define FILE_SYSTEMS_MAX 256 /* more than those of one worker's boxes are not looked at, and that is told */
+#define FILE_SYSTEMS_MAX                                                                                     \
+    256 /* more than those of one worker's boxes are not looked at, and that is told once */
 
 struct rooms {
     const struct config *config;
@@ -29,6 +30,7 @@ struct rooms {
     struct evidence *ev;
     uint64_t devs[FILE_SYSTEMS_MAX]; /* looked at */
     size_t len;
+    bool more;     /* there are, and that was told */
     uint64_t *own; /* of boxes, sorted */
     size_t own_len;
 };
@@ -84,8 +86,11 @@ static int look_at(struct rooms *rooms, const char *what, const char *path)
                                                : not_seen(rooms, what, path, strerrordesc_np(-r));
     if (is_known(rooms, st.st_dev) || (vfs.f_flag & ST_RDONLY))
         return 0;
-    if (rooms->len == FILE_SYSTEMS_MAX)
-        return not_seen(rooms, what, path, "there are too many file systems");
+    if (rooms->len == FILE_SYSTEMS_MAX) {
+        bool told = rooms->more;
+        rooms->more = true;
+        return told ? 0 : not_seen(rooms, what, path, "there are too many file systems");
+    }
     rooms->devs[rooms->len++] = st.st_dev;
     int min_free = rooms->config->min_free;
     if (is_short(vfs.f_blocks, vfs.f_bfree, vfs.f_bavail, min_free, &percent))
@@ -123,8 +128,14 @@ static int compare_devs(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
+/* Devices have other numbers in another one. */
+static bool is_of_boot(const struct snapshot_box *sb, const uint8_t boot[16])
+{
+    return memcmp(sb->box.supervisor.boot_id, boot, 16) == 0;
+}
+
 /* The file systems that boxes have brought along, in which nested ones may lie: they are theirs to fill. */
-static int find_own(struct rooms *rooms, const struct snapshot *s)
+static int find_own(struct rooms *rooms, const struct snapshot *s, const uint8_t boot[16])
 {
     size_t n = 0;
     for (size_t i = 0; i < s->len; i++)
@@ -133,7 +144,7 @@ static int find_own(struct rooms *rooms, const struct snapshot *s)
     if (!rooms->own)
         return -ENOMEM;
     for (size_t i = 0; i < s->len; i++)
-        for (size_t k = 0; k < s->boxes[i].len; k++) {
+        for (size_t k = 0; is_of_boot(&s->boxes[i], boot) && k < s->boxes[i].len; k++) {
             const struct record *r = &s->boxes[i].records[k];
             if (r->kind == RBXJ_MOUNT && (r->flags & REC_EVIDENCE) && !mount_is_bind(r))
                 rooms->own[rooms->own_len++] = r->mount.dev;
@@ -168,14 +179,12 @@ static int look_at_boxes(struct rooms *rooms, const struct snapshot *s)
     uint8_t boot[16];
     int r = procid_boot(boot);
     if (r == 0)
-        r = find_own(rooms, s);
+        r = find_own(rooms, s, boot);
     if (r < 0)
         return r;
-    for (size_t i = 0; i < s->len && rooms->len < FILE_SYSTEMS_MAX; i++) {
+    for (size_t i = 0; i < s->len && !rooms->more; i++) {
         const struct snapshot_box *sb = &s->boxes[i];
-        if (memcmp(sb->box.supervisor.boot_id, boot, sizeof(boot)) != 0) /* devices have other numbers now */
-            continue;
-        for (size_t k = 0; k < sb->len && r == 0; k++)
+        for (size_t k = 0; is_of_boot(sb, boot) && k < sb->len && r == 0; k++)
             r = look_at_record(rooms, &sb->records[k]);
         if (r < 0)
             return r;
