@@ -50,8 +50,13 @@ static int look_at_all(struct replay *p, struct rbxj_error *e)
     if (!state)
         return error_sys(e, ENOMEM, "replay");
     (void)XXH3_64bits_reset(state);
+    /* a plan is of all of them; else one that may kill the reaper waits for its turn (K34) */
+    bool all = p->how->dry_run || p->how->plan;
     for (size_t i = 0; i < p->len; i++) {
-        teardown_look(&p->boxes[i]);
+        if (all || i < p->sound)
+            teardown_look(&p->boxes[i]);
+        else
+            teardown_look_later(&p->boxes[i]);
         teardown_hash(&p->boxes[i], state);
         p->causes[i] = cause_of(&p->boxes[i]);
     }

@@ -10,6 +10,7 @@
 #include "reaper/replay_passes.h"
 
 #include "base/fd.h"
+#include "reaper/handle.h"
 
 #include <pthread.h>
 #include <signal.h>
@@ -127,6 +128,17 @@ static size_t batch_size(const struct replay *p)
     return (size_t)(limit.rlim_cur - 384) / locks;
 }
 
+/* It was passed over when all were looked at. */
+static void look_now(struct replay *p, size_t i)
+{
+    if (!p->boxes[i].claimed)
+        return;
+    mounts_free(p->reaper.mounts); /* from before what was undone */
+    p->reaper.mounts = NULL;
+    teardown_look(&p->boxes[i]);
+    p->causes[i] = cause_of(&p->boxes[i]);
+}
+
 /* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the
  * reaper keeps nobody from its turn, and is known by its count (K34). */
 void replay_undo(struct replay *p)
@@ -139,8 +151,11 @@ void replay_undo(struct replay *p)
         p->reaper.busy = (struct rbxj_error){0};
         for (size_t i = 0; i < p->sound; i += n)
             dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again, keep);
-        for (size_t i = p->sound; i < p->len; i++)
+        for (size_t i = p->sound; i < p->len; i++) {
+            if (!again && !p->how->plan)
+                look_now(p, i);
             dropped += pass(p, i, i + 1, again, keep);
+        }
         left = 0;
         for (size_t i = 0; i < p->len; i++)
             left += p->boxes[i].claimed;

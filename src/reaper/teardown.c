@@ -86,8 +86,7 @@ void teardown_leave_alone(struct teardown *t)
 
 /* ---- quiesce ---- */
 
-/* Before a box is touched, so that one that kills the reaper is known by it (K34). */
-static void touch(struct teardown *t, bool begins)
+void teardown_touch(struct teardown *t, bool begins)
 {
     if (t->reaper->journal && !t->owner)
         journal_touch(t->reaper->journal, t->reaper->worker, begins ? t->sb->box.incarnation : 0);
@@ -137,11 +136,11 @@ void teardown_quiesce(struct teardown *t)
 {
     int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
-    touch(t, true);
+    teardown_touch(t, true);
     teardown_take_flocks(t, false);
     if (!t->held && !t->blind && !t->u.dry_run)
         each_quiesce(t, false);
-    touch(t, false);
+    teardown_touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;
 }
 
@@ -150,9 +149,11 @@ void teardown_quiesced(struct teardown *t)
     if (t->held || t->blind)
         return;
     int64_t started = now_monotonic_ns();
+    teardown_touch(t, true);
     each_quiesce(t, true);
     if (!t->stopped)
         teardown_take_flocks(t, true);
+    teardown_touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;
 }
 
@@ -305,12 +306,12 @@ void teardown_undo(struct teardown *t)
 {
     int64_t started = now_monotonic_ns();
     teardown_start_clock(t);
-    touch(t, true);
+    teardown_touch(t, true);
     teardown_enter(t);
     while (undo_round(t))
         ;
     teardown_leave(t);
-    touch(t, false);
+    teardown_touch(t, false);
     t->worked_ns += now_monotonic_ns() - started;
 }
 

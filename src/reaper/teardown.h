@@ -89,6 +89,7 @@ void teardown_clear(struct teardown *t);
 void teardown_only(struct teardown *t, uint32_t seq);
 
 void teardown_look(struct teardown *t);
+void teardown_look_later(struct teardown *t);  /* it will be, before it is quiesced */
 void teardown_leave_alone(struct teardown *t); /* not claimed; t->error says why */
 void teardown_quiesce(struct teardown *t);
 void teardown_quiesced(struct teardown *t);

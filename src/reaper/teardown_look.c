@@ -172,6 +172,7 @@ static int path_hangs(struct teardown *t, const char *path, struct rbxj_error *e
 void teardown_look(struct teardown *t)
 {
     teardown_start_clock(t);
+    teardown_touch(t, true);
     teardown_enter(t);
     for (size_t i = 0; i < t->sb->len; i++) {
         struct teardown_item *item = &t->items[i];
@@ -198,4 +199,15 @@ void teardown_look(struct teardown *t)
     }
     teardown_look_at_adopted(t);
     teardown_leave(t);
+    teardown_touch(t, false);
+}
+
+void teardown_look_later(struct teardown *t)
+{
+    for (size_t i = 0; i < t->sb->len; i++) {
+        t->items[i].look = (struct finding){.found = FOUND_BUSY};
+        (void)error_set(&t->items[i].look.error, EBUSY, EBUSY,
+                        "seq %" PRIu32 ": was not looked at yet, as an attempt on its box did not end",
+                        t->items[i].record->seq);
+    }
 }

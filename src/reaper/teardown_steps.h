@@ -12,6 +12,8 @@
  * call of a kind. */
 void teardown_enter(struct teardown *t);
 void teardown_leave(struct teardown *t);
+/* Before a box is touched, or looked at, and after that: one that kills the reaper is known by it (K34). */
+void teardown_touch(struct teardown *t, bool begins);
 /* This box's time begins. */
 void teardown_start_clock(struct teardown *t);
 

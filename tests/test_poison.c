@@ -1,0 +1,98 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later
+ *
+ * A box that kills the reaper before anything of it is undone: where it is looked at, and where its end is
+ * waited for (K34). test_replay.c has the one that does so in its undo.
+ */
+#include "seams_fixture.h"
+
+#define STATMOUNT 457 /* nothing but the look at a mount asks that */
+
+static const struct rbxj_replay plain, patient = {.timeout = 1000};
+
+static void run_replay(const char *box, unsigned int parts)
+{
+    (void)box;
+    (void)parts;
+    start_counting();
+    replay_here(&plain);
+    stop_counting();
+}
+
+static void k34_a_look_that_kills_the_reaper(void **state)
+{
+    (void)state;
+    world_open();
+    world.options.config = harness_format("%s/conf", harness_disk()); /* one box after the other */
+    (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
+    (void)supervisor_start("c", 1U << MOUNT, AFTER_EVIDENCE); /* newest: first */
+    poison = STATMOUNT;
+    for (int replays = 0; replays < 3; replays++)
+        (void)kill_at(ULONG_MAX, run_replay, "", 0);
+    poison = -1;
+    assert_null(state_of("a"));
+    assert_non_null(state_of("c"));
+    assert_false(path_exists(part_path("a", LOCK)));
+    replay_is_clean(1);
+}
+
+static void freeze(const char *group)
+{
+    const char *file = harness_format("%s/freezer.state", group);
+    for (int i = 0; i < 1000; i++) {
+        harness_write(file, "FROZEN");
+        if (strstr(harness_read(file), "FROZEN"))
+            return;
+        (void)usleep(10000);
+    }
+    fail_msg("%s does not freeze", group);
+}
+
+/* A replay that waits for that process, and is killed once it has asked it to die, or once that box is gone. */
+static void replay_until(pid_t process, const char *box)
+{
+    pid_t reaper = fork();
+    if (reaper == 0) {
+        replay_here(&patient);
+        _exit(0);
+    }
+    harness_track(reaper);
+    const char *status = harness_format("/proc/%d/status", process);
+    for (int i = 0; i < 3000; i++) {
+        const char *pending = strstr(harness_read(status), "ShdPnd:");
+        bool asked = pending && strtoull(pending + strlen("ShdPnd:"), NULL, 16) & 1ULL << (SIGKILL - 1);
+        if (box ? !state_of(box) : asked)
+            break;
+        (void)usleep(10000);
+    }
+    harness_kill(reaper);
+}
+
+/* In a frozen v1 cgroup not even SIGKILL works. */
+static void k34_a_wait_in_which_the_reaper_is_killed(void **state)
+{
+    (void)state;
+    world_open();
+    const char *group = harness_cgroup_v1("freezer");
+    world.options.config = harness_format("%s/conf", harness_disk());
+    (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
+    (void)supervisor_start("c", 1U << PROCESS, AFTER_EVIDENCE);
+    pid_t process = told->payload;
+    harness_write(harness_format("%s/cgroup.procs", group), harness_format("%d", process));
+    freeze(group);
+    replay_until(process, NULL);
+    replay_until(process, "a");
+    assert_null(state_of("a"));
+    assert_false(path_exists(part_path("a", LOCK)));
+    harness_write(harness_format("%s/freezer.state", group), "THAWED");
+    payload_is_dead();
+    replay_tells(&plain, 0, "c 1 gone already_gone\n");
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        harness_test(k34_a_look_that_kills_the_reaper),
+        harness_test(k34_a_wait_in_which_the_reaper_is_killed),
+    };
+    return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
+}
