@@ -257,6 +257,32 @@ static void k7_who_merely_waits_does_not_hold_the_box(void **state)
     assert_true(WIFEXITED(status) && WEXITSTATUS(status) == 0);
 }
 
+static void run_leased(const char *box, unsigned int parts)
+{
+    (void)parts;
+    (void)take_plan_here(box);
+    must(fcntl(told->lock_fd, F_SETLEASE, F_WRLCK) == 0);
+    keeper_here(NULL);
+    die();
+}
+
+/* A lock that can't be opened may be held by anybody, and is here: nothing of the box is undone. */
+static void k7_a_lock_that_is_leased_holds_the_box(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")},
+            (struct rbxj_resource){.kind = RBXJ_TMPDIR, .path = in_work("T")});
+    (void)supervisor_fork(run_leased, "a", 0);
+    for (int dry = 1; dry >= 0; dry--)
+        replay_tells(&(struct rbxj_replay){.dry_run = dry}, 1, "a 2 present skipped\na 1 busy failed\n");
+    assert_true(path_exists(in_work("T")));
+    assert_false(is_dead(told->payload));
+    assert_int_equal(kill(told->payload, SIGKILL), 0);
+    payload_is_dead();
+    replay_is_clean(1);
+}
+
 /* A tmpfs of its own, and in it a file, which has the same number in all of them. */
 static char *first_file_of(const char *name)
 {
@@ -302,6 +328,7 @@ int main(void)
         harness_test(d2_k11_box_that_somebody_has_claimed),
         harness_test(d3_two_replays_in_threads_of_one_process),
         harness_test(k7_who_merely_waits_does_not_hold_the_box),
+        harness_test(k7_a_lock_that_is_leased_holds_the_box),
         harness_test(k7_the_flock_of_another_file_of_that_number),
     };
     cmocka_set_test_filter(getenv("RBXJ_TEST_ONLY"));

@@ -59,7 +59,7 @@ struct teardown_item {
     bool settled; /* what look() says needs no second look: it follows from another record or from the boot */
     bool
         hangs; /* its file system does not answer, or can't be asked now: nothing more is asked of it (K16) */
-    bool withheld; /* this lock is why the box is held or blind */
+    bool withheld; /* this lock, or what it is in, is why the box is held or blind */
     bool aside;    /* another record of the box is taken back: this one is only looked at */
     bool silent;   /* pending: dropped without touching anything (K22), not reported */
 };
@@ -74,7 +74,7 @@ struct teardown {
     bool claimed;                /* ours; a replay claims before it reads the records */
     bool stopped;                /* something failed: what is older stays */
     bool held;                   /* somebody who is not its payload holds a lock (K7) */
-    bool blind; /* who holds its locks can't be known now, for want of memory or descriptors: all is left */
+    bool blind;                  /* who holds its locks can't be known now: all is left */
     bool corrupt;
     bool failed;             /* this time: says teardown_finish() */
     bool fleeting;           /* something was undone that a power cut may bring back: its records stay */

@@ -96,18 +96,43 @@ static void not_known(struct teardown *t, struct teardown_item *item, const stru
     item->look.error = *error;
 }
 
+/* Could it not be looked at? Then anybody may have it, and nothing is undone before it is seen. Asked once
+ * more, as that may be over. */
+static bool is_unseen(struct teardown *t, struct teardown_item *item)
+{
+    struct teardown_item *why = item;
+    if (item->look.found == FOUND_BUSY && !item->hangs) {
+        teardown_enter(t);
+        teardown_look_at(t, item);
+        teardown_leave(t);
+    }
+    if (item->look.found != FOUND_BUSY)
+        return false;
+    for (uint32_t below = item->record->below; below; below = why->record->below) { /* in which it is */
+        struct teardown_item *lower = teardown_item_of(t, below);
+        if (!lower || lower->look.found != FOUND_BUSY || below >= why->record->seq)
+            break;
+        why = lower;
+    }
+    struct rbxj_error error = why->look.error;
+    teardown_cannot_ask(t, why, &error);
+    return true;
+}
+
 /* Takes the flock of a lock that is there, or says who has it. after: the payload is gone, nobody may have it
  * now. */
 static void take_flock(struct teardown *t, struct teardown_item *item, bool after)
 {
+    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || (t->owner && !t->single) ||
+        is_unseen(t, item))
+        return;
     struct finding f = {0};
     struct stat st;
     const char *base;
     /* one that was there before, with its content as it was, may be held all the same */
     bool before = item->look.found == FOUND_GONE && (item->record->flags & REC_BEFORE_PRESENT) &&
                   t->u.same_boot && !t->single; /* then nothing of ours is in it, whoever holds it */
-    if (item->record->kind != RBXJ_LOCK || item->lock_fd >= 0 || (t->owner && !t->single) || item->hangs ||
-        (item->look.found != FOUND_PRESENT && !before))
+    if (item->look.found != FOUND_PRESENT && !before)
         return;
     _cleanup_close_ int parent = guard_open_parent(&t->u, item->record, &base, &f);
     if (parent < 0 && f.found == FOUND_GONE)

@@ -30,8 +30,8 @@ void teardown_look_at(struct teardown *t, struct teardown_item *item);
 /* teardown_adopted.c: refuses what somebody uses of an adopted box. After all of it was looked at. */
 void teardown_look_at_adopted(struct teardown *t);
 
-/* Who uses it can't be known for want of memory or descriptors: no held box, nor a refusal, but one that is
- * left this time. */
+/* Who uses it can't be known now, for want of memory or descriptors, or as it can't be seen: no held box, nor
+ * a refusal, but one that is left this time. */
 void teardown_cannot_ask(struct teardown *t, struct teardown_item *item, const struct rbxj_error *e);
 
 /* Takes the flocks of the box's locks; t->held when somebody has one who is not its payload. after: the
