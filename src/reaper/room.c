@@ -20,8 +20,8 @@
 #include <string.h>
 #include <sys/statvfs.h>
 
-#define FILE_SYSTEMS_MAX                                                                                     \
-    256 /* more than those of one worker's boxes are not looked at, and that is told once */
+/* More than those of one worker's boxes are not looked at, and that is told once. */
+#define FILE_SYSTEMS_MAX 256
 
 struct rooms {
     const struct config *config;
