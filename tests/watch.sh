@@ -99,6 +99,28 @@ others_namespaces() {
     stop
 }
 
+# In a container it may be the first process, which is given all that lose their parents there.
+is_the_first() {
+    fresh
+    unshare --pid --fork --kill-child --mount-proc "$rbxj" watch 2>"$work/watch.err" </dev/null &
+    local container=$!
+    has_child() { watch=$(($(ps -o pid= --ppid "$container"))); [ "$watch" != 0 ]; }
+    until_true has_child
+    nsenter --target "$watch" --pid --mount sh -c 'sleep 0.1 & echo >"$1"' sh "$work/lost"
+    until_true there "$work/lost"
+    nobody_is_left() { [ -z "$(ps -o pid= --ppid "$watch")" ]; }
+    check "the first process takes away whom it is given" until_true nobody_is_left
+    nsenter --target "$watch" --pid --mount "$rbxj" run --box f --tmpdir "$work/f" -- sleep 120 2>/dev/null &
+    until_true there "$work/f"
+    local entered=$!
+    kill -KILL $(ps -o pid= --ppid "$entered") "$entered" 2>/dev/null
+    wait "$entered" 2>/dev/null
+    check "the first process: undone" undone "$work/f"
+    kill -TERM "$watch"
+    wait "$container"
+    check "the first process ends when it is told to" is "$?" 0
+}
+
 # ---- at no cost ----
 
 at_rest() {
@@ -510,7 +532,7 @@ killed() {
     stop
 } 2>/dev/null
 
-parts="deaths others_namespaces at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
+parts="deaths others_namespaces is_the_first at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
     nobody_reads notifies_nobody inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part

@@ -187,18 +187,26 @@ static int result_of(int status)
     }
 }
 
-static void reap_child(struct watch *w)
+static void child_ended(struct watch *w, int status)
 {
-    int status;
-    if (!w->child || waitpid(w->child, &status, WNOHANG) != w->child)
-        return;
+    int64_t now = now_monotonic_ns();
     w->child = 0;
     w->ended = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    int64_t now = now_monotonic_ns();
     if (WIFSIGNALED(status) && !w->broken_off)
         print_problem("watch: a replay was killed by signal %d; it is tried again", WTERMSIG(status));
     turns_done(&w->turns, result_of(status), now);
     w->look_at = now;
+}
+
+/* The first process of a container is also given those whose parent has died, payloads of dead boxes among
+ * them, and nobody else takes them away. */
+static void reap_children(struct watch *w)
+{
+    bool first = getpid() == 1;
+    int status;
+    for (pid_t pid; (first || w->child) && (pid = waitpid(first ? -1 : w->child, &status, WNOHANG)) > 0;)
+        if (pid == w->child)
+            child_ended(w, status);
 }
 
 /* It has had its time since we were told to stop. */
@@ -291,7 +299,7 @@ static void read_signals(struct watch *w)
         }
         w->stopping = true;
     }
-    reap_child(w);
+    reap_children(w);
 }
 
 /* While a replay runs nothing but its end is waited for: its own commits would wake us. */
