@@ -178,6 +178,32 @@ few_descriptors() {
     stop
 }
 
+# No more process may be made: said once, and tried until one may.
+no_process_more() {
+    fresh
+    crowded=$(awk '$3 == "cgroup" && $4 ~ /(^|,)pids(,|$)/ { print $2; exit }' /proc/self/mounts)
+    [ -n "$crowded" ] && crowded=$crowded/rbxj-watch.${work##*.} && mkdir "$crowded" ||
+        { echo "# skip: no cgroup that limits processes"; return; }
+    watch
+    echo "$watch" >"$crowded/cgroup.procs"
+    echo 1 >"$crowded/pids.max"
+    start p --tmpdir "$work/p"
+    kill_now "$supervisor"
+    cannot_start() { grep -q 'no replay can be started now: Resource temporarily unavailable' "$work/watch.err"; }
+    check "no process can be made: said" until_true cannot_start
+    check "no process can be made: its status, too" until_true says '1 boxes .*; no replay can be started'
+    check "no process can be made: nothing is undone" still "$work/p"
+    echo max >"$crowded/pids.max"
+    check "one can be made again: undone" undone "$work/p"
+    check "said once" is "$(grep -c 'no replay can be started' "$work/watch.err")" 1
+    stop
+    rmdir "$crowded"
+}
+at_end() {
+    [ -z "${crowded:-}" ] || [ ! -d "$crowded" ] || xargs -r kill -KILL <"$crowded/cgroup.procs"
+    [ -z "${crowded:-}" ] || [ ! -d "$crowded" ] || until_true rmdir "$crowded"
+} 2>/dev/null
+
 # ---- restarts ----
 
 restarts() {
@@ -532,7 +558,7 @@ killed() {
     stop
 } 2>/dev/null
 
-parts="deaths others_namespaces is_the_first at_rest few_descriptors restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
+parts="deaths others_namespaces is_the_first at_rest few_descriptors no_process_more restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
     nobody_reads notifies_nobody inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part

@@ -62,8 +62,9 @@ struct watch {
     struct turns turns;
     sigset_t signals;
     int signal_fd;
-    pid_t child; /* that replays; 0: none */
-    int ended;   /* the exit status of the last one */
+    pid_t child;      /* that replays; 0: none */
+    int ended;        /* the exit status of the last one */
+    int start_failed; /* errno: the last one could not be started; 0 */
     bool ready, told_ready, stopping;
     int64_t look_at;                  /* NEVER: nothing asks for it */
     int64_t looked_at, look_took;     /* when the last one was over */
@@ -156,6 +157,7 @@ static void start_child(struct watch *w, const char *const *names, size_t n)
 {
     (void)fflush(NULL);
     pid_t pid = fork();
+    w->start_failed = pid < 0 ? errno : 0; /* the look that follows says so */
     if (pid == 0)
         replay(w, names, n);
     if (names && n == 1)
@@ -167,7 +169,7 @@ static void start_child(struct watch *w, const char *const *names, size_t n)
     if (pid > 0)
         w->child = pid;
     else
-        turns_done(&w->turns, -errno, now_monotonic_ns());
+        turns_done(&w->turns, -w->start_failed, now_monotonic_ns());
 }
 
 static int result_of(int status)
@@ -248,9 +250,13 @@ static void look_worked(struct watch *w, int64_t now)
     ssize_t n = names ? turns_choose(&w->turns, &w->view, now, names) : -ENOMEM;
     int wanting = n < 0 ? ENOMEM : w->view.wanting;
     char text[200];
-    (void)snprintf(text, sizeof(text), "not all boxes can be watched now: %s",
-                   wanting == ENOSPC ? "fs.inotify.max_user_watches" : strerrordesc_np(wanting));
-    say(w, wanting ? text : "");
+    if (w->start_failed)
+        (void)snprintf(text, sizeof(text), "no replay can be started now: %s",
+                       strerrordesc_np(w->start_failed));
+    else
+        (void)snprintf(text, sizeof(text), "not all boxes can be watched now: %s",
+                       wanting == ENOSPC ? "fs.inotify.max_user_watches" : strerrordesc_np(wanting));
+    say(w, w->start_failed || wanting ? text : "");
     look_no_later(w, n < 0 ? now + TRY_AGAIN_NS : turns_next(&w->turns));
     if (w->view.unwatched)
         look_no_later(w, now + UNWATCHED_NS);
