@@ -168,6 +168,19 @@ if [ -n "$group" ]; then
         json '[i for i in d["unjournaled"] if i["name"].endswith("-open") and i["live"] and "open in pid" in i["user"] and not i["adopted"]]'
     exec 7<&-
     rmdir "$group/$ours-open"
+
+    mkdir -p "$group/$ours-covered/child"
+    mount -t tmpfs none "$group/$ours-covered/child"
+    sleep 120 &
+    covered=$!
+    echo $covered >"$group/$ours-covered/cgroup.procs"
+    audit --json --adopt --yes "$group/$ours-covered"
+    check "a cgroup that a mount hides a part of: in use" \
+        json '[i for i in d["unjournaled"] if i["name"].endswith("-covered") and i["live"] and "hides who is there" in i["user"] and not i["adopted"]]'
+    kill -KILL $covered
+    wait $covered 2>/dev/null
+    umount "$group/$ours-covered/child"
+    rmdir "$group/$ours-covered/child" "$group/$ours-covered"
 fi
 
 mkdir "$boxes/tmp-loop" "$work/loop"

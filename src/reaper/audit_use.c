@@ -114,6 +114,11 @@ static int look_at_cgroup(struct audit_item *item)
     _cleanup_close_ int parent = fd_open_parent(item->name, &base);
     _cleanup_close_ int fd = parent < 0 ? parent : cgroup_open(parent, base);
     int r = fd < 0 ? fd : cgroup_members(fd, &members);
+    if (fd >= 0 && r == -EXDEV) {
+        item->live = true;
+        (void)snprintf(item->user, sizeof(item->user), "something is mounted in it, and hides who is there");
+        return 0;
+    }
     if (r < 0)
         return r == -ENOENT || r == -EXDEV ? 0 : r;
     if (members.len || members.hidden) {
