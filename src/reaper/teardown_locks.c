@@ -101,6 +101,8 @@ static void not_known(struct teardown *t, struct teardown_item *item, const stru
 static bool is_unseen(struct teardown *t, struct teardown_item *item)
 {
     struct teardown_item *why = item;
+    if (item->withheld) /* known to be unknown: of what was adopted, by more than this look */
+        return true;
     if (item->look.found == FOUND_BUSY && !item->hangs) {
         teardown_enter(t);
         teardown_look_at(t, item);
