@@ -1,9 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
  * A box that kills the reaper before anything of it is undone: where it is looked at, and where its end is
- * waited for (K34). test_replay.c has the one that does so in its undo.
+ * waited for (K34). test_replay.c has the one that does so in its undo. And one that has more locks than the
+ * reaper descriptors.
  */
 #include "seams_fixture.h"
+
+#include <sys/resource.h>
 
 #define STATMOUNT 457 /* nothing but the look at a mount asks that */
 
@@ -88,11 +91,55 @@ static void k34_a_wait_in_which_the_reaper_is_killed(void **state)
     replay_tells(&plain, 0, "c 1 gone already_gone\n");
 }
 
+enum { LOCKS = 150 }; /* with a limit of 512 a replay keeps 128 for them */
+
+static void limit_descriptors(rlim_t limit)
+{
+    struct rlimit now;
+    must(getrlimit(RLIMIT_NOFILE, &now) == 0);
+    now.rlim_cur = limit;
+    must(setrlimit(RLIMIT_NOFILE, &now) == 0);
+}
+
+static void run_many_locks(const char *box, unsigned int parts)
+{
+    struct rbxj *handle = open_here();
+    const struct rbxj_box b = {.name = box};
+    struct rbxj_error e = {0};
+    (void)parts;
+    must_do(rbxj_begin(handle, &b, NULL, &e), &e);
+    for (int i = 0; i < LOCKS; i++) {
+        char path[PATH_MAX];
+        (void)snprintf(path, sizeof(path), "%s/lock%d", world.work, i);
+        const struct rbxj_resource r = {.kind = RBXJ_LOCK, .path = path};
+        uint32_t seq;
+        int fd;
+        must_do(rbxj_intend(handle, box, &r, &seq, &e), &e);
+        must_do(rbxj_acquire(handle, box, seq, NULL, &fd, &e), &e);
+    }
+    die();
+}
+
+static void few_descriptors(void)
+{
+    limit_descriptors(512);
+}
+
+static void a_box_with_more_locks_than_a_batch_has_descriptors(void **state)
+{
+    (void)state;
+    world_open();
+    (void)supervisor_fork(run_many_locks, "a", 0);
+    replay_apart_tells(few_descriptors, 0, &plain, 0, "a 150 present undone\n");
+    assert_false(path_exists(in_work("lock0")));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(k34_a_look_that_kills_the_reaper),
         harness_test(k34_a_wait_in_which_the_reaper_is_killed),
+        harness_test(a_box_with_more_locks_than_a_batch_has_descriptors),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

@@ -125,7 +125,8 @@ static size_t batch_size(const struct replay *p)
                 locks = n;
     if (getrlimit(RLIMIT_NOFILE, &limit) < 0 || limit.rlim_cur < 512)
         return 1;
-    return (size_t)(limit.rlim_cur - 384) / locks;
+    size_t n = (size_t)(limit.rlim_cur - 384) / locks;
+    return n ? n : 1;
 }
 
 /* It was passed over when all were looked at. */
