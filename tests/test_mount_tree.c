@@ -161,6 +161,29 @@ static void k12_a_copy_of_what_was_renamed_is_named(void **state)
     assert_int_equal(0, verify(r));
 }
 
+static bool tmpfs_of_its_own(const void *target)
+{
+    static const unsigned long alone = MS_PRIVATE;
+    return copy_namespace(&alone) && mount("y", target, "tmpfs", 0, "size=64k") == 0;
+}
+
+/* The number of a tmpfs is given to the next one, which may be a container's, by the same name. */
+static void k12_another_file_system_of_its_number_is_no_copy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a"), *b = dir("b");
+    struct record *r = acquire("tmpfs", "x", a, NULL);
+    struct stat st;
+    assert_int_equal(0, umount2(a, 0));
+    pid_t pid = child_that_waits(tmpfs_of_its_own, b);
+    assert_int_equal(0, stat(harness_format("/proc/%d/root%s", pid, b), &st));
+    (void)strcpy(r->found_source, "y");
+    r->devices_held = r->mount.dev = r->id.dev = st.st_dev;
+    assert_int_equal(FOUND_GONE, look(r));
+    assert_int_equal(0, verify(r));
+}
+
 /* As a container's start: its namespace is a copy of ours, and then it is not any more. It is not left for
  * that. */
 static void k12_a_copy_that_goes_by_itself_is_waited_for(void **state)
@@ -404,6 +427,7 @@ int main(void)
         mount_test(k13_a_reused_id_elsewhere_is_in_doubt),
         mount_test(k12_a_private_copy_elsewhere_is_named),
         mount_test(k12_a_copy_of_what_was_renamed_is_named),
+        mount_test(k12_another_file_system_of_its_number_is_no_copy),
         mount_test(k12_a_copy_that_goes_by_itself_is_waited_for),
         mount_test(k12_copies_that_hear_of_it_go_too),
         mount_test(k10_a_mount_in_another_namespace),

@@ -229,7 +229,7 @@ static struct mount_set candidates(const struct record *r, const struct mount_ta
  * shows; in doubt it has not. */
 static bool is_another(const struct record *r, const struct mount_space *space, const struct mount *m)
 {
-    return !space->pid && strcmp(m->root, "/") == 0 && mount_shows(space, m, &r->id) == 0;
+    return strcmp(m->root, "/") == 0 && mount_shows(space, m, &r->id) == 0;
 }
 
 /* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's
