@@ -139,6 +139,28 @@ static void k12_one_on_a_copy_of_ours_is_in_nobodys_way(void **state)
     assert_int_equal(1, mounted(there));
 }
 
+static const char *bound; /* by somebody in a namespace of his own */
+
+static bool bind_of_its_own(const void *target)
+{
+    return unshare(CLONE_NEWNS) == 0 && mount(NULL, "/", NULL, MS_REC | MS_PRIVATE, NULL) == 0 &&
+           mount(bound, target, NULL, MS_BIND, NULL) == 0;
+}
+
+/* It shows the same at the same place, and is no copy of ours: that would be younger. */
+static void k12_what_was_there_before_ours_is_no_copy(void **state)
+{
+    (void)state;
+    harness_need_root();
+    const char *a = dir("a");
+    bound = dir("source");
+    (void)child_that_waits(bind_of_its_own, a);
+    struct record *r = acquire("bind", bound, a, NULL);
+    if (!r->mount.unique)
+        harness_skip("the kernel has no unique mount ids");
+    assert_undone(r);
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -146,6 +168,7 @@ int main(void)
         mount_test(k12_nor_one_below_ours),
         mount_test(k12_nor_one_behind_a_bind_mount),
         mount_test(k12_one_on_a_copy_of_ours_is_in_nobodys_way),
+        mount_test(k12_what_was_there_before_ours_is_no_copy),
     };
     return cmocka_run_group_tests(tests, harness_group_setup, harness_group_teardown);
 }

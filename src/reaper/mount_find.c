@@ -232,6 +232,15 @@ static bool is_another(const struct record *r, const struct mount_space *space, 
     return strcmp(m->root, "/") == 0 && mount_shows(space, m, &r->id) == 0;
 }
 
+/* Was it there before ours? A copy is younger; as a mount of its own that shows the same is not, in the
+ * namespace of a container. */
+static bool was_there_before(const struct record *r, const struct mount_space *space, const struct mount *m)
+{
+    struct mount_at at;
+    return r->mount.unique && mount_look_up(space, m, &at) == 0 && at.id == m->id && at.unique &&
+           at.unique < r->mount.unique;
+}
+
 /* What shows a file system that we made is a copy, but for what the box has journaled itself; of another's
  * file system, what shows the same of it at the same place in another namespace. here: the one where ours
  * was. */
@@ -242,10 +251,12 @@ static bool is_copy(const struct undo *u, const struct record *r, const struct m
         return false;
     if (!(r->flags & REC_EVIDENCE))
         return true;
+    if (!has_same_file_system(r, m) || was_there_before(r, space, m))
+        return false;
     if (r->devices_held)
-        return has_same_file_system(r, m) && !is_another(r, space, m);
+        return !is_another(r, space, m);
     /* renamed since, it shows another name */
-    return has_same_content(r, m) || (has_same_file_system(r, m) && mount_shows(space, m, &r->id) == 1);
+    return has_same_content(r, m) || mount_shows(space, m, &r->id) == 1;
 }
 
 static int reload(struct undo *u, struct mount_space *space, struct rbxj_error *e)
