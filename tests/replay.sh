@@ -203,4 +203,30 @@ others() {
     undone "no longer held"
 }
 
-parts crowd dry flushes others
+# A supervisor that is asked for when its box was read, ends the box, and is gone before it is found alive: stopped there.
+looks_at_its_end() {
+    local want=$1 reader
+    shift
+    start 7 --tmpdir "$work/w/brief" || return
+    rm -f "$work/trace"
+    strace -o "$work/trace" -P "/proc/$supervisor/stat" -e trace=openat -e inject=openat:signal=STOP:when=1 \
+        "$rbxj" "$@" --json >"$work/out" 2>"$work/err" &
+    reader=$!
+    until_true grep -qs "stopped by SIGSTOP" "$work/trace"
+    check "$1, a box ends: it is looked at" grep -q "stopped by SIGSTOP" "$work/trace"
+    kill -KILL "$(cat "$work/up/7")"
+    wait "$supervisor"
+    check "$1, a box ends: it has" gone "$work/w/brief"
+    pkill -CONT -P "$reader"
+    wait "$reader"
+    check "$1, a box ends: nobody is dead" out_has "$want"
+}
+ends() {
+    command -v strace >/dev/null || { echo "# ends: no strace"; return; }
+    fresh
+    looks_at_its_end '"boxes":[]' list
+    looks_at_its_end '"boxes":[]' replay --dry-run
+    looks_at_its_end '"stale_boxes":0' health
+}
+
+parts crowd dry flushes others ends

@@ -51,6 +51,12 @@ struct teardown;
 /* Liveness of each box of a snapshot, to be freed; a box in which a living one lives counts as live. */
 int classify(struct journal *j, const struct config *config, const struct snapshot *s, enum liveness **ret,
              struct rbxj_error *e);
+/* For who only looks: reads the boxes, and who of them is alive. Where one is dead, as of a second reading: a
+ * supervisor that was alive at the first may have ended its box, and itself, before it was asked for. Who
+ * died since the first is the next look's, and counts as alive. s, which is zero, is to be cleared whatever
+ * it returns; where it has damaged records *ret is untouched. */
+int read_and_judge(const struct config *config, struct snapshot *s, enum liveness **ret,
+                   struct rbxj_error *e);
 /* A box in which another one lives counts as live while that does (K4). */
 void count_outer_as_live(const struct snapshot *s, enum liveness *live);
 /* Whoever finds a journal's content damaged while something is to be undone: it is moved aside, told and

@@ -72,14 +72,11 @@ int inspect_with(const struct config *config, const char *box, struct counters *
         .config = config, .snapshot = &snapshot, .deadline_ns = INT64_MAX, .timeout_ns = config->timeout_ns};
     struct rbxj_result *result = calloc(1, sizeof(*result));
     int r = result ? procid_boot(reaper.boot_id) : -ENOMEM;
-    r = r < 0 ? error_sys(e, -r, "list")
-              : snapshot_read(config->state_dir, config->runtime_dir, &snapshot, e);
+    r = r < 0 ? error_sys(e, -r, "list") : read_and_judge(config, &snapshot, &live, e);
     if (r == 0 && ret_counters)
         *ret_counters = snapshot.counters;
     if (r == 0)
         r = snapshot_check(&snapshot, e);
-    if (r == 0)
-        r = classify(NULL, config, &snapshot, &live, e);
     if (r == 0)
         r = list_all(&reaper, box, live, result, e);
     if (r == 0 && visitor)

@@ -183,10 +183,7 @@ static int run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 
 static int dry_run(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
-    const struct config *config = p->reaper.config;
-    int r = snapshot_read(config->state_dir, config->runtime_dir, &p->snapshot, e);
-    if (r == 0)
-        r = replay_check(&p->snapshot, e);
+    int r = replay_foretell(p, e);
     return r < 0 ? r : run(p, ret, e);
 }
 

@@ -52,6 +52,62 @@ int classify(struct journal *j, const struct config *config, const struct snapsh
     return 0;
 }
 
+static int compare_incarnations(const void *a, const void *b)
+{
+    uint64_t x = *(const uint64_t *)a, y = *(const uint64_t *)b;
+    return (x > y) - (x < y);
+}
+
+/* The incarnations of the dead, sorted; NULL: no memory. */
+static uint64_t *dead_of(const struct snapshot *s, const enum liveness *live, size_t *ret_len)
+{
+    uint64_t *dead = calloc(s->len + 1, sizeof(*dead));
+    size_t n = 0;
+    for (size_t i = 0; dead && i < s->len; i++)
+        if (live[i] == LIVE_DEAD)
+            dead[n++] = s->boxes[i].box.incarnation;
+    if (n)
+        qsort(dead, n, sizeof(*dead), compare_incarnations);
+    *ret_len = n;
+    return dead;
+}
+
+static int read_and_classify(const struct config *config, struct snapshot *s, enum liveness **ret,
+                             struct rbxj_error *e)
+{
+    int r = snapshot_read(config->state_dir, config->runtime_dir, s, e);
+    return r < 0 || s->damaged ? r : classify(NULL, config, s, ret, e);
+}
+
+int read_and_judge(const struct config *config, struct snapshot *s, enum liveness **ret, struct rbxj_error *e)
+{
+    _cleanup_free_ enum liveness *first = NULL;
+    _cleanup_free_ enum liveness *live = NULL;
+    size_t n;
+    int r = read_and_classify(config, s, &first, e);
+    if (r < 0 || s->damaged)
+        return r;
+    _cleanup_free_ uint64_t *dead = dead_of(s, first, &n);
+    if (!dead)
+        return error_sys(e, ENOMEM, "boxes");
+    if (!n) {
+        *ret = steal_ptr(first);
+        return 0;
+    }
+    snapshot_clear(s);
+    *s = (struct snapshot){0};
+    r = read_and_classify(config, s, &live, e);
+    if (r < 0 || s->damaged)
+        return r;
+    for (size_t i = 0; i < s->len; i++)
+        if (live[i] == LIVE_DEAD &&
+            !bsearch(&s->boxes[i].box.incarnation, dead, n, sizeof(*dead), compare_incarnations))
+            live[i] = LIVE_ALIVE;
+    count_outer_as_live(s, live);
+    *ret = steal_ptr(live);
+    return 0;
+}
+
 static bool is_named(const struct rbxj_replay *how, const char *name)
 {
     for (size_t i = 0; i < how->boxes_len; i++)
@@ -91,12 +147,9 @@ static int compare_claims(const void *a, const void *b)
     return (x > y) - (x < y);
 }
 
-static int collect_stale(struct replay *p, const struct snapshot *s, struct rbxj_error *e)
+static int collect_stale(struct replay *p, const struct snapshot *s, const enum liveness *live,
+                         struct rbxj_error *e)
 {
-    _cleanup_free_ enum liveness *live = NULL;
-    int r = classify(p->reaper.journal, p->reaper.config, s, &live, e);
-    if (r < 0)
-        return r;
     p->claims = calloc(s->len + 1, sizeof(*p->claims));
     if (!p->claims)
         return error_sys(e, ENOMEM, "replay");
@@ -112,11 +165,14 @@ static int collect_stale(struct replay *p, const struct snapshot *s, struct rbxj
 int replay_claim(struct replay *p, struct rbxj_error *e)
 {
     struct journal *j = p->reaper.journal;
+    _cleanup_free_ enum liveness *live = NULL;
     int r = journal_snapshot(j, &p->snapshot, e);
     if (r == 0)
         r = replay_check(&p->snapshot, e);
     if (r == 0)
-        r = collect_stale(p, &p->snapshot, e);
+        r = classify(j, p->reaper.config, &p->snapshot, &live, e);
+    if (r == 0)
+        r = collect_stale(p, &p->snapshot, live, e);
     if (r < 0 || !p->claims_len)
         return r;
     r = journal_claim_all(j, p->claims, p->claims_len, &p->busy);
@@ -130,6 +186,15 @@ int replay_claim(struct replay *p, struct rbxj_error *e)
     p->snapshot = (struct snapshot){0};
     r = journal_snapshot(j, &p->snapshot, e);
     return r == 0 ? replay_check(&p->snapshot, e) : r;
+}
+
+int replay_foretell(struct replay *p, struct rbxj_error *e)
+{
+    _cleanup_free_ enum liveness *live = NULL;
+    int r = read_and_judge(p->reaper.config, &p->snapshot, &live, e);
+    if (r == 0)
+        r = replay_check(&p->snapshot, e);
+    return r < 0 ? r : collect_stale(p, &p->snapshot, live, e);
 }
 
 /* What the claim of that box came to; NULL: it was not stale when it was asked. */
@@ -175,16 +240,14 @@ int replay_choose(struct replay *p, struct rbxj_error *e)
         for (size_t i = s->len; i-- > 0;) {
             struct snapshot_box *sb = &s->boxes[i];
             bool stale = is_stale(p, sb, live[i]), wanted = is_wanted(p, sb);
-            const struct claim *claim = stale && wanted && p->reaper.journal
-                                            ? claim_of(p, sb->box.incarnation)
-                                            : NULL;
-            if (stale && wanted && p->reaper.journal && !claim)
+            const struct claim *claim = stale && wanted ? claim_of(p, sb->box.incarnation) : NULL;
+            if (stale && wanted && !claim)
                 stale = false; /* it died since: the next replay's */
             if (!poison && !stale)
                 p->live++;
             if (!stale || !wanted || (sb->attempts > 0) != poison)
                 continue;
-            r = add_box(p, sb, claim);
+            r = add_box(p, sb, p->reaper.journal ? claim : NULL);
             if (r < 0)
                 return error_sys(e, -r, "replay");
         }

@@ -14,7 +14,7 @@ struct replay {
     const struct rbxj_replay *how;
     struct reaper reaper;
     struct snapshot snapshot;
-    struct claim *claims; /* what was taken, or could not be; unless it is a dry run */
+    struct claim *claims; /* what was taken, or could not be; of a dry run: what would be */
     size_t claims_len;
     struct rbxj_error busy; /* the journal was: nothing could be claimed */
     struct teardown *boxes; /* the stale ones, in the order undone */
@@ -31,6 +31,8 @@ struct replay {
 int replay_check(const struct snapshot *s, struct rbxj_error *e);
 /* Claims what is stale, and reads the snapshot. */
 int replay_claim(struct replay *p, struct rbxj_error *e);
+/* The same for a dry run, which claims nothing. */
+int replay_foretell(struct replay *p, struct rbxj_error *e);
 /* Fills p->boxes, from the snapshot. */
 int replay_choose(struct replay *p, struct rbxj_error *e);
 /* Undoes the boxes as far as can be. It always ends. */
