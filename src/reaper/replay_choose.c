@@ -194,7 +194,7 @@ int replay_foretell(struct replay *p, struct rbxj_error *e)
     int r = read_and_judge(p->reaper.config, &p->snapshot, &live, e);
     if (r == 0)
         r = replay_check(&p->snapshot, e);
-    return r < 0 ? r : collect_stale(p, &p->snapshot, live, e);
+    return r < 0 || !live ? r : collect_stale(p, &p->snapshot, live, e);
 }
 
 /* What the claim of that box came to; NULL: it was not stale when it was asked. */
