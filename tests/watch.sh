@@ -460,6 +460,23 @@ except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
     check "nobody reads: nothing is left" no_record
 }
 
+# The disk with its log is full: the dead are undone as soon as ever.
+full_log() {
+    fresh
+    "$rbxj" watch --json >/dev/full 2>"$work/watch.err" </dev/null &
+    watch=$!
+    local i
+    for i in {1..9}; do
+        start "full$i" --tmpdir "$work/full$i"
+        kill_now "$supervisor"
+        undone "$work/full$i" || break
+    done
+    check "a log that can't be written: the dead are undone" is "$i" 9
+    check "a log that can't be written: said" grep -q 'writing to standard output: No space left on device' "$work/watch.err"
+    kill -TERM "$watch"
+    until_true not_lives "$watch"
+}
+
 # A socket for sd_notify(3) of which nobody reads, and that is full: $work/socket. It is read when $work/read is there.
 manager_that_sleeps() {
     rm -f "$work/socket" "$work/full" "$work/read"
@@ -559,7 +576,7 @@ killed() {
 } 2>/dev/null
 
 parts="deaths others_namespaces is_the_first at_rest few_descriptors no_process_more restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
-    nobody_reads notifies_nobody inherits wrong killed"
+    nobody_reads full_log notifies_nobody inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"
