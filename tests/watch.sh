@@ -429,18 +429,23 @@ damaged() {
 }
 pkill_payload() { kill -KILL "$(cat "$work/up-$1")" 2>/dev/null; }
 
-# What it prints goes into a full pipe, of which nobody reads: that must not stop an undo, nor the watch (K19).
-nobody_reads() {
-    fresh
-    printf '[replay]\nbusy_retries = 1\n' >"$work/conf"
-    local pipe
+# A full pipe of which nobody reads, in $pipe.
+full_pipe() {
+    rm -f "$work/pipe"
     mkfifo "$work/pipe"
     exec {pipe}<>"$work/pipe"
-    python3 -I -S -c 'import fcntl, os
+    python3 -I -S -c 'import os
 os.set_blocking(2, False)
 try:
     while True: os.write(2, b"x" * 4096)
 except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
+}
+# What it prints goes there: that must not stop an undo, nor the watch (K19).
+nobody_reads() {
+    fresh
+    printf '[replay]\nbusy_retries = 1\n' >"$work/conf"
+    local pipe
+    full_pipe
     "$rbxj" watch --config "$work/conf" >"$work/watch.out" 2>&"$pipe" </dev/null &
     watch=$!
     start busy --mount "tmpfs,none,$work/at"
@@ -458,6 +463,22 @@ except BlockingIOError: os.set_blocking(2, True)' 2>&"$pipe"
     exec {pipe}<&-
     call replay
     check "nobody reads: nothing is left" no_record
+}
+
+nobody_reads_documents() {
+    fresh
+    local pipe i
+    full_pipe
+    "$rbxj" watch --json >&"$pipe" 2>"$work/watch.err" </dev/null &
+    watch=$!
+    for i in 1 2; do
+        start "unread$i" --tmpdir "$work/unread$i"
+        kill_now "$supervisor"
+        check "nobody reads the documents: box $i is undone" undone "$work/unread$i"
+    done
+    kill -TERM "$watch"
+    until_true not_lives "$watch"
+    exec {pipe}<&-
 }
 
 # The disk with its log is full: the dead are undone as soon as ever.
@@ -576,7 +597,7 @@ killed() {
 } 2>/dev/null
 
 parts="deaths others_namespaces is_the_first at_rest few_descriptors no_process_more restarts notifies leftovers signals stopped_while_it_hangs another_reaper a_quarantined_worker damaged
-    nobody_reads full_log notifies_nobody inherits wrong killed"
+    nobody_reads nobody_reads_documents full_log notifies_nobody inherits wrong killed"
 for part in ${PARTS:-$parts}; do
     $part
     echo "# $part: $SECONDS s"

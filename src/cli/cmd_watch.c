@@ -48,6 +48,8 @@
 #define UNWATCHED_NS (10 * TURNS_SECOND)
 #define TRY_AGAIN_NS TURNS_SECOND
 #define MANY 1000
+/* Whoever has standard output takes it within that: the next replay waits. */
+#define READER_S 10
 /* After SIGKILL: what it takes to die, unless it hangs. */
 #define DEATH_NS (2 * TURNS_SECOND)
 
@@ -130,6 +132,14 @@ static void report(const struct cli *cli, const struct rbxj_result *result)
     (void)print_finish();
 }
 
+static volatile sig_atomic_t exit_status;
+
+static void nobody_reads(int number)
+{
+    (void)number;
+    _exit(exit_status);
+}
+
 /* The exit status is that of `rbxj replay`. */
 static _Noreturn void replay(struct watch *w, const char *const *names, size_t n)
 {
@@ -141,12 +151,16 @@ static _Noreturn void replay(struct watch *w, const char *const *names, size_t n
     (void)close(w->signal_fd);
     (void)sigemptyset(&child);
     (void)sigaddset(&child, SIGCHLD);
+    (void)sigaddset(&child, SIGALRM);
     (void)sigprocmask(SIG_UNBLOCK, &child, NULL);
     int rc = rbxj_replay(&w->cli->options, &how, &result, &error);
     int status = rc > 0 ? STATUS_LEFT : rc < 0 ? (int)status_of(rc) : STATUS_DONE;
     /* another reaper is nobody's trouble; and what lasts is told once */
     if (rc < 0 && rc != -RBXJ_E_BUSY && status != w->ended)
         print_failure(&w->cli->style, "watch", rc, &error);
+    exit_status = status;
+    (void)signal(SIGALRM, nobody_reads);
+    (void)alarm(READER_S);
     if (rc >= 0) /* what can't be printed is told, and is done all the same (K19) */
         report(w->cli, result);
     _exit(status);
