@@ -7,6 +7,7 @@
 #include "seams_fixture.h"
 
 #include <sys/resource.h>
+#include <sys/syscall.h>
 
 #define STATMOUNT 457 /* nothing but the look at a mount asks that */
 
@@ -35,6 +36,25 @@ static void k34_a_look_that_kills_the_reaper(void **state)
     assert_null(state_of("a"));
     assert_non_null(state_of("c"));
     assert_false(path_exists(part_path("a", LOCK)));
+    replay_is_clean(1);
+}
+
+/* Processes that outlive their boxes are looked for before the first one is killed. */
+static void k34_a_look_for_orphans_that_kills_the_reaper(void **state)
+{
+    (void)state;
+    world_open();
+    if (!world.group_v1)
+        harness_skip("no v1 freezer here");
+    world.options.config = harness_format("%s/conf", harness_disk());
+    (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
+    (void)supervisor_start("c", 1U << GROUP_V1, AFTER_EVIDENCE);
+    poison = SYS_getxattr; /* only a cgroup of v1 is asked for its stamp */
+    for (int replays = 0; replays < 3; replays++)
+        (void)kill_at(ULONG_MAX, run_replay, "", 0);
+    poison = -1;
+    assert_null(state_of("a"));
+    assert_non_null(state_of("c"));
     replay_is_clean(1);
 }
 
@@ -138,6 +158,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         harness_test(k34_a_look_that_kills_the_reaper),
+        harness_test(k34_a_look_for_orphans_that_kills_the_reaper),
         harness_test(k34_a_wait_in_which_the_reaper_is_killed),
         harness_test(a_box_with_more_locks_than_a_batch_has_descriptors),
     };

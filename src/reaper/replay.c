@@ -50,10 +50,8 @@ static int look_at_all(struct replay *p, struct rbxj_error *e)
     if (!state)
         return error_sys(e, ENOMEM, "replay");
     (void)XXH3_64bits_reset(state);
-    /* a plan is of all of them; else one that may kill the reaper waits for its turn (K34) */
-    bool all = p->how->dry_run || p->how->plan;
     for (size_t i = 0; i < p->len; i++) {
-        if (all || i < p->sound)
+        if (replay_plans(p) || i < p->sound)
             teardown_look(&p->boxes[i]);
         else
             teardown_look_later(&p->boxes[i]);
@@ -146,7 +144,8 @@ static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj
     incident_new_id(after.id);
     (void)make_result(p, &found, NULL);
     aftermath_begin(&after, p->boxes, p->len, found); /* of no box, too: it closes incidents that are over */
-    replay_find_orphans(p, &orphans);
+    p->orphans = &orphans;
+    replay_find_orphans(p, 0, replay_plans(p) ? p->len : p->sound, &orphans);
     replay_undo(p);
     after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
     int r = make_result(p, &result, e);

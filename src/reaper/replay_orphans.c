@@ -51,24 +51,24 @@ static int merge(const struct config *config, struct orphans *found)
     return r;
 }
 
-static int find(struct replay *p, struct orphans *ret)
+static int find(struct replay *p, size_t from, size_t to, struct orphans *ret)
 {
     struct snapshot *s = &p->snapshot;
     _cleanup_free_ bool *dead = calloc(s->len + 1, sizeof(*dead));
     if (!dead)
         return -ENOMEM;
-    for (size_t i = 0; i < p->len; i++)
+    for (size_t i = from; i < to; i++)
         if (p->boxes[i].claimed)
             dead[p->boxes[i].sb - s->boxes] = true;
     return orphans_find(p->reaper.config, s, dead, NULL, ret);
 }
 
-void replay_find_orphans(struct replay *p, struct orphans *ret)
+void replay_find_orphans(struct replay *p, size_t from, size_t to, struct orphans *ret)
 {
-    int r = find(p, ret);
+    int r = find(p, from, to, ret);
     if (r < 0) { /* once more, as it can't be made up for later */
         orphans_clear(ret);
-        r = find(p, ret);
+        r = find(p, from, to, ret);
     }
     if (r < 0)
         complain(p->reaper.config, "they could not be looked for", r);

@@ -129,6 +129,12 @@ static size_t batch_size(const struct replay *p)
     return n ? n : 1;
 }
 
+/* A plan is of all of them; else one that may kill the reaper waits for its turn (K34). */
+bool replay_plans(const struct replay *p)
+{
+    return p->how->dry_run || p->how->plan;
+}
+
 /* It was passed over when all were looked at. */
 static void look_now(struct replay *p, size_t i)
 {
@@ -138,6 +144,9 @@ static void look_now(struct replay *p, size_t i)
     p->reaper.mounts = NULL;
     teardown_look(&p->boxes[i]);
     p->causes[i] = cause_of(&p->boxes[i]);
+    journal_touch(p->reaper.journal, p->reaper.worker, p->boxes[i].sb->box.incarnation);
+    replay_find_orphans(p, i, i + 1, p->orphans);
+    journal_touch(p->reaper.journal, p->reaper.worker, 0);
 }
 
 /* All boxes together, then one by one those of which an earlier attempt never ended: one that kills the
@@ -153,7 +162,7 @@ void replay_undo(struct replay *p)
         for (size_t i = 0; i < p->sound; i += n)
             dropped += pass(p, i, i + n < p->sound ? i + n : p->sound, again, keep);
         for (size_t i = p->sound; i < p->len; i++) {
-            if (!again && !p->how->plan)
+            if (!again && !replay_plans(p))
                 look_now(p, i);
             dropped += pass(p, i, i + 1, again, keep);
         }

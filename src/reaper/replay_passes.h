@@ -25,6 +25,7 @@ struct replay {
     int64_t started_ns, started_mono;
     const char **causes;
     const char *procedure; /* for the incident */
+    struct orphans *orphans;
 };
 
 /* 0 or JOURNAL_DAMAGED. */
@@ -38,8 +39,11 @@ int replay_choose(struct replay *p, struct rbxj_error *e);
 /* Undoes the boxes as far as can be. It always ends. */
 void replay_undo(struct replay *p);
 
-/* Before it, and after it: what outlives the boxes. (replay_orphans.c) */
-void replay_find_orphans(struct replay *p, struct orphans *ret);
+/* Does this one look at all boxes before it undoes the first? */
+bool replay_plans(const struct replay *p);
+
+/* Before it, of boxes[from..to), and after it: what outlives them. (replay_orphans.c) */
+void replay_find_orphans(struct replay *p, size_t from, size_t to, struct orphans *ret);
 void replay_tell_orphans(struct replay *p, struct orphans *found);
 
 #endif
