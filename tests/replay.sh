@@ -205,11 +205,11 @@ others() {
 
 # A supervisor that is asked for when its box was read, ends the box, and is gone before it is found alive: stopped there.
 looks_at_its_end() {
-    local want=$1 reader
-    shift
+    local want=$1 call=$2 path=$3 reader
+    shift 3
     start 7 --tmpdir "$work/w/brief" || return
     rm -f "$work/trace"
-    strace -o "$work/trace" -P "/proc/$supervisor/stat" -e trace=openat -e inject=openat:signal=STOP:when=1 \
+    strace -o "$work/trace" -P "${path:-/proc/$supervisor/stat}" -e trace="$call" -e inject="$call:signal=STOP:when=1" \
         "$rbxj" "$@" --json >"$work/out" 2>"$work/err" &
     reader=$!
     until_true grep -qs "stopped by SIGSTOP" "$work/trace"
@@ -224,9 +224,12 @@ looks_at_its_end() {
 ends() {
     command -v strace >/dev/null || { echo "# ends: no strace"; return; }
     fresh
-    looks_at_its_end '"boxes":[]' list
-    looks_at_its_end '"boxes":[]' replay --dry-run
-    looks_at_its_end '"stale_boxes":0' health
+    looks_at_its_end '"boxes":[]' openat "" list
+    looks_at_its_end '"boxes":[]' openat "" replay --dry-run
+    looks_at_its_end '"stale_boxes":0' openat "" health
+    # it lives, and gives back what is looked at
+    looks_at_its_end '"missing":[]' openat2 "$work/w" audit
+    looks_at_its_end '"missing":0' openat2 "$work/w" health --verify-clean
 }
 
 parts crowd dry flushes others ends

@@ -189,6 +189,43 @@ bool audit_is_missing(const struct result_entry *entry)
            kind_of(entry->kind);
 }
 
+static const struct result_entry *find_entry(const struct rbxj_result *boxes, uint64_t incarnation,
+                                             uint32_t seq, bool *ret_given_back)
+{
+    for (size_t i = 0; i < boxes->len; i++) {
+        const struct result_box *box = &boxes->boxes[i];
+        for (size_t k = 0; box->box.incarnation == incarnation && k < box->len; k++)
+            if (box->entries[k].seq == seq) {
+                *ret_given_back = strcmp(box->state, "live") != 0 || box->claimed;
+                return &box->entries[k];
+            }
+    }
+    return NULL;
+}
+
+int audit_confirm_missing(const struct config *config, struct rbxj_result *boxes, struct rbxj_error *e)
+{
+    struct rbxj_result *again = NULL;
+    int r = 0;
+    for (size_t i = 0; i < boxes->len && r == 0; i++) {
+        struct result_box *box = &boxes->boxes[i];
+        for (size_t k = 0; strcmp(box->state, "live") == 0 && k < box->len && r == 0; k++) {
+            struct result_entry *entry = &box->entries[k];
+            bool given_back = box->claimed;
+            if (!audit_is_missing(entry))
+                continue;
+            if (!given_back && !again)
+                r = inspect(config, NULL, NULL, &again, e);
+            const struct result_entry *now =
+                given_back || r < 0 ? NULL : find_entry(again, box->box.incarnation, entry->seq, &given_back);
+            if (!now || given_back || !audit_is_missing(now))
+                entry->evidence = false; /* as if it had never been acquired */
+        }
+    }
+    rbxj_result_free(again);
+    return r;
+}
+
 static size_t tell_missing(struct doc *doc, cJSON *list, const struct rbxj_result *journaled)
 {
     size_t n = 0;
@@ -244,6 +281,8 @@ int rbxj_audit(const struct rbxj_options *options, const struct rbxj_audit *how,
     int r = config_load(options, &config, error);
     if (r == 0)
         r = audit_look(&a, &journaled, error);
+    if (r == 0)
+        r = audit_confirm_missing(&config, journaled, error);
     if (r == 0)
         r = audit_use(&a, error);
     if (r == 0 && how->adopt)

@@ -59,6 +59,9 @@ int audit_look(struct audit *a, struct rbxj_result **ret_journaled, struct rbxj_
 /* What was acquired, and is no more: a process that has ended is not missing. */
 struct result_entry;
 bool audit_is_missing(const struct result_entry *entry);
+/* What a supervisor that lives gives back while it is looked at is not missing: a second look must say so,
+ * too. Else audit_is_missing() is false of it from then on. 0 or a negative code. */
+int audit_confirm_missing(const struct config *config, struct rbxj_result *boxes, struct rbxj_error *e);
 
 /* Fills live and user (and pid, pid_is_dead): a held flock or a living pid in it, a process in the cgroup, a
  * process with a working directory, a root, a program, a descriptor or a map in the directory, mount or

@@ -66,37 +66,18 @@ static void count_unjournaled(const struct audit *a, struct rbxj_clean *clean)
     }
 }
 
-static bool is_lost_there(const struct rbxj_result *boxes, uint64_t incarnation, uint32_t seq)
+/* What live boxes have lost. */
+static void count_lost(const struct rbxj_result *boxes, struct rbxj_clean *clean)
 {
     for (size_t i = 0; i < boxes->len; i++) {
         const struct result_box *box = &boxes->boxes[i];
-        for (size_t k = 0; box->box.incarnation == incarnation && k < box->len; k++)
-            if (box->entries[k].seq == seq)
-                return is_live(box) && !box->claimed && audit_is_missing(&box->entries[k]);
-    }
-    return false;
-}
-
-/* What live boxes have lost, if a second look says so, too. */
-static int count_lost(const struct config *config, const struct rbxj_result *boxes, struct rbxj_clean *clean,
-                      struct rbxj_error *e)
-{
-    struct rbxj_result *again = NULL;
-    int r = 0;
-    for (size_t i = 0; i < boxes->len && r == 0; i++) {
-        const struct result_box *box = &boxes->boxes[i];
-        for (size_t k = 0; is_live(box) && !box->claimed && k < box->len && r == 0; k++) {
+        for (size_t k = 0; is_live(box) && k < box->len; k++) {
             if (!audit_is_missing(&box->entries[k]))
                 continue;
-            r = again ? 0 : inspect(config, NULL, NULL, &again, e);
-            if (r == 0 && is_lost_there(again, box->box.incarnation, box->entries[k].seq)) {
-                clean->missing++;
-                clean->clean = 0;
-            }
+            clean->missing++;
+            clean->clean = 0;
         }
     }
-    rbxj_result_free(again);
-    return r;
 }
 
 /* What outlived its box, and lives still: no record names it. */
@@ -126,10 +107,12 @@ int rbxj_verify_clean(const struct rbxj_options *options, struct rbxj_clean *ret
         r = journal_check_own(config.state_dir, config.runtime_dir, error);
     if (r == 0)
         r = audit_look(&a, &boxes, error);
+    if (r == 0)
+        r = audit_confirm_missing(&config, boxes, error);
     if (r == 0) {
         count_dead(boxes, &clean);
         count_unjournaled(&a, &clean);
-        r = count_lost(&config, boxes, &clean, error);
+        count_lost(boxes, &clean);
     }
     rbxj_result_free(boxes);
     if (r == 0)
