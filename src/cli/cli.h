@@ -68,7 +68,8 @@ extern const struct command commands[];
 void cli_start(struct cli *cli, const struct command *command);
 
 /* The next option of the command's own, with its argument, which is not empty, in *ret_value; global ones are
- * dealt with inside. CLI_END: no more, optind is the first operand. CLI_LEAVE: exit with cli->status, everything is said. */
+ * dealt with inside. CLI_END: no more, optind is the first operand. CLI_LEAVE: exit with cli->status,
+ * everything is said. */
 int cli_next(struct cli *cli, int argc, char **argv, const char **ret_value);
 
 /* For commands without operands: reads to the end of line and complains about what is left. 0 or
