@@ -212,6 +212,9 @@ health
 check "a look does not make the flag again" gone "$work/run/quarantined"
 call replay
 check "a replay does, as after a boot" cmp "$work/state/quarantine" "$work/run/quarantined"
+health --quarantine --reason 'is it status="healthy"?'
+call health
+check "what a person or a box has named can't say that it is healthy" eval '! out_has "status=\"healthy\"" && out_has "is it status=\\x22healthy\\x22?"'
 health --quarantine --reason again
 check "quarantined again: the new reason" json 'd["quarantine_detail"] == "again"'
 mv "$work/state/quarantine" "$work/aside"

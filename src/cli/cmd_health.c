@@ -77,9 +77,23 @@ static void print_health_json(const struct rbxj_health *h, const struct evidence
     print_document(&doc);
 }
 
+/* What others have named: in a line that is searched for status="healthy" it must not say so itself. */
+struct quoted {
+    char text[2048];
+};
+static const char *quote(struct quoted *q, const char *text)
+{
+    size_t n = 0;
+    for (; *text && n + 5 < sizeof(q->text); text++)
+        n += (size_t)snprintf(q->text + n, sizeof(q->text) - n, *text == '"' ? "\\x22" : "%c", *text);
+    q->text[n] = 0;
+    return q->text;
+}
+
 static void print_health(const struct cli *cli, const struct rbxj_health *h, const struct evidence *ev)
 {
     const struct print_style *style = &cli->style;
+    struct quoted q;
     char since[32];
     if (style->json) {
         print_health_json(h, ev);
@@ -94,11 +108,11 @@ static void print_health(const struct cli *cli, const struct rbxj_health *h, con
     doc_format_time(since, h->quarantine_ns);
     if (h->quarantine_reason)
         print_line("quarantine_reason=\"%s\" quarantine_timestamp=\"%s\" quarantine_detail=\"%s\"",
-                   h->quarantine_reason, h->quarantine_ns ? since : "", h->quarantine_detail);
+                   h->quarantine_reason, h->quarantine_ns ? since : "", quote(&q, h->quarantine_detail));
     for (size_t i = 0; i < ev->len; i++)
-        print_line("%s: %s", evidence_name(ev->items[i].kind), ev->items[i].text);
+        print_line("%s: %s", evidence_name(ev->items[i].kind), quote(&q, ev->items[i].text));
     if (h->last_cleanup_error[0])
-        print_line("last_cleanup_error=\"%s\"", h->last_cleanup_error);
+        print_line("last_cleanup_error=\"%s\"", quote(&q, h->last_cleanup_error));
     if (h->escalate) {
         char reasons[ESCALATION_TEXT_MAX];
         escalation_format(h->escalate, reasons, sizeof(reasons));
