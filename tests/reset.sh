@@ -257,4 +257,18 @@ for i in {1..30}; do
 done
 [ "$i" = 30 ] && ok "killed half-way, and run again: 30 times"
 
+# ---- no room on the disk of the state directory: the last resort makes some ----
+
+fresh
+mkdir "$work/disk"
+mount -t tmpfs -o mode=0700,size=16m small "$work/disk"
+mkdir -m 0700 "$work/disk/state"
+RBXJ_STATE_DIR=$work/disk/state crash full --tmpdir "$work/disk/box"
+head -c 100M /dev/zero >"$work/disk/box/much" 2>"$work/err"
+RBXJ_STATE_DIR=$work/disk/state call reset --yes
+check "no room: exits 0" is "$status" 0
+check "no room: it is undone" gone "$work/disk/box"
+check "no room: new boxes are let in again" gone "$work/disk/state/quarantine" "$work/run/quarantined"
+umount "$work/disk"
+
 finish

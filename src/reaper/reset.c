@@ -224,9 +224,13 @@ static int enter(const struct config *config, bool *ret_stays, struct rbxj_error
         return error_sys(e, -r, "reset: is the worker quarantined");
     *ret_stays = r > 0 && (q.reason == QUARANTINE_MANUAL || q.reason == QUARANTINE_CORRUPTION) &&
                  strcmp(q.detail, QUARANTINE_RESET_DETAIL) != 0;
-    return *ret_stays
-               ? 0
-               : aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, QUARANTINE_RESET_DETAIL, e);
+    if (*ret_stays)
+        return 0;
+    r = aftermath_quarantine(config, NULL, QUARANTINE_MANUAL, NULL, QUARANTINE_RESET_DETAIL, e);
+    if (r != -RBXJ_E_DISK_FULL || quarantine_read(config, &q) <= 0)
+        return r;
+    error_clear(e); /* the flag keeps new boxes out until the next boot, and what is undone makes room */
+    return 0;
 }
 
 /* A watch has seen these deaths, too, and is at it: what it undoes is undone. Waited for as long as one box
