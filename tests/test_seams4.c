@@ -231,6 +231,46 @@ static void k7_a_flock_is_held_between_passes(void **state)
     assert_false(path_exists(in_work("lock")));
 }
 
+/* So many openings of the lock from now, two find it renamed. */
+static int hide_after = -3;
+
+int openat(int dirfd, const char *path, int flags, ...)
+{
+    va_list args;
+    va_start(args, flags);
+    mode_t mode = flags & (O_CREAT | O_TMPFILE) ? va_arg(args, mode_t) : 0;
+    va_end(args);
+    if (hide_after > -3 && strcmp(path, "lock") == 0 && flags & O_PATH && --hide_after < 0 &&
+        hide_after >= -2) {
+        errno = ENOENT;
+        return -1;
+    }
+    return (int)syscall(SYS_openat, dirfd, path, flags, mode);
+}
+
+/* Then its flock could not be taken, and whoever has it, it is not unlinked under him. */
+static void k7_a_lock_that_hid_from_its_flock_stays(void **state)
+{
+    (void)state;
+    world_open();
+    plan_is((struct rbxj_resource){.kind = RBXJ_LOCK, .path = in_work("lock")});
+    for (int n = 0; n < 8; n++) {
+        struct rbxj_result *result = NULL;
+        struct rbxj_error e = {0};
+        crash_with_plan("a");
+        _cleanup_close_ int fd = open(in_work("lock"), O_RDONLY | O_CLOEXEC);
+        assert_int_equal(flock(fd, LOCK_EX | LOCK_NB), 0);
+        hide_after = n;
+        (void)rbxj_replay(&world.options, &(struct rbxj_replay){0}, &result, &e);
+        hide_after = -3;
+        rbxj_result_free(result);
+        assert_true(path_exists(in_work("lock")));
+        cleanup_closep(&fd);
+        fd = -1;
+        replay_is_clean(1);
+    }
+}
+
 /* ---- who holds a lock can't be known ---- */
 
 /* Mounts on a file, for this test, one that can't be opened: no more descriptors, says its file system. */
@@ -376,6 +416,7 @@ int main(void)
         harness_test(i3_k4_a_process_of_another_box_in_our_cgroup),
         harness_test(i3_k4_a_mount_of_another_box_that_was_moved_into_ours),
         harness_test(i3_nothing_is_undone_under_a_cgroup_that_cant_be_seen),
+        harness_test(k7_a_lock_that_hid_from_its_flock_stays),
         harness_test(k7_a_flock_is_held_between_passes),
         harness_test(k7_dry_run_that_cant_ask_who_holds_a_lock),
         harness_test(k7_a_dry_run_tells_which_lock_holds_the_box),

@@ -230,6 +230,13 @@ static bool is_blocked(struct teardown *t, struct teardown_item *item)
     return true;
 }
 
+/* It was not there when its flock was to be taken (K7). */
+static bool lacks_flock(const struct teardown *t, const struct teardown_item *item)
+{
+    return item->record->kind == RBXJ_LOCK && item->look.found == FOUND_PRESENT && item->lock_fd < 0 &&
+           (!t->owner || t->single);
+}
+
 static void undo_item(struct teardown *t, struct teardown_item *item)
 {
     const struct kind *kind = kind_of(item->record->kind);
@@ -255,8 +262,8 @@ static void undo_item(struct teardown *t, struct teardown_item *item)
         fail(t, item, -EBUSY);
         return;
     }
-    if (item->look.found == FOUND_GONE &&
-        !item->settled) { /* that was before the quiesce: what was dying may have made it */
+    /* that was before the quiesce: what was dying may have made it */
+    if ((item->look.found == FOUND_GONE && !item->settled) || lacks_flock(t, item)) {
         teardown_look_at(t, item);
         item->done = item->look;
         if (item->look.found == FOUND_PRESENT || item->look.found == FOUND_BUSY) {
