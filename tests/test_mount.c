@@ -314,8 +314,8 @@ static void k13_without_unique_ids(void **state)
     assert_int_equal(0, mounted(a));
 }
 
-/* mountinfo shows where the directory is by now, which says nothing of the mount. Another mount with its number is
- * none of ours all the same. */
+/* mountinfo shows where the directory is by now, which says nothing of the mount. Another mount with its
+ * number is none of ours all the same. */
 static void k13_a_bind_whose_source_was_renamed(void **state)
 {
     (void)state;

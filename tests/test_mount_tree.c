@@ -78,8 +78,8 @@ static void k4_anothers_record_below_is_busy(void **state)
     x.snapshot.paths_len = 0;
 }
 
-/* As before 6.8, where the id of ours was given to a stranger's mount of the same: what it shows, and where, has
- * to tell. */
+/* As before 6.8, where the id of ours was given to a stranger's mount of the same: what it shows, and where,
+ * has to tell. */
 static void k13_a_reused_id_elsewhere_is_in_doubt(void **state)
 {
     (void)state;

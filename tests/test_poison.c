@@ -70,7 +70,8 @@ static void freeze(const char *group)
     fail_msg("%s does not freeze", group);
 }
 
-/* A replay that waits for that process, and is killed once it has asked it to die, or once that box is gone. */
+/* A replay that waits for that process, and is killed once it has asked it to die, or once that box is
+ * gone. */
 static void replay_until(pid_t process, const char *box)
 {
     pid_t reaper = fork();

@@ -86,7 +86,8 @@ static bool is_queued(pid_t thread)
     return fd_read_file(AT_FDCWD, path, text, sizeof(text)) > 0 && atoi(text) == SYS_futex;
 }
 
-/* Who comes again at once is in before the one that he wakes is awake: an opener waited for as long as others looked. */
+/* Who comes again at once is in before the one that he wakes is awake: an opener waited for as long as others
+ * looked. */
 static void nobody_is_overtaken_at_the_door(void **state)
 {
     (void)state;

@@ -46,8 +46,8 @@ int fd_write_all(int fd, const void *data, size_t len);
 /* Opens (relative to dirfd), writes text, closes; for kernel files. 0 or -errno. */
 int fd_write_file(int dirfd, const char *path, const char *text);
 
-/* Sends a datagram to the socket of that name, as of a service manager or a log ('@': an abstract one). Who does
- * not take it is waited for a second, and not again before one was taken: *deaf. 0 or -errno (-EAGAIN). */
+/* Sends a datagram to the socket of that name, as of a service manager or a log ('@': an abstract one). Who
+ * does not take it is waited for a second, and not again before one was taken: *deaf. 0 or -errno. */
 struct iovec;
 int fd_send_datagram(const char *name, struct iovec *parts, size_t n, atomic_bool *deaf);
 

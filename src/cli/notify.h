@@ -9,9 +9,9 @@
 
 #include <stddef.h>
 
-/* sd_notify(3), which waits without a bound where whoever made the socket reads no more from it, as the runtime
- * of a container that has seen READY=1; an undo waits for nobody. 0, or a negative errno: -EAGAIN, it was not
- * taken now. */
+/* sd_notify(3), which waits without a bound where whoever made the socket reads no more from it, as the
+ * runtime of a container that has seen READY=1; an undo waits for nobody. 0, or a negative errno: -EAGAIN, it
+ * was not taken now. */
 int notify_send(const char *format, ...) __attribute__((format(printf, 1, 2)));
 
 /* Before a replay at boot: the unit's timeout is to be beyond the deadline, whatever that is configured

@@ -8,7 +8,8 @@ static struct {
     pthread_cond_t changed;
     unsigned looking; /* side by side */
     bool alone;       /* somebody is */
-    /* Each waits for its turn: who comes again at once, before the one that he wakes is awake, would be in again. */
+    /* Each waits for its turn: who comes again at once, before the one that he wakes is awake, would be in
+     * again. */
     uint64_t last, turn;
     int handles;
 } door;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later
  *
- * Who is never killed (K4): we ourselves and those above us, a supervisor that lives, and what another box has
- * recorded. Fail closed: who can't be told is spared.
+ * Who is never killed (K4): we ourselves and those above us, a supervisor that lives, and what another box
+ * has recorded. Fail closed: who can't be told is spared.
  */
 #include "base/cleanup.h"
 #include "base/fd.h"

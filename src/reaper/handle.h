@@ -69,8 +69,8 @@ int replay_check_how(const struct rbxj_replay *how, struct rbxj_error *e);
 /* rbxj_replay() with a configuration that is loaded; procedure: for the incident. */
 int replay_run(const struct config *config, const struct rbxj_replay *how, const char *procedure,
                struct rbxj_result **ret, struct rbxj_error *e);
-/* From then on no replay begins: waits for one that runs, for as long as one box may take. 0, BUSY, or another
- * negative code; *ret_fd is for replay_let_in(). */
+/* From then on no replay begins: waits for one that runs, for as long as one box may take. 0, BUSY, or
+ * another negative code; *ret_fd is for replay_let_in(). */
 int replay_keep_out(const struct config *config, int *ret_fd, struct rbxj_error *e);
 void replay_let_in(int *fd);
 /* Why a stale box is there, after teardown_look(). */

@@ -340,8 +340,8 @@ static bool is_older(const char *id, int64_t oldest_ns)
     return detected_ns >= CLOCK_IS_SET_NS && detected_ns < oldest_ns;
 }
 
-/* Those of a clock that was ahead, which come first in the list, are the first to go where there are too many:
- * else none that is detected since would stay, until their time has come. */
+/* Those of a clock that was ahead, which come first in the list, are the first to go where there are too
+ * many: else none that is detected since would stay, until their time has come. */
 void incident_store_retain(int fd, const struct config *config)
 {
     if (!is_ours(fd)) /* it may have been opened for reading only */

@@ -69,9 +69,9 @@ static void doubt(const struct record *r, const struct mount *m, const char *why
                     m->fstype, m->source, m->target);
 }
 
-/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18), maybe by a stranger's
- * mount of the same. The root that it shows is known by its identity, as mountinfo shows by what name it goes
- * by now; what lies elsewhere may have been moved, or is that stranger's. */
+/* By id and content, where unique ids can't be asked for; ids are reused at once (6.18), maybe by a
+ * stranger's mount of the same. The root that it shows is known by its identity, as mountinfo shows by what
+ * name it goes by now; what lies elsewhere may have been moved, or is that stranger's. */
 static struct mount *find_by_content(const struct record *r, const struct mount_space *space,
                                      struct finding *f)
 {
