@@ -39,6 +39,7 @@ static void replay_clear(struct replay *p)
     free(p->boxes);
     free(p->causes);
     free(p->claims);
+    orphans_clear(&p->orphans);
     mounts_free(p->reaper.mounts);
     adopted_free(p->reaper.adopted);
     snapshot_clear(&p->snapshot);
@@ -137,20 +138,18 @@ static void make_note(const struct replay *p, char *ret, size_t size)
 static int undo_and_tell(struct replay *p, struct rbxj_result **ret, struct rbxj_error *e)
 {
     struct rbxj_result *found = NULL, *result = NULL;
-    _cleanup_(orphans_clear) struct orphans orphans = {0};
     char note[NOTE_MAX];
     struct aftermath after = {.reaper = &p->reaper, .procedure = p->procedure, .note = note};
     make_note(p, note, sizeof(note));
     incident_new_id(after.id);
     (void)make_result(p, &found, NULL);
     aftermath_begin(&after, p->boxes, p->len, found); /* of no box, too: it closes incidents that are over */
-    p->orphans = &orphans;
-    replay_find_orphans(p, 0, replay_plans(p) ? p->len : p->sound, &orphans);
+    replay_find_orphans(p, 0, replay_plans(p) ? p->len : p->sound);
     replay_undo(p);
     after.late = now_monotonic_ns() >= p->reaper.deadline_ns;
     int r = make_result(p, &result, e);
     aftermath_end(&after, p->boxes, p->len, result);
-    replay_tell_orphans(p, &orphans);
+    replay_tell_orphans(p);
     rbxj_result_free(found);
     /* its last act: the disk learns what is gone (K20). If it can't, nothing is lost: the next replay finds
      * it gone (K19) */

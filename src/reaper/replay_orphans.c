@@ -63,16 +63,17 @@ static int find(struct replay *p, size_t from, size_t to, struct orphans *ret)
     return orphans_find(p->reaper.config, s, dead, NULL, ret);
 }
 
-void replay_find_orphans(struct replay *p, size_t from, size_t to, struct orphans *ret)
+void replay_find_orphans(struct replay *p, size_t from, size_t to)
 {
-    int r = find(p, from, to, ret);
+    struct orphans *found = &p->orphans;
+    int r = find(p, from, to, found);
     if (r < 0) { /* once more, as it can't be made up for later */
-        orphans_clear(ret);
-        r = find(p, from, to, ret);
+        orphans_clear(found);
+        r = find(p, from, to, found);
     }
     if (r < 0)
         complain(p->reaper.config, "they could not be looked for", r);
-    r = merge(p->reaper.config, ret);
+    r = merge(p->reaper.config, found);
     if (r < 0)
         complain(p->reaper.config, "they could not be written down", r);
 }
@@ -107,8 +108,9 @@ static int compare_boxes(const void *a, const void *b)
     return strcmp(((const struct orphan *)a)->box, ((const struct orphan *)b)->box);
 }
 
-void replay_tell_orphans(struct replay *p, struct orphans *found)
+void replay_tell_orphans(struct replay *p)
 {
+    struct orphans *found = &p->orphans;
     enum { TOLD = 20 };
     const struct config *config = p->reaper.config;
     struct counters more = {0};

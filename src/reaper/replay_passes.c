@@ -145,7 +145,7 @@ static void look_now(struct replay *p, size_t i)
     teardown_look(&p->boxes[i]);
     p->causes[i] = cause_of(&p->boxes[i]);
     journal_touch(p->reaper.journal, p->reaper.worker, p->boxes[i].sb->box.incarnation);
-    replay_find_orphans(p, i, i + 1, p->orphans);
+    replay_find_orphans(p, i, i + 1);
     journal_touch(p->reaper.journal, p->reaper.worker, 0);
 }
 

@@ -24,8 +24,8 @@ struct replay {
     char plan[33];
     int64_t started_ns, started_mono;
     const char **causes;
-    const char *procedure; /* for the incident */
-    struct orphans *orphans;
+    const char *procedure;  /* for the incident */
+    struct orphans orphans; /* of the boxes whose turn has come */
 };
 
 /* 0 or JOURNAL_DAMAGED. */
@@ -43,7 +43,7 @@ void replay_undo(struct replay *p);
 bool replay_plans(const struct replay *p);
 
 /* Before it, of boxes[from..to), and after it: what outlives them. (replay_orphans.c) */
-void replay_find_orphans(struct replay *p, size_t from, size_t to, struct orphans *ret);
-void replay_tell_orphans(struct replay *p, struct orphans *found);
+void replay_find_orphans(struct replay *p, size_t from, size_t to);
+void replay_tell_orphans(struct replay *p);
 
 #endif
