@@ -30,16 +30,27 @@ static uint64_t last_position(const struct autopsy *a)
     return last;
 }
 
+/* A salvage of both, which are cleared. */
+static size_t boxes_of_both(struct autopsy files[2])
+{
+    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
+    struct salvaged salvaged;
+    struct rbxj_error e = {0};
+    assert_ok(
+        salvage_write(files, 2, false, harness_format("%s/new", harness_disk()), &options, &salvaged, &e), e);
+    autopsy_clear(&files[0]);
+    autopsy_clear(&files[1]);
+    return salvaged.boxes;
+}
+
 /* Both snapshots of the boot journal are lost, and an older disk journal than its own is there: its log
  * tells. */
 static void k20_a_log_tells_what_was_deleted(void **state)
 {
     (void)state;
     harness_need_root();
-    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
     struct place p = place_make();
     struct journal *j = place_open(&p);
-    struct salvaged salvaged;
     struct rbxj_error e = {0};
     (void)must_begin(j, "a", harness_format("%s/a", p.kept));
     struct box ended = must_begin(j, "ended", harness_format("%s/ended", p.kept));
@@ -52,11 +63,7 @@ static void k20_a_log_tells_what_was_deleted(void **state)
         write_at(data, i * 4096 + 128, "\xff\xff\0\0\0\0\0\0", 8);
     files[0] = must_read(data);
     assert_false(files[0].snapshots[0].sound || files[0].snapshots[1].sound);
-    assert_ok(
-        salvage_write(files, 2, false, harness_format("%s/new", harness_disk()), &options, &salvaged, &e), e);
-    assert_int_equal(salvaged.boxes, 1);
-    autopsy_clear(&files[0]);
-    autopsy_clear(&files[1]);
+    assert_int_equal(boxes_of_both(files), 1);
 }
 
 /* With the newest snapshot lost, the previous one says nothing of what the disk has since. */
@@ -64,11 +71,8 @@ static void k20_an_older_snapshot_knows_of_nothing_later(void **state)
 {
     (void)state;
     harness_need_root();
-    const struct journal_options options = {.map_size = 16 << 20, .preallocate = 1 << 20};
     struct place p = place_make();
     struct journal *j = place_open(&p);
-    struct salvaged salvaged;
-    struct rbxj_error e = {0};
     char *bytes;
     (void)must_begin(j, "a", harness_format("%s/a", p.kept));
     const char *data = harness_format("%s/data.mdb", place_folder(&p));
@@ -83,11 +87,7 @@ static void k20_an_older_snapshot_knows_of_nothing_later(void **state)
     autopsy_clear(&files[0]);
     files[0] = must_read(data);
     assert_true(!files[0].snapshots[0].sound && files[0].snapshots[1].sound);
-    assert_ok(
-        salvage_write(files, 2, false, harness_format("%s/new", harness_disk()), &options, &salvaged, &e), e);
-    assert_int_equal(salvaged.boxes, 2);
-    autopsy_clear(&files[0]);
-    autopsy_clear(&files[1]);
+    assert_int_equal(boxes_of_both(files), 2);
 }
 
 /* Spoils every copy of a box's header. */
