@@ -52,6 +52,7 @@ struct thing {
     int in; /* the thing in which it stands; 0: none that comes and goes */
     bool mount;
     bool full;        /* something was put into it */
+    bool aside;       /* under the name that an undo gave it (K17) */
     bool same_source; /* a mount that names the source of the intent itself */
     uint64_t stamp;   /* whose it says it is: model_line(), 0 nobody's */
     uint64_t content; /* of a lock: 0 empty, a stranger's number, or model_line() */

@@ -42,12 +42,22 @@ bool check_answer(struct run *run, const char *call, const struct answer *a, int
 
 /* ---- what is there ---- */
 
+static bool is_aside(const struct model *m, const struct thing *t)
+{
+    for (int i = 0; i < m->n; i++)
+        if (m->things[i].id == t->in && is_aside(m, &m->things[i]))
+            return true;
+    return t->aside;
+}
+
 static bool check_place(struct run *run, enum place p)
 {
     struct model *m = &run->m;
     struct thing *t = model_top(m, p);
     uint64_t seen = world_see(p);
     int mounts = 0;
+    if (t && is_aside(m, t))
+        return !seen || trouble(run, "%s: is still there, or another one is", world_path(p));
     if (t && !seen)
         return trouble(run, "%s: %s is not there any more", world_path(p),
                        t->stamp || t->locked_by ? "what is of a box" : "what nobody has to touch");
@@ -145,13 +155,23 @@ static bool check_list(struct run *run)
     return good;
 }
 
+/* What is aside has another name. */
+static const char *stray_of(struct model *m)
+{
+    const char *stray = world_stray();
+    for (EACH_THING(t, m))
+        if (stray && t->aside && strstr(stray, "/.rbxj-"))
+            return NULL;
+    return stray;
+}
+
 bool run_check(struct run *run, bool list)
 {
     bool good = true;
     world_look();
     for (enum place p = 1; p < PLACES && good; p++)
         good = check_place(run, p);
-    if (good && list && world_stray())
+    if (good && list && stray_of(&run->m))
         good = trouble(run, "%s: is left, or was made", world_stray());
     return good && check_processes(run) && (!list || check_list(run));
 }

@@ -195,11 +195,25 @@ static bool is_blocked(struct mbox *b, const struct mrecord *r, bool dry)
     return r->settled && r->verdict >= IS_REFUSED;
 }
 
+/* Has a box of the journal stamped a directory in it (K4), though no record may name that any more? */
+static bool holds_stamped(struct model *m, const struct mbox *b, const struct thing *top)
+{
+    for (EACH_THING(t, m)) {
+        if (t->in != top->id || t->mount || model_places[t->place].kind != RBXJ_TMPDIR)
+            continue;
+        for (EACH_BOX(o, m))
+            if (o != b && o->there && t->stamp >> 32 == model_line(o, 0) >> 32)
+                return true;
+    }
+    return false;
+}
+
 /* Seen to be ours, but something is in the way of the undo itself: what another box has in it (K4),
  * mounts. */
 static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r)
 {
-    const struct thing *mount = named_mount(m, b, r), *top = model_top(m, r->place);
+    const struct thing *mount = named_mount(m, b, r);
+    struct thing *top = model_top(m, r->place);
     for (EACH_BOX(o, m))
         for (EACH_RECORD(theirs, o))
             if (o != b && !theirs->dropped && model_contains(r->place, theirs->place))
@@ -207,6 +221,8 @@ static bool is_hindered(struct model *m, struct mbox *b, const struct mrecord *r
     for (EACH_THING(t, m))
         if (top && t->mount && t->in == top->id && model_kind(r) == RBXJ_TMPDIR)
             return true;
+    if (top && model_kind(r) == RBXJ_TMPDIR && holds_stamped(m, b, top))
+        return top->aside = true; /* it is found when what is in it is removed */
     return mount && is_covered(m, b, r, mount);
 }
 
