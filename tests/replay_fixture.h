@@ -202,4 +202,13 @@ static inline unsigned long kill_at(unsigned long n, void (*run)(const char *box
     return calls > n ? n : calls;
 }
 
+/* So many runs, one after the other, each of which dies of its first such call. */
+static inline void die_of(long call, int times, void (*run)(const char *box, unsigned int parts))
+{
+    poison = call;
+    for (int i = 0; i < times; i++)
+        (void)kill_at(ULONG_MAX, run, "", 0);
+    poison = -1;
+}
+
 #endif

@@ -29,10 +29,7 @@ static void k34_a_look_that_kills_the_reaper(void **state)
     world.options.config = harness_format("%s/conf", harness_disk()); /* one box after the other */
     (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
     (void)supervisor_start("c", 1U << MOUNT, AFTER_EVIDENCE); /* newest: first */
-    poison = STATMOUNT;
-    for (int replays = 0; replays < 3; replays++)
-        (void)kill_at(ULONG_MAX, run_replay, "", 0);
-    poison = -1;
+    die_of(STATMOUNT, 3, run_replay);
     assert_null(state_of("a"));
     assert_non_null(state_of("c"));
     assert_false(path_exists(part_path("a", LOCK)));
@@ -49,10 +46,7 @@ static void k34_a_look_for_orphans_that_kills_the_reaper(void **state)
     world.options.config = harness_format("%s/conf", harness_disk());
     (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
     (void)supervisor_start("c", 1U << GROUP_V1, AFTER_EVIDENCE);
-    poison = SYS_getxattr; /* only a cgroup of v1 is asked for its stamp */
-    for (int replays = 0; replays < 3; replays++)
-        (void)kill_at(ULONG_MAX, run_replay, "", 0);
-    poison = -1;
+    die_of(SYS_getxattr, 3, run_replay); /* only a cgroup of v1 is asked for its stamp */
     assert_null(state_of("a"));
     assert_non_null(state_of("c"));
     replay_is_clean(1);

@@ -201,10 +201,7 @@ static void k34_box_that_kills_the_reaper_goes_last(void **state)
     world.options.config = harness_format("%s/conf", harness_disk()); /* one box after the other */
     (void)supervisor_start("a", 1U << LOCK, AFTER_EVIDENCE);
     (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE); /* newest: first */
-    poison = SYS_renameat2;                                    /* what only c's undo does */
-    for (int replays = 0; replays < 3; replays++)
-        (void)kill_at(ULONG_MAX, run_replay, "", 0);
-    poison = -1;
+    die_of(SYS_renameat2, 3, run_replay);                      /* what only c's undo does */
     assert_null(state_of("a"));
     assert_non_null(state_of("c"));
     assert_false(path_exists(part_path("a", LOCK)));
@@ -233,10 +230,7 @@ static void k34_two_attempts_that_never_ended_are_one_failure(void **state)
     world_open();
     world.options.config = harness_format("%s/conf", harness_disk());
     (void)supervisor_start("c", 1U << TMPDIR, AFTER_EVIDENCE);
-    poison = SYS_renameat2;
-    for (int replays = 0; replays < 2; replays++)
-        (void)kill_at(ULONG_MAX, run_replay, "", 0);
-    poison = -1;
+    die_of(SYS_renameat2, 2, run_replay);
     const char *path = part_path("c", TMPDIR);
     assert_int_equal(system(harness_format("rm -r %s", path)), 0);
     harness_mkdir(path); /* another one */
